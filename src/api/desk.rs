@@ -1,0 +1,141 @@
+//! Where requests that write wait for their batch, and where accepted orders leave for the queue.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    app::App,
+    batch::{Answers, Batcher, Limits},
+    domain::{
+        Error, OrderId,
+        orders::{self, Created, NewOrder, Order},
+    },
+    entities::{Micros, order::OrderStatus},
+    queue::{Bell, Queue, QueueError, new_traceparent},
+};
+
+/// The most that a batch may take; a database that is slower counts as away.
+const BATCH_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// The most bells that wait to be rung; beyond it they are left to the sweeper.
+const MAX_BELLS: usize = 10_000;
+/// The most bells rung at once.
+const BELLS_AT_ONCE: usize = 500;
+/// How often an idle connection to the queue is looked after.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// An order to accept the payment of, and the trace that the request belongs to.
+type Acceptance = (OrderId, Option<String>);
+
+/// The writing paths of the API. Clones share them.
+#[derive(Clone)]
+pub struct Desk {
+    create: Batcher<NewOrder, Created>,
+    accept: Batcher<Acceptance, Order>,
+}
+
+impl Desk {
+    /// Starts the batchers, and the ringer that ends once the last [`Desk`] is gone and all bells are rung.
+    #[must_use]
+    pub fn open(app: &App) -> (Self, JoinHandle<()>) {
+        let limits = Limits {
+            batch: app.config.batch_max,
+            queued: app.config.batch_queued,
+            in_flight: app.db.writers(),
+        };
+        let (bells, waiting) = mpsc::channel(MAX_BELLS);
+        let ringer = tokio::spawn(ring(app.queue.clone(), waiting));
+        let (creating, accepting) = (app.clone(), app.clone());
+        let desk = Self {
+            create: Batcher::start(limits, move |batch| create(creating.clone(), batch)),
+            accept: Batcher::start(limits, move |batch| accept(accepting.clone(), bells.clone(), batch)),
+        };
+        (desk, ringer)
+    }
+
+    /// # Errors
+    /// As [`orders::create`], and [`Error::Overloaded`].
+    pub async fn create(&self, order: NewOrder) -> Result<Created, Error> {
+        self.create.submit(order).await
+    }
+
+    /// Accepts the payment of an order, for good, and rings for it.
+    ///
+    /// # Errors
+    /// As [`orders::accept_payments`], and [`Error::Overloaded`].
+    pub async fn accept_payment(&self, id: OrderId, traceparent: Option<String>) -> Result<Order, Error> {
+        self.accept.submit((id, traceparent)).await
+    }
+}
+
+async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
+    let written = app.db.transaction(move |txn| {
+        let batch = Arc::clone(&batch);
+        Box::pin(async move { orders::create(txn, &batch).await })
+    });
+    timeout(BATCH_TIMEOUT, written)
+        .await
+        .unwrap_or_else(|_| Err(too_slow()))
+}
+
+async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -> Answers<Order> {
+    let now = Micros::now();
+    let ids: Arc<[OrderId]> = batch.iter().map(|(id, _)| *id).collect();
+    let written = app.db.transaction(move |txn| {
+        let ids = Arc::clone(&ids);
+        Box::pin(async move { orders::accept_payments(txn, now, &ids).await })
+    });
+    let answers: Vec<Result<Order, Error>> = timeout(BATCH_TIMEOUT, written)
+        .await
+        .unwrap_or_else(|_| Err(too_slow()))?;
+    for (answer, (id, traceparent)) in answers.iter().zip(batch.iter()) {
+        if let Ok(order) = answer
+            && order.order.status == OrderStatus::Pending
+            && order.order.accepted_at == Some(now)
+        {
+            // A full channel loses the bell and not the order: the sweeper will ring.
+            let _ = bells.try_send(Bell {
+                order_id: *id,
+                traceparent: traceparent.clone().unwrap_or_else(new_traceparent),
+            });
+        }
+    }
+    Ok(answers)
+}
+
+fn too_slow() -> Error {
+    Error::Unavailable("no answer in time".to_owned())
+}
+
+/// Rings in batches. What cannot be rung is left to the sweeper; nobody's request waits for the queue.
+async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
+    let mut tick = interval(KEEP_ALIVE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut up = true;
+    let mut bells = Vec::new();
+    loop {
+        let result: Result<(), QueueError> = tokio::select! {
+            biased;
+            count = waiting.recv_many(&mut bells, BELLS_AT_ONCE) => {
+                if count == 0 {
+                    return;
+                }
+                queue.ring(&bells).await
+            }
+            _ = tick.tick() => queue.ping().await,
+        };
+        bells.clear();
+        match &result {
+            Ok(()) if !up => tracing::info!("the queue is back"),
+            Err(error) if up => {
+                tracing::warn!(%error, "the queue is away; accepted orders wait in the database");
+            }
+            _ => {}
+        }
+        up = result.is_ok();
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether this process lives, and whether it can do its work.
+
+use std::time::Duration;
+
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{Tag, payload::Ready, problem::problems};
+use crate::app::App;
+
+/// How long a part may take to show that it is there.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What this process does, which decides what it cannot be ready without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Needs the database. Payments are accepted without the queue, and answers come without the cache.
+    Serve,
+    /// Needs the database and the queue.
+    Work,
+}
+
+pub struct HealthApi {
+    pub app: Option<App>,
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[oai(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Up,
+    Down,
+}
+
+/// The state of the parts.
+#[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
+pub struct Health {
+    /// Whether this process can do its work now.
+    pub ready: bool,
+    pub database: State,
+    pub queue: State,
+    pub cache: State,
+}
+
+#[derive(ApiResponse)]
+pub enum HealthAnswer {
+    /// Alive, or ready.
+    #[oai(status = 200)]
+    Well(Ready<Health>),
+    /// Not ready: see which part is down.
+    #[oai(status = 503)]
+    Unwell(Ready<Health>),
+}
+
+problems!(HealthProblem: Internal);
+
+#[OpenApi(tag = "Tag::Operations")]
+impl HealthApi {
+    /// Is it alive?
+    ///
+    /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
+    #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
+    async fn healthz(&self) -> Result<HealthAnswer, HealthProblem> {
+        let health = look(super::wired(&self.app)?, self.role).await;
+        Ok(HealthAnswer::Well(Ready::new(super::to_json(&health)?)))
+    }
+
+    /// Is it ready?
+    ///
+    /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
+    #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
+    async fn readyz(&self) -> Result<HealthAnswer, HealthProblem> {
+        let health = look(super::wired(&self.app)?, self.role).await;
+        let body = Ready::new(super::to_json(&health)?);
+        Ok(if health.ready {
+            HealthAnswer::Well(body)
+        } else {
+            HealthAnswer::Unwell(body)
+        })
+    }
+}
+
+async fn look(app: &App, role: Role) -> Health {
+    let (database, queue, cache) = tokio::join!(
+        probe(async { app.db.ping().await.is_ok() }),
+        probe(async { app.queue.ping().await.is_ok() }),
+        probe(async { app.cache.ping().await.is_ok() }),
+    );
+    Health {
+        ready: database == State::Up && (role == Role::Serve || queue == State::Up),
+        database,
+        queue,
+        cache,
+    }
+}
+
+async fn probe(part: impl Future<Output = bool>) -> State {
+    if timeout(PROBE_TIMEOUT, part).await.unwrap_or(false) {
+        State::Up
+    } else {
+        State::Down
+    }
+}

@@ -1,0 +1,237 @@
+//! HTTP: routes, the layers around them, and the servers. The only place that names the web framework.
+
+use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use poem::{
+    Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route, Server,
+    endpoint::{BoxEndpoint, make_sync},
+    http::{HeaderValue, header},
+    listener::{Acceptor as _, Listener as _, TcpAcceptor, TcpListener},
+};
+use poem_openapi::{OpenApiService, Tags};
+use serde::Serialize;
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::{app::App, domain::Error};
+use desk::Desk;
+use health::{HealthApi, Role};
+use orders::OrdersApi;
+use problem::{Kind, Problem};
+use products::ProductsApi;
+
+pub mod desk;
+pub mod document;
+pub mod health;
+pub mod orders;
+pub mod payload;
+pub mod problem;
+pub mod products;
+
+/// No request runs longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reading from the database takes no longer, or the database counts as away.
+const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// A connection that has said nothing for so long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long requests in hand may take when the process is told to stop.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
+
+#[derive(Tags)]
+pub enum Tag {
+    /// What the shop sells.
+    Catalogue,
+    /// From the basket to PAID or FAILED.
+    Orders,
+    /// For those who run it.
+    Operations,
+}
+
+/// A server that has its port and has not begun to answer.
+pub struct Bound {
+    acceptor: TcpAcceptor,
+    pub address: SocketAddr,
+}
+
+/// Takes the port, so that a port in use is known before anything else starts.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<Bound> {
+    let acceptor = TcpListener::bind(address).into_acceptor().await;
+    let acceptor = acceptor.with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
+    let bound = acceptor
+        .local_addr()
+        .into_iter()
+        .find_map(|local| local.as_socket_addr().copied());
+    Ok(Bound {
+        acceptor,
+        address: bound.unwrap_or(address),
+    })
+}
+
+/// Serves until `stop`, then finishes what is in hand.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn run(
+    bound: Bound,
+    endpoint: BoxEndpoint<'static, Response>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    Server::new_with_acceptor(bound.acceptor)
+        .name("shop")
+        .idle_timeout(IDLE_TIMEOUT)
+        .run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(DRAIN_TIMEOUT))
+        .await
+        .context("the HTTP server failed")
+}
+
+/// The API with everything around it.
+#[must_use]
+pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
+    let service = document::service((
+        ProductsApi { app: Some(app.clone()) },
+        OrdersApi {
+            app: Some(app.clone()),
+            desk: Some(desk),
+        },
+        HealthApi {
+            app: Some(app.clone()),
+            role: Role::Serve,
+        },
+    ));
+    let document = document::document(&service);
+    let ui = Bytes::from(document::swagger_ui(&service, &document));
+    let yaml = to_yaml(&service);
+    let route = Route::new()
+        .at("/docs", fixed("text/html; charset=utf-8", ui))
+        .at("/openapi.json", fixed("application/json", document.to_string().into()))
+        .at("/openapi.yaml", fixed("application/yaml", yaml.into()))
+        .nest("/", service);
+    layered(route, app.config.max_in_flight)
+}
+
+/// What the management address answers.
+#[must_use]
+pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response> {
+    let health = HealthApi {
+        app: Some(app.clone()),
+        role,
+    };
+    let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
+    layered(Route::new().nest("/", service), app.config.max_in_flight)
+}
+
+/// The OpenAPI document without any back end.
+#[must_use]
+pub fn openapi() -> (serde_json::Value, String) {
+    let service = document::service((
+        ProductsApi { app: None },
+        OrdersApi { app: None, desk: None },
+        HealthApi {
+            app: None,
+            role: Role::Serve,
+        },
+    ));
+    (document::document(&service), to_yaml(&service))
+}
+
+fn to_yaml(service: &OpenApiService<document::Apis, ()>) -> String {
+    serde_norway::to_string(&document::document(service)).unwrap_or_default()
+}
+
+/// Around every request: a bound on how many run, a bound on how long each runs, a request id, a problem document for
+/// every error, and a line in the log.
+fn layered(route: Route, max_in_flight: usize) -> BoxEndpoint<'static, Response> {
+    Layered {
+        inner: route,
+        places: Semaphore::new(max_in_flight),
+    }
+    .boxed()
+}
+
+struct Layered<E> {
+    inner: E,
+    places: Semaphore,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        Ok(handle(&self.inner, request, &self.places).await)
+    }
+}
+
+async fn handle(endpoint: &impl Endpoint<Output = Response>, request: Request, places: &Semaphore) -> Response {
+    let started = Instant::now();
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let request_id = request_id(&request);
+    let span = tracing::debug_span!("request", %method, path, request_id);
+    let answered = async {
+        let Ok(_place) = places.try_acquire() else {
+            return Problem::from(Error::Overloaded).respond(&path);
+        };
+        let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
+        match timeout(REQUEST_TIMEOUT, call).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(error))) => problem::respond(&error, &path),
+            // The panic hook has logged it.
+            Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(&path),
+            Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(&path),
+        }
+    };
+    let mut response = answered.instrument(span).await;
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let status = response.status().as_u16();
+    tracing::debug!(%method, path, status, request_id, elapsed_us = started.elapsed().as_micros() as u64, "answered");
+    response
+}
+
+/// The caller's `X-Request-Id` if it is a short word, else a new one.
+fn request_id(request: &Request) -> String {
+    let given = request.header("x-request-id").filter(|id| {
+        (1..=64).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    });
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn fixed(content_type: &'static str, body: Bytes) -> impl Endpoint {
+    poem::get(make_sync(move |_| body.clone().with_content_type(content_type)))
+}
+
+/// What the handlers need; absent only where the document alone is wanted.
+fn wired<T>(part: &Option<T>) -> Result<&T, Error> {
+    part.as_ref().ok_or_else(|| Error::Internal("not connected".to_owned()))
+}
+
+async fn in_time<T>(reading: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(READ_TIMEOUT, reading)
+        .await
+        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+}
+
+fn to_json(body: &impl Serialize) -> Result<Bytes, Error> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|error| Error::Internal(error.to_string()))
+}

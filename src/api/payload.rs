@@ -1,0 +1,214 @@
+//! JSON in and out. A request's body is held against the schema that the OpenAPI document publishes for it, so what is
+//! documented is what is enforced, and all faults are found in one pass. Answers are bytes made ready beforehand.
+
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    marker::PhantomData,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jsonschema::{Draft, Validator};
+use poem::{IntoResponse, Request, RequestBody, Response, error::ReadBodyError, http::header};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    error::ContentTypeError,
+    payload::Payload,
+    registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry},
+    types::{ParseFromJSON, Type},
+};
+use serde_json::{Value, json};
+
+use super::problem::{FaultBody, Kind, Problem};
+
+/// The largest body that is read.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most faults that one answer lists.
+const MAX_FAULTS: usize = 100;
+const JSON: &str = "application/json";
+
+/// A body that has been checked against its schema.
+pub struct Checked<T>(pub T);
+
+/// Rules that a schema cannot say.
+pub trait Rules {
+    /// Every fault, none if all is well.
+    fn faults(&self) -> Vec<FaultBody> {
+        Vec::new()
+    }
+    /// Whether a request without a body stands for an empty object.
+    const BODY_OPTIONAL: bool = false;
+}
+
+impl<T: ParseFromJSON> Payload for Checked<T> {
+    const CONTENT_TYPE: &'static str = JSON;
+
+    fn check_content_type(content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(JSON)
+            || (essence.len() > "application/+json".len()
+                && essence.is_char_boundary("application/".len())
+                && essence[.."application/".len()].eq_ignore_ascii_case("application/")
+                && essence.to_ascii_lowercase().ends_with("+json"))
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Self as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest {
+            description: None,
+            content: vec![MetaMediaType {
+                content_type: JSON,
+                schema: T::schema_ref(),
+            }],
+            required: !T::BODY_OPTIONAL,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _options: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let bytes = read(request, body).await?;
+        if bytes.is_empty() && T::BODY_OPTIONAL {
+            return parse::<T>(&json!({})).map_err(poem::Error::from);
+        }
+        match request.content_type() {
+            Some(content_type) if Self::check_content_type(content_type) => {}
+            Some(content_type) => {
+                let content_type = content_type.to_owned();
+                return Err(ContentTypeError::NotSupported { content_type }.into());
+            }
+            // A missing body is the fault to name, before the missing name of its kind.
+            None if bytes.is_empty() => {}
+            None => return Err(ContentTypeError::ExpectContentType.into()),
+        }
+        if bytes.is_empty() {
+            return Err(Problem::fault("", "the body is missing").into());
+        }
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| poem::Error::from(Problem::fault("", format!("the body is not valid JSON: {error}"))))?;
+        parse::<T>(&value).map_err(poem::Error::from)
+    }
+}
+
+async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Bytes> {
+    let too_large = || poem::Error::from(Problem::new(Kind::PayloadTooLarge, "the body is larger than 64 KiB"));
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    let body = body.take()?;
+    match tokio::time::timeout(BODY_TIMEOUT, body.into_bytes_limit(MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(ReadBodyError::PayloadTooLarge)) => Err(too_large()),
+        Ok(Err(error)) => Err(Problem::fault("", format!("the body could not be read: {error}")).into()),
+        Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body did not arrive within 5 seconds").into()),
+    }
+}
+
+fn parse<T: ParseFromJSON + Rules + 'static>(value: &Value) -> Result<Checked<T>, Problem> {
+    let mut faults: Vec<FaultBody> = validator::<T>()
+        .iter_errors(value)
+        .take(MAX_FAULTS)
+        .map(|error| FaultBody {
+            pointer: error.instance_path().to_string(),
+            detail: error.masked_with("the value").to_string(),
+        })
+        .collect();
+    if faults.is_empty() {
+        let parsed = T::parse_from_json(Some(value.clone()));
+        match parsed {
+            Ok(parsed) => {
+                faults = parsed.faults();
+                if faults.is_empty() {
+                    return Ok(Checked(parsed));
+                }
+            }
+            Err(error) => faults.push(FaultBody {
+                pointer: String::new(),
+                detail: error.into_message(),
+            }),
+        }
+    }
+    let detail = match faults.len() {
+        1 => "the request has a fault".to_owned(),
+        count => format!("the request has {count} faults"),
+    };
+    Err(Problem::invalid(detail, faults))
+}
+
+/// The validator of a type, made from the schema that the type registers for the document.
+fn validator<T: ParseFromJSON + 'static>() -> Arc<Validator> {
+    static MADE: LazyLock<RwLock<HashMap<TypeId, Arc<Validator>>>> = LazyLock::new(RwLock::default);
+    let key = TypeId::of::<T>();
+    if let Some(made) = MADE.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Arc::clone(made);
+    }
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+    let schema = super::document::closed_schemas(&json!(registry.schemas), &T::name());
+    let validator = jsonschema::options()
+        .with_draft(Draft::Draft4)
+        .build(&schema)
+        .unwrap_or_else(|error| panic!("the schema of {} is not valid: {error}", T::name()));
+    let validator = Arc::new(validator);
+    MADE.write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key, Arc::clone(&validator));
+    validator
+}
+
+/// An answer of type `T`, ready as bytes.
+pub struct Ready<T> {
+    body: Bytes,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Ready<T> {
+    #[must_use]
+    pub fn new(body: Bytes) -> Self {
+        Self { body, of: PhantomData }
+    }
+}
+
+impl<T: Type> Payload for Ready<T> {
+    const CONTENT_TYPE: &'static str = JSON;
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Send> IntoResponse for Ready<T> {
+    fn into_response(self) -> Response {
+        Response::builder().content_type(JSON).body(self.body)
+    }
+}

@@ -1,0 +1,359 @@
+//! Turns every error into a problem document (RFC 9457): those of the shop and those of the framework. What the answer
+//! tells is safe to tell; the cause of a 5xx goes to the log alone.
+
+use poem::{
+    Response,
+    error::ResponseError,
+    http::{StatusCode, header},
+};
+use poem_openapi::{
+    Object,
+    error::{ContentTypeError, ParseParamError, ParsePathError},
+    types::Example,
+};
+use serde::Serialize;
+
+use crate::domain::Error;
+
+/// The media type of a problem document.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+/// What every problem's `type` starts with.
+pub const TYPE_PREFIX: &str = "urn:shop:problem:";
+/// How long a client had better wait after a 503.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// Every type of problem that the API answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    InvalidRequest,
+    PaymentDeclined,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    OrderFailed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    UnknownProduct,
+    TotalTooLarge,
+    IdempotencyKeyReused,
+    Internal,
+    Overloaded,
+    DatabaseUnavailable,
+    Timeout,
+}
+
+impl Kind {
+    /// The last part of the problem's `type`.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::PaymentDeclined => "payment-declined",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::RequestTimeout => "request-timeout",
+            Self::OrderFailed => "order-failed",
+            Self::PayloadTooLarge => "payload-too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::UnknownProduct => "unknown-product",
+            Self::TotalTooLarge => "total-too-large",
+            Self::IdempotencyKeyReused => "idempotency-key-reused",
+            Self::Internal => "internal",
+            Self::Overloaded => "overloaded",
+            Self::DatabaseUnavailable => "database-unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "The request is not valid",
+            Self::PaymentDeclined => "The payment was declined",
+            Self::NotFound => "There is no such thing",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::RequestTimeout => "The request came too slowly",
+            Self::OrderFailed => "The order has failed",
+            Self::PayloadTooLarge => "The body is too large",
+            Self::UnsupportedMediaType => "The body is not JSON",
+            Self::UnknownProduct => "A product does not exist",
+            Self::TotalTooLarge => "The total is too large",
+            Self::IdempotencyKeyReused => "The idempotency key belongs to another request",
+            Self::Internal => "Something went wrong here",
+            Self::Overloaded => "The shop is busy",
+            Self::DatabaseUnavailable => "The shop cannot reach its database",
+            Self::Timeout => "The answer took too long",
+        }
+    }
+
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::PaymentDeclined => StatusCode::PAYMENT_REQUIRED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::OrderFailed => StatusCode::CONFLICT,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnknownProduct | Self::TotalTooLarge | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A problem document, as in RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
+#[oai(rename = "Problem", example)]
+pub struct ProblemBody {
+    /// Names the type of problem; the README lists them all.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The type in words, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong this time.
+    pub detail: String,
+    /// The path that was asked for.
+    pub instance: String,
+    /// The single faults, where there can be several.
+    #[oai(skip_serializing_if_is_empty)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FaultBody>,
+}
+
+impl Example for ProblemBody {
+    fn example() -> Self {
+        let fault = FaultBody {
+            pointer: "/items/0/quantity".to_owned(),
+            detail: "the value is less than the minimum of 1".to_owned(),
+        };
+        let mut problem = Problem::invalid("1 fault in the request", vec![fault]).body;
+        "/orders".clone_into(&mut problem.instance);
+        problem
+    }
+}
+
+/// One fault of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
+#[oai(rename = "Fault")]
+pub struct FaultBody {
+    /// Where in the body (JSON Pointer, RFC 6901); `/query/NAME`, `/path/NAME` and `/header/NAME` for what is not in it.
+    pub pointer: String,
+    pub detail: String,
+}
+
+/// A problem on its way out.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    kind: Kind,
+    body: ProblemBody,
+}
+
+impl Problem {
+    #[must_use]
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            body: ProblemBody {
+                kind: format!("{TYPE_PREFIX}{}", kind.slug()),
+                title: kind.title().to_owned(),
+                status: kind.status().as_u16(),
+                detail: detail.into(),
+                instance: String::new(),
+                errors: Vec::new(),
+            },
+        }
+    }
+
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>, errors: Vec<FaultBody>) -> Self {
+        Self::new(Kind::InvalidRequest, detail).with_errors(errors)
+    }
+
+    #[must_use]
+    pub fn fault(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let fault = FaultBody {
+            pointer: pointer.into(),
+            detail: detail.clone(),
+        };
+        Self::invalid(detail, vec![fault])
+    }
+
+    /// The document, about a request for `path`.
+    #[must_use]
+    pub fn respond(mut self, path: &str) -> Response {
+        path.clone_into(&mut self.body.instance);
+        let mut response = Response::builder()
+            .status(self.kind.status())
+            .content_type(CONTENT_TYPE)
+            .header(header::CACHE_CONTROL, "no-store");
+        if self.kind.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response = response.header(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response.body(serde_json::to_vec(&self.body).unwrap_or_default())
+    }
+
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FaultBody>) -> Self {
+        self.body.errors = errors;
+        self
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::ProductNotFound(_) | Error::OrderNotFound(_) => Self::new(Kind::NotFound, detail),
+            Error::UnknownProducts(lines) => {
+                let fault = |(place, id): (usize, i64)| FaultBody {
+                    pointer: format!("/items/{place}/product_id"),
+                    detail: format!("there is no product {id}"),
+                };
+                Self::new(Kind::UnknownProduct, detail).with_errors(lines.into_iter().map(fault).collect())
+            }
+            Error::TotalTooLarge => Self::new(Kind::TotalTooLarge, detail),
+            Error::IdempotencyKeyReused => Self::new(Kind::IdempotencyKeyReused, detail),
+            Error::PaymentDeclined => Self::new(Kind::PaymentDeclined, detail),
+            Error::OrderFailed(_) => Self::new(Kind::OrderFailed, detail),
+            Error::Overloaded => Self::new(Kind::Overloaded, "too many requests are waiting; try again in a moment"),
+            Error::Unavailable(_) | Error::Busy(_) => {
+                tracing::warn!(error = detail, "answered 503");
+                Self::new(Kind::DatabaseUnavailable, "nothing was changed; try again in a moment")
+            }
+            Error::Internal(_) => {
+                tracing::error!(error = detail, "answered 500");
+                Self::new(Kind::Internal, "the cause has been logged")
+            }
+        }
+    }
+}
+
+/// The framework's own errors.
+impl From<&poem::Error> for Problem {
+    fn from(error: &poem::Error) -> Self {
+        if let Some(error) = error.downcast_ref::<ParsePathError>() {
+            return Self::fault("/path/id", format!("the path is not valid: {}", error.reason));
+        }
+        if let Some(error) = error.downcast_ref::<ParseParamError>() {
+            return Self::fault(
+                format!("/query/{}", error.name),
+                format!("`{}`: {}", error.name, error.reason),
+            );
+        }
+        if error.is::<ContentTypeError>() {
+            return Self::new(
+                Kind::UnsupportedMediaType,
+                "send the body with Content-Type: application/json",
+            );
+        }
+        match error.status() {
+            StatusCode::NOT_FOUND => Self::new(Kind::NotFound, "there is nothing at this path"),
+            StatusCode::METHOD_NOT_ALLOWED => Self::new(Kind::MethodNotAllowed, "this path does not know this method"),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(Kind::PayloadTooLarge, "the body is larger than 64 KiB"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::new(
+                Kind::UnsupportedMediaType,
+                "send the body with Content-Type: application/json",
+            ),
+            status if status.is_client_error() => Self::new(Kind::InvalidRequest, error.to_string()),
+            _ => {
+                tracing::error!(%error, "answered 500");
+                Self::new(Kind::Internal, "the cause has been logged")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.body.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+}
+
+/// The answer to a request for `path` that ended in `error`.
+#[must_use]
+pub fn respond(error: &poem::Error, path: &str) -> Response {
+    let own = error.downcast_ref::<Problem>().cloned();
+    own.unwrap_or_else(|| Problem::from(error)).respond(path)
+}
+
+/// Declares the error side of an operation: which kinds of problem it can answer with.
+macro_rules! problems {
+    ($(#[$doc:meta])* $name:ident: $($kind:ident),+ $(,)?) => {
+        $(#[$doc])*
+        pub struct $name($crate::api::problem::Problem);
+
+        impl $name {
+            const KINDS: &'static [$crate::api::problem::Kind] = &[$($crate::api::problem::Kind::$kind),+];
+        }
+
+        impl<T: Into<$crate::api::problem::Problem>> From<T> for $name {
+            fn from(problem: T) -> Self {
+                Self(problem.into())
+            }
+        }
+
+        impl From<$name> for poem::Error {
+            fn from(problem: $name) -> Self {
+                problem.0.into()
+            }
+        }
+
+        impl poem_openapi::ApiResponse for $name {
+            fn meta() -> poem_openapi::registry::MetaResponses {
+                $crate::api::problem::meta(Self::KINDS)
+            }
+
+            fn register(registry: &mut poem_openapi::registry::Registry) {
+                <$crate::api::problem::ProblemBody as poem_openapi::types::Type>::register(registry);
+            }
+        }
+    };
+}
+pub(crate) use problems;
+
+/// What the OpenAPI document says of these kinds: one answer a status.
+pub(crate) fn meta(kinds: &[Kind]) -> poem_openapi::registry::MetaResponses {
+    use poem_openapi::{
+        registry::{MetaMediaType, MetaResponse, MetaResponses},
+        types::Type,
+    };
+    let mut statuses: Vec<u16> = kinds.iter().map(|kind| kind.status().as_u16()).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    let response = |status: u16| {
+        let described: Vec<String> = kinds
+            .iter()
+            .filter(|kind| kind.status().as_u16() == status)
+            .map(|kind| format!("{} (`{TYPE_PREFIX}{}`)", kind.title(), kind.slug()))
+            .collect();
+        MetaResponse {
+            // The document is made once in the life of the process.
+            description: described.join("; ").leak(),
+            status: Some(status),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: CONTENT_TYPE,
+                schema: ProblemBody::schema_ref(),
+            }],
+            headers: Vec::new(),
+        }
+    };
+    MetaResponses {
+        responses: statuses.into_iter().map(response).collect(),
+    }
+}

@@ -1,0 +1,224 @@
+//! Looking at the catalogue.
+
+use bytes::Bytes;
+use poem_openapi::{
+    ApiResponse, Object, OpenApi,
+    param::{Header, Path, Query},
+    types::Example,
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{
+    Tag,
+    payload::Ready,
+    problem::{Problem, problems},
+};
+use crate::{
+    app::App,
+    domain::{
+        Error,
+        catalog::{self, MAX_PAGE, ProductQuery},
+    },
+    entities::product,
+};
+
+/// The products on a page unless told otherwise.
+const DEFAULT_PAGE: u64 = 50;
+
+pub struct ProductsApi {
+    pub app: Option<App>,
+}
+
+/// A product of the catalogue.
+#[derive(Debug, Object, Serialize)]
+#[oai(rename = "Product", example)]
+pub struct ProductBody {
+    pub id: i64,
+    pub name: String,
+    /// In the currency's minor unit: 1999 is 19.99 USD.
+    #[oai(validator(minimum(value = "0")))]
+    pub price: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Units that can be sold now.
+    #[oai(validator(minimum(value = "0")))]
+    pub stock: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A page of products, by id.
+#[derive(Debug, Object, Serialize)]
+#[oai(rename = "ProductPage", example)]
+pub struct ProductPageBody {
+    pub items: Vec<ProductBody>,
+    /// Give this as `cursor` to get the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+#[derive(ApiResponse)]
+pub enum ListAnswer {
+    /// A page of products.
+    #[oai(status = 200)]
+    Page(
+        Ready<ProductPageBody>,
+        /// Changes with the content; send it back in If-None-Match.
+        #[oai(header = "ETag")]
+        String,
+        #[oai(header = "Cache-Control")] String,
+    ),
+    /// The page is the one that If-None-Match names.
+    #[oai(status = 304)]
+    NotModified(#[oai(header = "ETag")] String, #[oai(header = "Cache-Control")] String),
+}
+
+#[derive(ApiResponse)]
+pub enum FindAnswer {
+    /// The product.
+    #[oai(status = 200)]
+    Product(Ready<ProductBody>),
+}
+
+problems!(ListProblem: InvalidRequest, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(FindProblem: InvalidRequest, NotFound, Internal, Overloaded, DatabaseUnavailable, Timeout);
+
+#[OpenApi(tag = "Tag::Catalogue")]
+impl ProductsApi {
+    /// List products
+    ///
+    /// By id, a page at a time. What it shows is at most a second old.
+    #[oai(path = "/products", method = "get", operation_id = "listProducts")]
+    async fn list(
+        &self,
+        /// How many products to a page.
+        #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<u64>,
+        /// `next_cursor` of the page before.
+        #[oai(validator(max_length = 64))]
+        cursor: Query<Option<String>>,
+        /// Only products whose name contains this, in upper or lower case.
+        #[oai(validator(max_length = 100))]
+        q: Query<Option<String>>,
+        /// The ETag of a page that the caller has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+    ) -> Result<ListAnswer, ListProblem> {
+        let query = ProductQuery {
+            limit: limit.0.min(MAX_PAGE),
+            after: parse_cursor(cursor.0.as_deref())?,
+            name_contains: q.0.filter(|part| !part.is_empty()),
+        };
+        let app = super::wired(&self.app)?;
+        let key = format!(
+            "{}:{}:{}",
+            query.limit,
+            query.after,
+            query.name_contains.as_deref().unwrap_or_default()
+        );
+        let page = app.cache.page(&key, super::in_time(load_page(app, &query))).await?;
+        let etag = page.etag.to_string();
+        let cache_control = "no-cache".to_owned();
+        if if_none_match.0.is_some_and(|known| names_etag(&known, &etag)) {
+            return Ok(ListAnswer::NotModified(etag, cache_control));
+        }
+        Ok(ListAnswer::Page(Ready::new(page.body), etag, cache_control))
+    }
+
+    /// Find a product
+    #[oai(path = "/products/:id", method = "get", operation_id = "findProduct")]
+    async fn find(
+        &self,
+        /// The product's id.
+        id: Path<i64>,
+    ) -> Result<FindAnswer, FindProblem> {
+        let app = super::wired(&self.app)?;
+        let product = super::in_time(catalog::find(app.db.read(), id.0)).await?;
+        let body = ProductBody::new(product, &app.config.currency);
+        Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
+    }
+}
+
+async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
+    let page = catalog::list(app.db.read(), query).await?;
+    let next_cursor = page
+        .products
+        .last()
+        .filter(|_| page.more)
+        .map(|last| last.id.to_string());
+    let currency = &app.config.currency;
+    let items = page
+        .products
+        .into_iter()
+        .map(|product| ProductBody::new(product, currency));
+    super::to_json(&ProductPageBody {
+        items: items.collect(),
+        next_cursor,
+    })
+}
+
+fn default_page() -> u64 {
+    DEFAULT_PAGE
+}
+
+/// A cursor is the last id of the page before; callers are told nothing but to hand it back.
+fn parse_cursor(cursor: Option<&str>) -> Result<i64, Problem> {
+    let Some(cursor) = cursor else { return Ok(0) };
+    let id = cursor.parse().ok().filter(|id| *id >= 0);
+    id.ok_or_else(|| Problem::fault("/query/cursor", "`cursor` is not one that this server gave out"))
+}
+
+/// RFC 9110, section 13.1.2: `*`, or a list of entity tags compared weakly.
+fn names_etag(if_none_match: &str, etag: &str) -> bool {
+    if_none_match
+        .split(',')
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
+}
+
+impl ProductBody {
+    fn new(product: product::Model, currency: &str) -> Self {
+        Self {
+            id: product.id,
+            name: product.name,
+            price: product.price,
+            currency: currency.to_owned(),
+            stock: product.stock,
+            created_at: product.created_at.to_utc(),
+        }
+    }
+}
+
+impl Example for ProductBody {
+    fn example() -> Self {
+        Self {
+            id: 1,
+            name: "Walnut Desk Lamp".to_owned(),
+            price: 4_990,
+            currency: "USD".to_owned(),
+            stock: 120,
+            created_at: time::macros::datetime!(2026-01-15 09:30 UTC),
+        }
+    }
+}
+
+impl Example for ProductPageBody {
+    fn example() -> Self {
+        Self {
+            items: vec![ProductBody::example()],
+            next_cursor: Some("1".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_takes_lists_weak_tags_and_a_star() {
+        assert!(names_etag("\"a\", W/\"b\"", "\"b\""));
+        assert!(names_etag("*", "\"b\""));
+        assert!(!names_etag("\"a\"", "\"b\""));
+    }
+}

@@ -1,0 +1,103 @@
+//! One wiring for every role: configuration, database, queue, cache. Connecting starts nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use backon::{ConstantBuilder, Retryable};
+use sea_orm::DbErr;
+
+use crate::{
+    cache::Cache,
+    config::Config,
+    db::{self, Db, Fault, schema},
+    queue::Queue,
+};
+
+/// What every role is made of. Clones share it.
+#[derive(Clone)]
+pub struct App {
+    pub config: Arc<Config>,
+    pub db: Db,
+    pub queue: Queue,
+    pub cache: Cache,
+}
+
+impl App {
+    /// Connects to the database, waiting for one that is still starting. Queue and cache connect when they are first
+    /// used, since everything works without them for a while.
+    ///
+    /// # Errors
+    /// One sentence that names the key and says what to do.
+    pub async fn connect(config: Config) -> anyhow::Result<Self> {
+        let db = connect_database(&config).await?;
+        // Twice a batch: one is being settled while the next one gathers.
+        let prefetch = u16::try_from(config.batch_max * 2).unwrap_or(u16::MAX);
+        let queue =
+            Queue::new(&config.queue_url, &config.queue_prefix, prefetch).context("`queue_url` is not usable")?;
+        let cache = Cache::new(&config.cache_url, &config.cache_prefix, config.cache_ttl())
+            .map_err(|error| anyhow::anyhow!("`cache_url` is not usable: {error}"))?;
+        Ok(Self {
+            config: Arc::new(config),
+            db,
+            queue,
+            cache,
+        })
+    }
+
+    /// On SQLite, or when `bring_up`, applies what is pending; else refuses to go on while anything is.
+    ///
+    /// # Errors
+    /// The database's, or that migrations are pending and how to apply them.
+    pub async fn check_schema(&self, bring_up: bool) -> anyhow::Result<()> {
+        if bring_up || self.db.is_sqlite() {
+            return migrate(&self.db, &self.config, schema::Change::Up).await;
+        }
+        let pending = schema::pending(self.db.read())
+            .await
+            .context("cannot read the state of the schema")?;
+        if !pending.is_empty() {
+            bail!(
+                "the database lacks {} migration(s) ({}): run `shop migrate` first",
+                pending.len(),
+                pending.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Closes all connections, for a clean end.
+    pub async fn close(&self) {
+        self.queue.close().await;
+        self.db.close().await;
+    }
+}
+
+/// # Errors
+/// The database's.
+pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow::Result<()> {
+    schema::change(db, &config.database_url, change)
+        .await
+        .context("the schema could not be changed")
+}
+
+/// Connects, trying again while the database cannot be reached, for `database_wait_seconds` at most.
+///
+/// # Errors
+/// One sentence; never the URL.
+pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let attempts = usize::try_from(config.database_wait_seconds).unwrap_or(usize::MAX);
+    let connect = || {
+        Db::connect(
+            &config.database_url,
+            config.database_pool,
+            config.database_statement_cache,
+        )
+    };
+    connect
+        .retry(ConstantBuilder::default().with_delay(PAUSE).with_max_times(attempts))
+        .when(|error: &DbErr| !config.database_url.starts_with("sqlite:") && db::fault(error) == Fault::Away)
+        .notify(|error, _| tracing::warn!(%error, "the database is not up yet; trying again"))
+        .await
+        .context("cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)")
+}

@@ -1,0 +1,219 @@
+//! Everything that writes is a batch; a batch of one is the quiet case. A [`Batcher`] hands whatever gathered while the
+//! last batch was running to one function. It never waits for a batch to fill, so an idle shop adds no delay.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::domain::Error;
+
+/// The bounds of a [`Batcher`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most requests in one batch.
+    pub batch: usize,
+    /// The most requests that wait for a batch; beyond it they are refused at once.
+    pub queued: usize,
+    /// The most batches under way at once.
+    pub in_flight: usize,
+}
+
+/// Answers a batch request by request, in its order; or refuses all of it.
+pub type Answers<R> = Result<Vec<Result<R, Error>>, Error>;
+type Run<T, R> = dyn Fn(Arc<[T]>) -> Pin<Box<dyn Future<Output = Answers<R>> + Send>> + Send + Sync;
+
+struct Request<T, R> {
+    item: T,
+    answer: oneshot::Sender<Result<R, Error>>,
+}
+
+/// Gathers single requests into batches. Clones feed the same batches.
+pub struct Batcher<T, R> {
+    requests: mpsc::Sender<Request<T, R>>,
+}
+
+impl<T, R> Clone for Batcher<T, R> {
+    fn clone(&self) -> Self {
+        Self {
+            requests: self.requests.clone(),
+        }
+    }
+}
+
+impl<T, R> Batcher<T, R>
+where
+    T: Clone + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    /// Starts a batcher that ends when its last clone is dropped.
+    pub fn start<F, Answered>(limits: Limits, run: F) -> Self
+    where
+        F: Fn(Arc<[T]>) -> Answered + Send + Sync + 'static,
+        Answered: Future<Output = Answers<R>> + Send + 'static,
+    {
+        let (requests, waiting) = mpsc::channel(limits.queued);
+        let run: Arc<Run<T, R>> = Arc::new(move |batch| Box::pin(run(batch)));
+        tokio::spawn(dispatch(waiting, limits, run));
+        Self { requests }
+    }
+
+    /// Puts `item` into the next batch and waits for its answer. A caller that stops waiting does not take it back.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] at once when too many wait; else what the batch answered.
+    pub async fn submit(&self, item: T) -> Result<R, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.requests
+            .try_send(Request { item, answer })
+            .map_err(|_| Error::Overloaded)?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Error::Internal("a batch ended without an answer".to_owned())))
+    }
+}
+
+/// A place in flight is taken before requests are, so that they gather while all places are busy.
+async fn dispatch<T, R>(mut waiting: mpsc::Receiver<Request<T, R>>, limits: Limits, run: Arc<Run<T, R>>)
+where
+    T: Clone + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limits.in_flight));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let mut batch = Vec::new();
+        if waiting.recv_many(&mut batch, limits.batch).await == 0 {
+            return;
+        }
+        let run = Arc::clone(&run);
+        tokio::spawn(async move {
+            serve(batch, &*run).await;
+            drop(place);
+        });
+    }
+}
+
+async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: &Run<T, R>) {
+    let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
+    let items: Arc<[T]> = items.into();
+    match run(Arc::clone(&items)).await {
+        Ok(answers) => {
+            assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");
+            for (answer, waiting) in answers.into_iter().zip(waiting) {
+                let _ = waiting.send(answer);
+            }
+        }
+        // The whole batch was refused, though perhaps for the sake of one: each is tried by itself.
+        Err(error) if items.len() > 1 && !is_general(&error) => {
+            for (item, waiting) in items.iter().zip(waiting) {
+                let _ = waiting.send(run_alone(item.clone(), run).await);
+            }
+        }
+        Err(error) => {
+            for waiting in waiting {
+                let _ = waiting.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+async fn run_alone<T, R>(item: T, run: &Run<T, R>) -> Result<R, Error> {
+    let mut answers = run(Arc::from([item])).await?;
+    answers
+        .pop()
+        .unwrap_or_else(|| Err(Error::Internal("a batch of one gave no answer".to_owned())))
+}
+
+/// Says nothing about any one request.
+fn is_general(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(_) | Error::Overloaded | Error::Busy(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        batch: 100,
+        queued: 10,
+        in_flight: 1,
+    };
+
+    #[tokio::test]
+    async fn what_arrives_while_a_batch_runs_becomes_the_next_batch() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let gate = Arc::new(Notify::new());
+        let started = Arc::new(Notify::new());
+        let batcher = {
+            let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
+            Batcher::start(LIMITS, move |batch: Arc<[u32]>| {
+                let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
+                async move {
+                    let first = {
+                        let mut sizes = sizes.lock().expect("not poisoned");
+                        sizes.push(batch.len());
+                        sizes.len() == 1
+                    };
+                    if first {
+                        started.notify_one();
+                        gate.notified().await;
+                    }
+                    Ok(batch.iter().map(|item| Ok(item * 2)).collect())
+                }
+            })
+        };
+        let submit = |item| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(item).await })
+        };
+        let mut answers = vec![submit(0)];
+        started.notified().await;
+        answers.extend((1..=5).map(submit));
+        while batcher.requests.capacity() > LIMITS.queued - 5 {
+            tokio::task::yield_now().await;
+        }
+        gate.notify_one();
+        for (item, answer) in (0..).zip(answers) {
+            assert_eq!(answer.await.expect("runs").ok(), Some(item * 2));
+        }
+        assert_eq!(*sizes.lock().expect("not poisoned"), [1, 5]);
+    }
+
+    #[tokio::test]
+    async fn one_poisoned_request_does_not_fail_its_neighbours() {
+        let batcher = Batcher::start(LIMITS, |batch: Arc<[i32]>| async move {
+            if batch.iter().any(|item| *item < 0) {
+                return Err(Error::Internal("refused".to_owned()));
+            }
+            Ok(batch.iter().map(|item| Ok(*item)).collect())
+        });
+        let submits = [1, -1, 3].map(|item| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(item).await })
+        });
+        let mut answers = Vec::new();
+        for submit in submits {
+            answers.push(submit.await.expect("runs").ok());
+        }
+        assert_eq!(answers, [Some(1), None, Some(3)]);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_requests_are_refused_at_once() {
+        let batcher = Batcher::start(LIMITS, |_: Arc<[()]>| async { std::future::pending().await });
+        let busy: Vec<_> = (0..LIMITS.queued + 1)
+            .map(|_| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { batcher.submit(()).await.map(|(): ()| ()) })
+            })
+            .collect();
+        while batcher.requests.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(batcher.submit(()).await, Err(Error::Overloaded)));
+        busy.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

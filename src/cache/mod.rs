@@ -1,0 +1,159 @@
+//! Makes reading fast, and is never asked for anything that must be right. Ready-made answers are kept near (in this
+//! process, for half a second) and far (in Redis, for the time to live), pages of products under a generation that
+//! changes after every commit that touches a product.
+
+use std::{
+    future::Future,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use moka::future::Cache as Near;
+
+use crate::domain::{Error, OrderId, UserId};
+
+mod redis;
+
+/// A page near at hand is at most this old, so that a settlement anywhere is seen within a second.
+const NEAR_PAGE_TTL: Duration = Duration::from_millis(500);
+/// A settled order never changes; this only bounds how long it takes up room.
+const ORDER_TTL: Duration = Duration::from_secs(300);
+/// The most bytes kept near: of pages, and of orders.
+const NEAR_CAPACITY: u64 = 8 << 20;
+
+/// An answer in JSON, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub body: Bytes,
+    /// A strong entity tag made from the content (RFC 9110, section 8.8.3), quotes included.
+    pub etag: Arc<str>,
+}
+
+/// A settled order, ready to be sent to whom it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledOrder {
+    pub user_id: UserId,
+    pub body: Bytes,
+}
+
+/// The caches of one process. Clones share them.
+#[derive(Clone)]
+pub struct Cache {
+    pages: Near<(u64, String), Page>,
+    orders: Near<OrderId, SettledOrder>,
+    /// Part of every near page's key: what was stored before the last change here is never found again.
+    generation: Arc<AtomicU64>,
+    far: Far,
+}
+
+#[derive(Clone)]
+enum Far {
+    None,
+    Redis(redis::Redis),
+}
+
+impl Cache {
+    /// Chooses the back end by the URL. A Redis that is not there is looked for in the background.
+    ///
+    /// # Errors
+    /// When the URL is not understood, in words without the URL.
+    pub fn new(url: &str, prefix: &str, ttl: Duration) -> Result<Self, String> {
+        let far = if url.starts_with("memory:") {
+            Far::None
+        } else {
+            Far::Redis(redis::Redis::new(url, prefix, ttl)?)
+        };
+        Ok(Self {
+            pages: Near::builder()
+                .max_capacity(NEAR_CAPACITY)
+                .weigher(|(_, key): &(u64, String), page: &Page| weigh(key.len() + page.body.len()))
+                .time_to_live(NEAR_PAGE_TTL)
+                .build(),
+            orders: Near::builder()
+                .max_capacity(NEAR_CAPACITY)
+                .weigher(|_, order: &SettledOrder| weigh(order.body.len()))
+                .time_to_live(ORDER_TTL)
+                .build(),
+            generation: Arc::default(),
+            far,
+        })
+    }
+
+    /// The page under `key`, loaded at most once at a time however many ask for it.
+    ///
+    /// # Errors
+    /// What `load` failed with.
+    pub async fn page<F>(&self, key: &str, load: F) -> Result<Page, Error>
+    where
+        F: Future<Output = Result<Bytes, Error>>,
+    {
+        let near_key = (self.generation.load(Ordering::Acquire), key.to_owned());
+        self.pages
+            .try_get_with(near_key, async {
+                let body = match &self.far {
+                    Far::None => load.await?,
+                    Far::Redis(redis) => redis.page(key, load).await?,
+                };
+                Ok(Page::new(body))
+            })
+            .await
+            .map_err(|error: Arc<Error>| (*error).clone())
+    }
+
+    /// Forgets all pages of products, here at once and everywhere else within [`NEAR_PAGE_TTL`]. Call it after the
+    /// commit that changed a product.
+    pub async fn forget_pages(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        if let Far::Redis(redis) = &self.far {
+            redis.forget_pages().await;
+        }
+    }
+
+    /// A settled order, if it is known here.
+    pub async fn settled_order(&self, id: OrderId) -> Option<SettledOrder> {
+        if let Some(order) = self.orders.get(&id).await {
+            return Some(order);
+        }
+        let Far::Redis(redis) = &self.far else { return None };
+        let order = redis.order(id).await?;
+        self.orders.insert(id, order.clone()).await;
+        Some(order)
+    }
+
+    /// Keeps an order that has been settled. Never call it with one that may still change.
+    pub async fn keep_settled_order(&self, id: OrderId, order: SettledOrder) {
+        if let Far::Redis(redis) = &self.far {
+            redis.keep_order(id, &order, ORDER_TTL);
+        }
+        self.orders.insert(id, order).await;
+    }
+
+    /// # Errors
+    /// When the cache cannot be reached; nothing depends on it.
+    pub async fn ping(&self) -> Result<(), String> {
+        match &self.far {
+            Far::None => Ok(()),
+            Far::Redis(redis) => redis.ping().await,
+        }
+    }
+}
+
+impl Page {
+    fn new(body: Bytes) -> Self {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let etag = format!("\"{:x}-{:016x}\"", body.len(), hasher.finish()).into();
+        Self { body, etag }
+    }
+}
+
+fn weigh(bytes: usize) -> u32 {
+    // What an entry costs beside its content.
+    const OVERHEAD: usize = 200;
+    u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX)
+}

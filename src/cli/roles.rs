@@ -1,0 +1,189 @@
+//! The long-running roles: what each is made of, and how it stops.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, desk::Desk, health::Role},
+    app::App,
+    config::{Bind, Config, ConfigError, reachable},
+    domain::catalog::{self, ProductQuery},
+    seed::{self, Plan},
+    sweeper, worker,
+};
+
+const SERVE_MANAGEMENT_PORT: u16 = 8081;
+const WORK_MANAGEMENT_PORT: u16 = 8082;
+/// How long the worker may take over the batch in hand when told to stop.
+const WORKER_DRAIN: Duration = Duration::from_secs(9);
+const DEMO: Plan = Plan {
+    products: 50,
+    orders: 0,
+    seed: 1,
+};
+
+/// The API; with the in-process queue, the worker as well.
+pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
+    let (bind, management) = (config.api_bind()?, config.management_bind(SERVE_MANAGEMENT_PORT)?);
+    let stop = stop_on_signal()?;
+    let Some(app) = unless_stopped(&stop, App::connect(config)).await? else {
+        return Ok(());
+    };
+    app.check_schema(demo).await?;
+    if demo {
+        fill_if_empty(&app).await?;
+    }
+    let bound = api::bind(bind, "bind").await?;
+    let address = reachable(bound.address);
+    let mut servers = JoinSet::new();
+    manage(&mut servers, management, &app, Role::Serve, &stop).await?;
+    let (desk, ringer) = Desk::open(&app);
+    servers.spawn(api::run(bound, api::routes(&app, desk), stop.clone()));
+    // The worker goes on until the API has let go of its last request, so that what is paid at the end is settled.
+    let served = CancellationToken::new();
+    let background = if app.queue.is_memory() {
+        settle_in_background(&app, &served)
+    } else {
+        JoinSet::new()
+    };
+    tracing::info!(%address, docs = format!("http://{address}/docs"), "serving");
+    if demo {
+        print_demo(address);
+    }
+    let outcome = wait_for(servers, &stop).await;
+    let _ = timeout(Duration::from_secs(1), ringer).await;
+    served.cancel();
+    drain(background).await;
+    app.close().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// The consumer and the sweeper.
+pub(super) async fn work(config: Config) -> anyhow::Result<()> {
+    if config.queue_url.starts_with("memory:") {
+        return Err(ConfigError::Value {
+            key: "queue_url",
+            problem:
+                "is memory:, which `shop serve` settles by itself; `shop work` needs a queue that other processes \
+                      can reach, such as SHOP_QUEUE_URL=amqp://guest:guest@127.0.0.1:5672/%2f"
+                    .to_owned(),
+        }
+        .into());
+    }
+    let management = config.management_bind(WORK_MANAGEMENT_PORT)?;
+    let stop = stop_on_signal()?;
+    let Some(app) = unless_stopped(&stop, App::connect(config)).await? else {
+        return Ok(());
+    };
+    app.check_schema(false).await?;
+    let mut servers = JoinSet::new();
+    manage(&mut servers, management, &app, Role::Work, &stop).await?;
+    let background = settle_in_background(&app, &stop);
+    tracing::info!("working");
+    let outcome = wait_for(servers, &stop).await;
+    drain(background).await;
+    app.close().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+fn settle_in_background(app: &App, stop: &CancellationToken) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    background.spawn(worker::run(app.clone(), stop.clone()));
+    background.spawn(sweeper::run(app.clone(), stop.clone()));
+    background
+}
+
+async fn manage(
+    servers: &mut JoinSet<anyhow::Result<()>>,
+    management: Bind,
+    app: &App,
+    role: Role,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Bind::At(address) = management else { return Ok(()) };
+    let bound = api::bind(address, "management_bind").await?;
+    tracing::info!(address = %bound.address, "management");
+    servers.spawn(api::run(bound, api::management_routes(app, role), stop.clone()));
+    Ok(())
+}
+
+/// Until told to stop and all servers have let go; a server that fails stops the rest.
+async fn wait_for(mut servers: JoinSet<anyhow::Result<()>>, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut outcome = Ok(());
+    if servers.is_empty() {
+        stop.cancelled().await;
+    }
+    while let Some(ended) = servers.join_next().await {
+        let ended = ended.context("a server panicked").flatten();
+        if outcome.is_ok() {
+            outcome = ended;
+        }
+        stop.cancel();
+    }
+    outcome
+}
+
+async fn drain(mut background: JoinSet<()>) {
+    let done = async { while background.join_next().await.is_some() {} };
+    if timeout(WORKER_DRAIN, done).await.is_err() {
+        tracing::warn!("the batch in hand was given up; it will come again");
+    }
+}
+
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}
+
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    starting: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(None),
+        started = starting => started.map(Some),
+    }
+}
+
+async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
+    let one = ProductQuery {
+        limit: 1,
+        after: 0,
+        name_contains: None,
+    };
+    if catalog::list(app.db.read(), &one).await?.products.is_empty() {
+        seed::fill(app, DEMO)
+            .await
+            .context("the demo catalogue could not be added")?;
+    }
+    Ok(())
+}
+
+fn print_demo(address: SocketAddr) {
+    let base = format!("http://{address}");
+    println!(
+        "\nTry it ({base}/docs shows the rest):\n\n\
+         curl -s '{base}/products?limit=3'\n\
+         ORDER=$(curl -s {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
+         curl -s -X POST {base}/orders/$ORDER/pay; sleep 1; curl -s {base}/orders/$ORDER\n"
+    );
+}

@@ -1,0 +1,365 @@
+//! Configuration in layers: built-in defaults, then the file, then the environment, then flags. All layers are read
+//! by one deserializer, so a key means the same wherever it stands, and an unknown one is refused wherever it stands.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
+
+use config::{Config as Layers, Environment, File, FileFormat};
+use serde::Deserialize;
+
+/// `config/default.toml`, which documents every key.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// A configuration that cannot be used: which key, what is wrong with it, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration: {0}")]
+    Unreadable(String),
+    #[error("configuration: `{key}` {problem}")]
+    Value { key: &'static str, problem: String },
+}
+
+/// What the command line said; keys left out come from the layers below.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub file: Option<PathBuf>,
+    /// Key and value, as in the file.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// The configuration of any role, checked.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub database_url: String,
+    pub database_pool: u32,
+    pub database_statement_cache: usize,
+    pub database_wait_seconds: u64,
+    pub queue_url: String,
+    pub queue_prefix: String,
+    pub cache_url: String,
+    pub cache_prefix: String,
+    pub cache_ttl_seconds: u64,
+    pub bind: String,
+    pub management_bind: String,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub currency: String,
+    pub auth: Auth,
+    pub allow_anonymous: bool,
+    pub batch_max: usize,
+    pub batch_queued: usize,
+    pub max_in_flight: usize,
+    pub low_stock_at: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+    /// Text on a terminal, else JSON.
+    #[serde(rename = "")]
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    None,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    Off,
+    At(SocketAddr),
+}
+
+impl Config {
+    /// Reads all layers and checks every value.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the key. It never repeats a URL, since that may hold a password.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::from_layers(
+            overrides,
+            Environment::with_prefix("SHOP").source(Some(own_environment())),
+        )
+    }
+
+    fn from_layers(overrides: &Overrides, environment: Environment) -> Result<Self, ConfigError> {
+        let unreadable = |error: config::ConfigError| ConfigError::Unreadable(explain(&error));
+        let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(file) = &overrides.file {
+            if !file.is_file() {
+                let problem = format!("the file {} named by --config does not exist", file.display());
+                return Err(ConfigError::Unreadable(problem));
+            }
+            layers = layers.add_source(File::from(file.as_path()).format(FileFormat::Toml));
+        }
+        layers = layers.add_source(environment.prefix_separator("_").try_parsing(true));
+        for (key, value) in &overrides.flags {
+            layers = layers.set_override(*key, value.as_str()).map_err(unreadable)?;
+        }
+        let config: Self = layers.build().and_then(Layers::try_deserialize).map_err(unreadable)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The API's address.
+    ///
+    /// # Errors
+    /// When it cannot be resolved, or is open to others while nobody has to say who they are.
+    pub fn api_bind(&self) -> Result<SocketAddr, ConfigError> {
+        let address = resolve("bind", &self.bind)?;
+        if self.auth == Auth::None && !self.allow_anonymous && !address.ip().is_loopback() {
+            return Err(bad(
+                "bind",
+                format!(
+                    "is {address}, which others can reach, while SHOP_AUTH=none trusts everybody: bind to 127.0.0.1, or \
+                     set SHOP_ALLOW_ANONYMOUS=true if that is meant"
+                ),
+            ));
+        }
+        Ok(address)
+    }
+
+    /// The management address, `default_port` on loopback unless configured.
+    ///
+    /// # Errors
+    /// When it cannot be resolved.
+    pub fn management_bind(&self, default_port: u16) -> Result<Bind, ConfigError> {
+        match self.management_bind.as_str() {
+            "" => Ok(Bind::At(SocketAddr::from(([127, 0, 0, 1], default_port)))),
+            "off" => Ok(Bind::Off),
+            address => resolve("management_bind", address).map(Bind::At),
+        }
+    }
+
+    #[must_use]
+    pub fn cache_ttl(&self) -> Duration {
+        Duration::from_secs(self.cache_ttl_seconds)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        scheme(
+            "database_url",
+            &self.database_url,
+            &["sqlite", "postgres", "postgresql"],
+        )?;
+        scheme("queue_url", &self.queue_url, &["memory", "amqp", "amqps"])?;
+        let redis = [
+            "memory",
+            "redis",
+            "rediss",
+            "redis-cluster",
+            "rediss-cluster",
+            "redis-sentinel",
+            "rediss-sentinel",
+        ];
+        scheme("cache_url", &self.cache_url, &redis)?;
+        range("database_pool", u64::from(self.database_pool), 1, 1_000)?;
+        range(
+            "database_statement_cache",
+            self.database_statement_cache as u64,
+            0,
+            10_000,
+        )?;
+        range("database_wait_seconds", self.database_wait_seconds, 0, 600)?;
+        range("cache_ttl_seconds", self.cache_ttl_seconds, 1, 3_600)?;
+        range("batch_max", self.batch_max as u64, 1, 5_000)?;
+        range("batch_queued", self.batch_queued as u64, 1, 100_000)?;
+        range("max_in_flight", self.max_in_flight as u64, 1, 100_000)?;
+        name("queue_prefix", &self.queue_prefix)?;
+        name("cache_prefix", &self.cache_prefix)?;
+        if self.low_stock_at < 0 {
+            return Err(bad("low_stock_at", "must not be negative".to_owned()));
+        }
+        if self.currency.len() != 3 || !self.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(bad(
+                "currency",
+                "must be three capital letters, as in ISO 4217 (USD)".to_owned(),
+            ));
+        }
+        tracing_subscriber::EnvFilter::try_new(&self.log).map_err(|error| {
+            bad(
+                "log",
+                format!("is not a filter such as `info` or `shop=debug`: {error}"),
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// Leaves the URLs out, since they may hold passwords.
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("bind", &self.bind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for a service named `shop`.
+fn own_environment() -> config::Map<String, String> {
+    let of_kubernetes = |key: &str| {
+        key.starts_with("SHOP_SERVICE_")
+            || key.starts_with("SHOP_PORT") && !key.trim_start_matches("SHOP_PORT").is_empty()
+            || key == "SHOP_PORT"
+    };
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| !of_kubernetes(key))
+        .collect()
+}
+
+/// An address where something of ours listens, as one to connect to.
+#[must_use]
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let loopback = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    };
+    if address.ip().is_unspecified() {
+        SocketAddr::new(loopback(address.ip()), address.port())
+    } else {
+        address
+    }
+}
+
+fn bad(key: &'static str, problem: String) -> ConfigError {
+    ConfigError::Value { key, problem }
+}
+
+fn resolve(key: &'static str, address: &str) -> Result<SocketAddr, ConfigError> {
+    address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| {
+            bad(
+                key,
+                format!("is {address:?}, which is not an address and port such as 127.0.0.1:8080"),
+            )
+        })
+}
+
+fn scheme(key: &'static str, url: &str, known: &[&str]) -> Result<(), ConfigError> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    if scheme.is_some_and(|scheme| known.contains(&scheme)) {
+        return Ok(());
+    }
+    Err(bad(key, format!("must start with one of {}:", known.join(": "))))
+}
+
+fn range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(bad(key, format!("is {value}, but must be from {least} to {most}")))
+}
+
+fn name(key: &'static str, value: &str) -> Result<(), ConfigError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !value.is_empty() && value.len() <= 100 && value.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(bad(
+        key,
+        "must be 1 to 100 letters, digits, dots, dashes or underscores".to_owned(),
+    ))
+}
+
+/// The layer's own words, without values that may be secret.
+fn explain(error: &config::ConfigError) -> String {
+    match error {
+        config::ConfigError::Type {
+            key: Some(key),
+            expected,
+            ..
+        } => {
+            format!("`{key}` has the wrong kind of value: {expected} is expected")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let overrides = Overrides {
+            file: None,
+            flags: flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect(),
+        };
+        let source = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::from_layers(&overrides, Environment::with_prefix("SHOP").source(Some(source)))
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_valid() {
+        let config = load(&[], &[]).expect("the defaults load");
+        assert_eq!(config.database_url, "sqlite://shop.db?mode=rwc");
+        assert_eq!(
+            config.management_bind(8082).ok(),
+            Some(Bind::At(([127, 0, 0, 1], 8082).into()))
+        );
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_the_environment_beats_the_defaults() {
+        let environment = [
+            ("SHOP_BIND", "127.0.0.1:1"),
+            ("SHOP_CURRENCY", "EUR"),
+            ("SHOP_BATCH_MAX", "7"),
+        ];
+        let config = load(&[("bind", "127.0.0.1:2")], &environment).expect("valid");
+        assert_eq!(
+            (config.bind.as_str(), config.currency.as_str(), config.batch_max),
+            ("127.0.0.1:2", "EUR", 7)
+        );
+    }
+
+    #[test]
+    fn every_fault_names_its_key_and_no_secret() {
+        let faults: [(&str, &str, &str); 9] = [
+            ("SHOP_DATABSE_URL", "sqlite::memory:", "databse_url"),
+            ("SHOP_DATABASE_URL", "mysql://root:hunter2@db/shop", "database_url"),
+            ("SHOP_BATCH_MAX", "many", "batch_max"),
+            ("SHOP_BATCH_MAX", "0", "batch_max"),
+            ("SHOP_CURRENCY", "dollars", "currency"),
+            ("SHOP_LOG_FORMAT", "xml", "log_format"),
+            ("SHOP_AUTH", "basic", "auth"),
+            ("SHOP_LOG", "shop=loud=very", "log"),
+            ("SHOP_QUEUE_PREFIX", "a b", "queue_prefix"),
+        ];
+        for (variable, value, key) in faults {
+            let error = load(&[], &[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(key), "{error} does not name {key}");
+            assert!(!error.contains("hunter2"), "{error} tells a secret");
+        }
+    }
+
+    #[test]
+    fn without_authentication_the_api_stays_on_loopback() {
+        let open = load(&[("bind", "0.0.0.0:8080")], &[]).expect("valid by itself");
+        assert!(
+            open.api_bind()
+                .expect_err("open to all")
+                .to_string()
+                .contains("SHOP_ALLOW_ANONYMOUS")
+        );
+        let meant = load(&[("bind", "0.0.0.0:8080"), ("allow_anonymous", "true")], &[]).expect("valid");
+        assert!(meant.api_bind().is_ok());
+    }
+}

@@ -1,0 +1,261 @@
+//! The database behind its URL: SQLite for one machine, PostgreSQL for many. Everything that differs between the two
+//! and is not SQL text lives here; what differs in the text lives in [`rows`].
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use sea_orm::{
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    IsolationLevel, RuntimeErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sqlx::{
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+pub mod rows;
+pub mod schema;
+
+/// How long a caller waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a writer waits for another process that writes to the same SQLite file.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection idle for longer is tested before it is used.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// Connections to one database. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Db {
+    /// One connection on SQLite, which knows one writer; the same pool as `read` on PostgreSQL.
+    write: DatabaseConnection,
+    read: DatabaseConnection,
+}
+
+/// Says whether a transaction that ended in this error may succeed when it is run again.
+pub trait Transient {
+    fn is_transient(&self) -> bool;
+}
+
+/// What a transaction's body returns.
+pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
+
+/// What an error of the database means for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A deadlock, a serialization failure or a busy file: run the transaction again.
+    Busy,
+    /// The database cannot be reached, or is going away: try again later.
+    Away,
+    /// The statement is at fault. Trying again gives the same answer.
+    Statement,
+}
+
+impl Db {
+    /// Connects, with at most `pool` connections (1 to 10,000) to read with.
+    /// `statement_cache` bounds the prepared statements a connection keeps; 0 keeps none (`PgBouncer` in
+    /// transaction mode).
+    ///
+    /// # Errors
+    /// When the URL is not understood, or the database does not answer.
+    pub async fn connect(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
+        if url.starts_with("sqlite:") {
+            let write = Database::connect(sqlite_options(url, 1)).await?;
+            let read = if url.contains(":memory:") {
+                write.clone()
+            } else {
+                Database::connect(sqlite_options(url, pool)).await?
+            };
+            return Ok(Self { write, read });
+        }
+        let read = Database::connect(postgres_options(url, pool, statement_cache)).await?;
+        Ok(Self {
+            write: read.clone(),
+            read,
+        })
+    }
+
+    /// For reading outside a transaction.
+    #[must_use]
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    #[must_use]
+    pub fn write(&self) -> &DatabaseConnection {
+        &self.write
+    }
+
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.write.get_database_backend() == DbBackend::Sqlite
+    }
+
+    /// How many transactions it helps to have under way at once.
+    #[must_use]
+    pub fn writers(&self) -> usize {
+        if self.is_sqlite() { 1 } else { 2 }
+    }
+
+    /// Runs `work` in a transaction and commits it. Deadlocks, serialization failures and lost connections are tried
+    /// again with back-off, a bounded number of times; `work` must therefore be safe to run again after a commit
+    /// whose answer was lost.
+    ///
+    /// # Errors
+    /// What `work` returned, or the database's error.
+    pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
+        T: Send,
+        E: From<DbErr> + Transient + Send,
+    {
+        let attempt = || async {
+            let txn = self.write.begin_with_options(write_options()).await?;
+            let value = work(&txn).await?;
+            txn.commit().await?;
+            Ok(value)
+        };
+        attempt.retry(back_off()).when(Transient::is_transient).await
+    }
+
+    /// Runs `read` on one consistent snapshot, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// What `read` returned, or the database's error.
+    pub async fn snapshot<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
+        T: Send,
+        E: From<DbErr> + Transient + Send,
+    {
+        let options = TransactionOptions {
+            // SQLite reads from a snapshot in any transaction, and has no levels.
+            isolation_level: (!self.is_sqlite()).then_some(IsolationLevel::RepeatableRead),
+            access_mode: (!self.is_sqlite()).then_some(AccessMode::ReadOnly),
+            sqlite_transaction_mode: None,
+        };
+        let txn = self.read.begin_with_options(options).await?;
+        let value = read(&txn).await?;
+        txn.commit().await?;
+        Ok(value)
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.read.execute_unprepared("SELECT 1").await.map(drop)
+    }
+
+    /// Closes the connections once they are idle.
+    pub async fn close(&self) {
+        let _ = self.write.clone().close().await;
+        let _ = self.read.clone().close().await;
+    }
+}
+
+/// Sorts an error of the database by what can be done about it.
+#[must_use]
+pub fn fault(error: &DbErr) -> Fault {
+    match error {
+        DbErr::ConnectionAcquire(_) => Fault::Away,
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => sqlx_fault(cause),
+        DbErr::Conn(_) => Fault::Away,
+        _ => Fault::Statement,
+    }
+}
+
+fn sqlx_fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Fault::Away,
+        sqlx::Error::Database(error) => error.code().map_or(Fault::Statement, |code| fault_of_code(&code)),
+        _ => Fault::Statement,
+    }
+}
+
+/// SQLSTATE on PostgreSQL, the extended result code on SQLite.
+fn fault_of_code(code: &str) -> Fault {
+    match code {
+        // serialization_failure, deadlock_detected, lock_not_available; SQLITE_BUSY and its kin
+        "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517" => Fault::Busy,
+        // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout,
+        // too_many_connections, read_only_sql_transaction (a demoted primary)
+        "57P01" | "57P02" | "57P03" | "25P03" | "53300" | "25006" => Fault::Away,
+        code if code.len() == 5 && code.starts_with("08") => Fault::Away,
+        _ => Fault::Statement,
+    }
+}
+
+/// A writing transaction takes SQLite's write lock with its first breath: one that starts by reading cannot wait for
+/// another writer later, it fails.
+fn write_options() -> TransactionOptions {
+    TransactionOptions {
+        isolation_level: None,
+        access_mode: None,
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+    }
+}
+
+fn back_off() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_millis(250))
+        .with_max_times(8)
+        .with_jitter()
+}
+
+fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
+    let mut options = common_options(url, pool);
+    options.map_sqlx_sqlite_opts(|options: SqliteConnectOptions| {
+        options
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: a commit is on the disk before it is answered.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(SQLITE_BUSY_TIMEOUT)
+            .foreign_keys(true)
+    });
+    options
+}
+
+fn postgres_options(url: &str, pool: u32, statement_cache: usize) -> ConnectOptions {
+    let mut options = common_options(url, pool);
+    options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
+        options
+            .application_name("shop")
+            .statement_cache_capacity(statement_cache)
+            // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
+            .options([("idle_in_transaction_session_timeout", "15s")])
+    });
+    options
+}
+
+fn common_options(url: &str, pool: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(pool)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
+        .sqlx_logging(false);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlocks_are_tried_again_and_constraint_violations_are_not() {
+        assert_eq!(fault_of_code("40P01"), Fault::Busy);
+        assert_eq!(fault_of_code("40001"), Fault::Busy);
+        assert_eq!(fault_of_code("57P01"), Fault::Away);
+        assert_eq!(fault_of_code("08006"), Fault::Away);
+        assert_eq!(fault_of_code("23514"), Fault::Statement);
+    }
+}

@@ -1,0 +1,99 @@
+//! Bringing the schema up to date, safely when several processes try at once.
+
+use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, TransactionTrait};
+use sqlx::{Connection as _, PgConnection};
+
+use super::Db;
+
+/// The key of PostgreSQL's advisory lock that migrations hold: "shop" in ASCII.
+const MIGRATION_LOCK: i64 = 0x7368_6f70;
+
+/// What to do to the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Apply what is pending.
+    Up,
+    /// Take the newest step back.
+    Down,
+    /// Take every step back, then apply all: the shop's tables, empty.
+    Fresh,
+}
+
+/// A step of the schema, and whether this database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub name: String,
+    pub applied: bool,
+}
+
+/// Changes the schema. On PostgreSQL an advisory lock lets one process at a time do so; the others wait, then find
+/// nothing left to do. On SQLite the file's own write lock and the connection's busy timeout do the same.
+///
+/// # Errors
+/// The database's error; the lock is let go of in any case.
+pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
+    let connection = db.write();
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return apply_on_sqlite(connection, change).await;
+    }
+    // A connection of its own: the lock belongs to a session, and the migrations run on a pool.
+    let failed = |error: sqlx::Error| DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error.into()));
+    let mut lock = PgConnection::connect(url).await.map_err(failed)?;
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut lock)
+        .await
+        .map_err(failed)?;
+    let outcome = apply(connection, change).await;
+    // Closing the session lets go of the lock as well.
+    let _ = lock.close().await;
+    outcome
+}
+
+/// Every step and whether it is applied, oldest first. Changes nothing.
+///
+/// # Errors
+/// The database's error.
+pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Step>, DbErr> {
+    let pending: Vec<String> = Migrator::get_pending_migrations_read_only(connection)
+        .await?
+        .iter()
+        .map(|step| step.name().to_owned())
+        .collect();
+    let steps = Migrator::migrations().into_iter().map(|step| {
+        let name = step.name().to_owned();
+        let applied = !pending.contains(&name);
+        Step { name, applied }
+    });
+    Ok(steps.collect())
+}
+
+/// The names of the steps that this database lacks.
+///
+/// # Errors
+/// The database's error.
+pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let steps = status(connection).await?;
+    Ok(steps
+        .into_iter()
+        .filter(|step| !step.applied)
+        .map(|step| step.name)
+        .collect())
+}
+
+/// One immediate transaction: it takes the write lock first, so that a second process waits and then finds nothing
+/// left to do.
+async fn apply_on_sqlite(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    let txn = connection.begin_with_options(super::write_options()).await?;
+    apply(&txn, change).await?;
+    txn.commit().await
+}
+
+async fn apply<'c, C: IntoSchemaManagerConnection<'c>>(connection: C, change: Change) -> Result<(), DbErr> {
+    match change {
+        Change::Up => Migrator::up(connection, None).await,
+        Change::Down => Migrator::down(connection, Some(1)).await,
+        Change::Fresh => Migrator::refresh(connection).await,
+    }
+}

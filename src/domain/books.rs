@@ -1,0 +1,88 @@
+//! Whether the books are right, from the database alone: every unit on a shelf is explained by what was put in and
+//! what PAID orders took, every settled order carries what it must, and nothing accepted waits for ever.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, FromQueryResult};
+
+use super::{Error, OrderId, ProductId};
+use crate::{db::rows::Sql, entities::Micros};
+
+/// The most faults of one kind that a report lists.
+pub const MAX_LISTED: i64 = 1_000;
+
+/// A product whose shelf does not hold what the movements and the PAID orders say.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct StockFault {
+    pub product_id: ProductId,
+    pub stock: i64,
+    /// Everything ever put in, less what was written off.
+    pub put_in: i64,
+    /// Units in PAID orders.
+    pub sold: i64,
+}
+
+/// An order whose row contradicts itself or waits too long.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct OrderFault {
+    pub order_id: OrderId,
+    pub status: String,
+    pub fault: String,
+}
+
+/// What `shop verify` found; empty when the books are right. Each list holds [`MAX_LISTED`] at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub stock: Vec<StockFault>,
+    pub orders: Vec<OrderFault>,
+}
+
+impl Report {
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.stock.is_empty() && self.orders.is_empty()
+    }
+}
+
+/// Checks the books. Run it in one snapshot of the database to be right while orders are being settled.
+///
+/// # Errors
+/// The database's.
+pub async fn check(connection: &impl ConnectionTrait, now: Micros, max_age: Duration) -> Result<Report, Error> {
+    let backend = connection.get_database_backend();
+    let stock = Sql::new(
+        backend,
+        "SELECT p.id AS product_id, p.stock, \
+                CAST(COALESCE(m.put_in, 0) AS bigint) AS put_in, CAST(COALESCE(s.sold, 0) AS bigint) AS sold \
+         FROM products p \
+         LEFT JOIN (SELECT product_id, SUM(delta) AS put_in FROM stock_movements GROUP BY product_id) m \
+                ON m.product_id = p.id \
+         LEFT JOIN (SELECT i.product_id, SUM(i.quantity) AS sold FROM order_items i \
+                    JOIN orders o ON o.id = i.order_id WHERE o.status = 'PAID' GROUP BY i.product_id) s \
+                ON s.product_id = p.id \
+         WHERE p.stock < 0 OR p.stock <> COALESCE(m.put_in, 0) - COALESCE(s.sold, 0) ORDER BY p.id LIMIT ",
+    )
+    .bind(MAX_LISTED);
+    let orders = Sql::new(
+        backend,
+        "SELECT id AS order_id, status, fault FROM (SELECT o.id, o.status, CASE \
+           WHEN i.order_id IS NULL THEN 'has no lines' \
+           WHEN o.status = 'PAID' AND o.total_price <> i.total THEN 'its total is not the sum of its lines' \
+           WHEN o.status = 'FAILED' AND o.failure IS NULL THEN 'has failed without a reason' \
+           WHEN o.status = 'PENDING' AND o.accepted_at < ",
+    )
+    .bind(Micros(
+        now.0
+            .saturating_sub(i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX)),
+    ))
+    .push(
+        " THEN 'was accepted too long ago and is not settled' END AS fault FROM orders o \
+         LEFT JOIN (SELECT order_id, SUM(quantity * unit_price) AS total FROM order_items GROUP BY order_id) i \
+                ON i.order_id = o.id) f WHERE fault IS NOT NULL ORDER BY id LIMIT ",
+    )
+    .bind(MAX_LISTED);
+    Ok(Report {
+        stock: StockFault::find_by_statement(stock.build()).all(connection).await?,
+        orders: OrderFault::find_by_statement(orders.build()).all(connection).await?,
+    })
+}

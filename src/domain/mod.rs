@@ -1,0 +1,65 @@
+//! What a shop knows. Functions here take a connection and the time; they name no back end, no queue, no cache and
+//! no web framework.
+
+use sea_orm::DbErr;
+use uuid::Uuid;
+
+use crate::db::{self, Fault, Transient};
+
+pub mod books;
+pub mod catalog;
+pub mod money;
+pub mod orders;
+pub mod settlement;
+
+pub type OrderId = Uuid;
+pub type ProductId = i64;
+pub type UserId = i64;
+
+/// Every way in which a request to the shop can fail.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no product {0}")]
+    ProductNotFound(ProductId),
+    #[error("there is no order {0}")]
+    OrderNotFound(OrderId),
+    /// Each with its place among the lines of the request.
+    #[error("{} of the ordered products do not exist", .0.len())]
+    UnknownProducts(Vec<(usize, ProductId)>),
+    #[error("the order's total is larger than a 64-bit amount")]
+    TotalTooLarge,
+    #[error("the idempotency key was used before, with another body")]
+    IdempotencyKeyReused,
+    #[error("the payment was declined; the order can still be paid")]
+    PaymentDeclined,
+    #[error("order {0} has failed and cannot be paid")]
+    OrderFailed(OrderId),
+    /// More is waiting than can be served soon.
+    #[error("the shop is busy")]
+    Overloaded,
+    /// The database cannot be reached, or did not answer in time.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The transaction met another one; it was rolled back and may be run again.
+    #[error("the database is busy: {0}")]
+    Busy(String),
+    /// A fault of our own.
+    #[error("unexpected: {0}")]
+    Internal(String),
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match db::fault(&error) {
+            Fault::Busy => Self::Busy(error.to_string()),
+            Fault::Away => Self::Unavailable(error.to_string()),
+            Fault::Statement => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl Transient for Error {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Unavailable(_))
+    }
+}

@@ -1,0 +1,420 @@
+//! Creating orders, accepting their payment, finding them. Creating and accepting take a whole batch, so that locks,
+//! round trips and the commit's fsync are paid once for all who asked meanwhile; each order is answered for itself.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
+
+use super::{Error, OrderId, ProductId, UserId, money};
+use crate::{
+    db::rows::{Column, Sql},
+    entities::{
+        Micros,
+        order::{self, OrderStatus},
+        order_item,
+    },
+};
+
+/// An order accepted this long ago and still PENDING is rung for by the sweeper.
+pub const RING_AFTER: Duration = Duration::from_secs(5);
+/// The sweeper rings for one order no more rarely than this.
+pub const RING_AT_LEAST_EVERY: Duration = Duration::from_secs(40);
+
+/// A line that a customer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    pub product_id: ProductId,
+    /// Units, 1 or more.
+    pub quantity: i64,
+}
+
+/// An order to be. Its id is chosen by the caller, so that a transaction whose answer was lost can be run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOrder {
+    pub id: OrderId,
+    pub user_id: UserId,
+    /// One or more, no product twice.
+    pub lines: Vec<Line>,
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+    pub created_at: Micros,
+}
+
+/// An order with its lines, in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub order: order::Model,
+    pub items: Vec<order_item::Model>,
+}
+
+/// What became of a request to create an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub order: Order,
+    /// The order had been created before, under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Writes the orders whose products all exist, at the catalogue's prices. Answers in the order of `orders`.
+///
+/// # Errors
+/// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`]. For all: the
+/// database's.
+pub async fn create(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
+    let prices = prices_of(txn, orders).await?;
+    let priced: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
+    let written = insert_orders(txn, &priced).await?;
+    let mut item_ids = insert_items(txn, &priced, &written).await?;
+    let earlier = find_earlier(txn, &priced, &written).await?;
+    Ok(orders
+        .iter()
+        .zip(priced)
+        .map(|(new, priced)| {
+            let mut order = priced?;
+            if written.contains(&new.id) {
+                for item in &mut order.items {
+                    item.id = item_ids.remove(&(item.order_id, item.product_id)).unwrap_or_default();
+                }
+                return Ok(Created { order, replayed: false });
+            }
+            replay(new, &earlier)
+        })
+        .collect())
+}
+
+/// Accepts the payment of those that are PENDING, once: however often it is asked for, the first acceptance stands.
+/// Answers with each order as it is now, in the order of `ids`.
+///
+/// # Errors
+/// For one order: [`Error::OrderNotFound`]. For all: the database's.
+pub async fn accept_payments(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    ids: &[OrderId],
+) -> Result<Vec<Result<Order, Error>>, Error> {
+    // Locked in id order, as everywhere: an UPDATE alone would lock in the order in which it happens to find them.
+    let accept = Sql::new(
+        txn.get_database_backend(),
+        "WITH due AS (SELECT id FROM orders WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+    .push(") AND status = 'PENDING' AND accepted_at IS NULL ORDER BY id")
+    .for_update()
+    .push(") UPDATE orders SET accepted_at = ")
+    .bind(now)
+    .push(", ring_after = ")
+    .bind(now.plus(RING_AFTER))
+    .push(" WHERE id IN (SELECT id FROM due)");
+    txn.execute_raw(accept.build()).await?;
+    let found = find_many(txn, ids).await?;
+    Ok(ids
+        .iter()
+        .map(|id| found.get(id).cloned().ok_or(Error::OrderNotFound(*id)))
+        .collect())
+}
+
+/// # Errors
+/// [`Error::OrderNotFound`], or the database's.
+pub async fn find(connection: &impl ConnectionTrait, id: OrderId) -> Result<Order, Error> {
+    let rows = order::Entity::find_by_id(id)
+        .find_with_related(order_item::Entity)
+        .order_by_asc(order_item::Column::Id)
+        .all(connection)
+        .await?;
+    let (order, items) = rows.into_iter().next().ok_or(Error::OrderNotFound(id))?;
+    Ok(Order { order, items })
+}
+
+/// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `due`, pushes their next
+/// ring out from `now` (twice as far each time, up to [`RING_AT_LEAST_EVERY`]), and answers their ids.
+///
+/// # Errors
+/// The database's.
+pub async fn take_overdue(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    due: Micros,
+    limit: i64,
+) -> Result<Vec<OrderId>, Error> {
+    let first = i64::try_from(RING_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let doublings = (RING_AT_LEAST_EVERY.as_secs() / RING_AFTER.as_secs()).ilog2();
+    let take = Sql::new(
+        txn.get_database_backend(),
+        "WITH due AS (SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND ring_after <= ",
+    )
+    .bind(due)
+    .push(" ORDER BY ring_after LIMIT ")
+    .bind(limit)
+    .for_update_skip_locked()
+    .push(") UPDATE orders SET rings = rings + 1, ring_after = ")
+    .bind(now)
+    .push(" + ")
+    .bind(first)
+    .push(" * (1 << (CASE WHEN rings < ")
+    .bind(i32::try_from(doublings).unwrap_or(0))
+    .push(" THEN rings + 1 ELSE ")
+    .bind(i32::try_from(doublings).unwrap_or(0))
+    .push(" END)) WHERE id IN (SELECT id FROM due) RETURNING id");
+    let rows = txn.query_all_raw(take.build()).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?)
+}
+
+/// How many of `ids` are orders already.
+///
+/// # Errors
+/// The database's.
+pub async fn count_known(
+    connection: &impl ConnectionTrait,
+    ids: impl Iterator<Item = OrderId>,
+) -> Result<usize, Error> {
+    let select = Sql::new(
+        connection.get_database_backend(),
+        "SELECT id FROM orders WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.collect()))])
+    .push(")");
+    Ok(connection.query_all_raw(select.build()).await?.len())
+}
+
+async fn prices_of(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<HashMap<ProductId, i64>, Error> {
+    let wanted: HashSet<ProductId> = orders
+        .iter()
+        .flat_map(|order| order.lines.iter().map(|line| line.product_id))
+        .collect();
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT p.id, p.price FROM products p WHERE p.id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::BigInt(wanted.into_iter().collect()))])
+    .push(")");
+    let rows = txn.query_all_raw(select.build()).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get_many_by_index())
+        .collect::<Result<_, _>>()?)
+}
+
+/// The order as it will be stored, or why it cannot be.
+fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Error> {
+    let unknown: Vec<(usize, ProductId)> = new
+        .lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| !prices.contains_key(&line.product_id))
+        .map(|(place, line)| (place, line.product_id))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Error::UnknownProducts(unknown));
+    }
+    let items: Vec<order_item::Model> = new
+        .lines
+        .iter()
+        .map(|line| order_item::Model {
+            id: 0,
+            order_id: new.id,
+            product_id: line.product_id,
+            quantity: line.quantity,
+            unit_price: prices[&line.product_id],
+        })
+        .collect();
+    let total_price = money::total(items.iter().map(|item| (item.quantity, item.unit_price)))?;
+    let order = order::Model {
+        id: new.id,
+        user_id: new.user_id,
+        status: OrderStatus::Pending,
+        total_price,
+        currency: new.currency.clone(),
+        created_at: new.created_at,
+        idempotency_key: new.idempotency_key.clone(),
+        accepted_at: None,
+        ring_after: None,
+        rings: 0,
+        settled_at: None,
+        failure: None,
+    };
+    Ok(Order { order, items })
+}
+
+/// Inserts those that can be; answers the ids that are new. What is missing from the answer has a row already.
+async fn insert_orders(txn: &impl ConnectionTrait, priced: &[Result<Order, Error>]) -> Result<HashSet<OrderId>, Error> {
+    let mut orders: Vec<&order::Model> = priced.iter().flatten().map(|order| &order.order).collect();
+    if orders.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // One order of insertion for all: two batches with the same idempotency keys wait for each other, never in a ring.
+    orders.sort_by(|a, b| (a.user_id, &a.idempotency_key, a.id).cmp(&(b.user_id, &b.idempotency_key, b.id)));
+    let texts = |text: fn(&order::Model) -> String| Column::Text(orders.iter().map(|order| text(order)).collect());
+    let numbers = |number: fn(&order::Model) -> i64| Column::BigInt(orders.iter().map(|order| number(order)).collect());
+    let columns = [
+        ("id", Column::Uuid(orders.iter().map(|order| order.id).collect())),
+        ("user_id", numbers(|order| order.user_id)),
+        ("total_price", numbers(|order| order.total_price)),
+        ("currency", texts(|order| order.currency.clone())),
+        ("created_at", numbers(|order| order.created_at.0)),
+        ("key", texts(|order| order.idempotency_key.clone().unwrap_or_default())),
+    ];
+    let insert = Sql::new(
+        txn.get_database_backend(),
+        "INSERT INTO orders (id, user_id, status, total_price, currency, created_at, idempotency_key) \
+         SELECT t.id, t.user_id, 'PENDING', t.total_price, t.currency, t.created_at, NULLIF(t.key, '') FROM ",
+    )
+    .rows("t", columns)
+    .push(" WHERE true ON CONFLICT DO NOTHING RETURNING id");
+    let rows = txn.query_all_raw(insert.build()).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?)
+}
+
+async fn insert_items(
+    txn: &impl ConnectionTrait,
+    priced: &[Result<Order, Error>],
+    written: &HashSet<OrderId>,
+) -> Result<HashMap<(OrderId, ProductId), i64>, Error> {
+    let items: Vec<&order_item::Model> = priced
+        .iter()
+        .flatten()
+        .filter(|order| written.contains(&order.order.id))
+        .flat_map(|order| &order.items)
+        .collect();
+    if items.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let numbers =
+        |number: fn(&order_item::Model) -> i64| Column::BigInt(items.iter().map(|item| number(item)).collect());
+    let columns = [
+        (
+            "order_id",
+            Column::Uuid(items.iter().map(|item| item.order_id).collect()),
+        ),
+        ("product_id", numbers(|item| item.product_id)),
+        ("quantity", numbers(|item| item.quantity)),
+        ("unit_price", numbers(|item| item.unit_price)),
+    ];
+    let insert = Sql::new(
+        txn.get_database_backend(),
+        "INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
+         SELECT t.order_id, t.product_id, t.quantity, t.unit_price FROM ",
+    )
+    .rows("t", columns)
+    .push(" RETURNING order_id, product_id, id");
+    let rows = txn.query_all_raw(insert.build()).await?;
+    let mut ids = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let (order_id, product_id, id) = row.try_get_many_by_index()?;
+        ids.insert((order_id, product_id), id);
+    }
+    Ok(ids)
+}
+
+/// The rows that stood in the way of an insert: those of an idempotency key, and those of a transaction whose answer
+/// was lost.
+async fn find_earlier(
+    txn: &impl ConnectionTrait,
+    priced: &[Result<Order, Error>],
+    written: &HashSet<OrderId>,
+) -> Result<Vec<Order>, Error> {
+    let missing: Vec<&order::Model> = priced
+        .iter()
+        .flatten()
+        .map(|order| &order.order)
+        .filter(|order| !written.contains(&order.id))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = [
+        ("id", Column::Uuid(missing.iter().map(|order| order.id).collect())),
+        (
+            "user_id",
+            Column::BigInt(missing.iter().map(|order| order.user_id).collect()),
+        ),
+        (
+            "key",
+            Column::Text(
+                missing
+                    .iter()
+                    .map(|order| order.idempotency_key.clone().unwrap_or_default())
+                    .collect(),
+            ),
+        ),
+    ];
+    let select = Sql::new(txn.get_database_backend(), "SELECT o.id FROM orders o JOIN ")
+        .rows("t", columns)
+        .push(" ON o.id = t.id OR (o.user_id = t.user_id AND o.idempotency_key = NULLIF(t.key, ''))");
+    let rows = txn.query_all_raw(select.build()).await?;
+    let ids: Vec<OrderId> = rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?;
+    Ok(find_many(txn, &ids).await?.into_values().collect())
+}
+
+/// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for
+/// something else.
+fn replay(new: &NewOrder, earlier: &[Order]) -> Result<Created, Error> {
+    if let Some(own) = earlier.iter().find(|order| order.order.id == new.id) {
+        return Ok(Created {
+            order: own.clone(),
+            replayed: false,
+        });
+    }
+    let first = earlier
+        .iter()
+        .find(|order| order.order.user_id == new.user_id && order.order.idempotency_key == new.idempotency_key)
+        .ok_or_else(|| Error::Internal(format!("order {} was neither written nor found", new.id)))?;
+    let lines = first.items.iter().map(|item| Line {
+        product_id: item.product_id,
+        quantity: item.quantity,
+    });
+    if !lines.eq(new.lines.iter().copied()) {
+        return Err(Error::IdempotencyKeyReused);
+    }
+    let mut order = first.clone();
+    order.order.status = OrderStatus::Pending;
+    order.order.accepted_at = None;
+    order.order.settled_at = None;
+    order.order.failure = None;
+    Ok(Created { order, replayed: true })
+}
+
+/// The orders that exist among `ids`, with their lines.
+async fn find_many(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, Error> {
+    let backend = connection.get_database_backend();
+    let select = |text: &str| {
+        Sql::new(backend, text)
+            .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+            .push(")")
+    };
+    let orders = select("SELECT o.* FROM orders o WHERE o.id IN (SELECT t.id FROM ").build();
+    let items = select("SELECT i.* FROM order_items i WHERE i.order_id IN (SELECT t.id FROM ")
+        .push(" ORDER BY i.id")
+        .build();
+    let orders = order::Entity::find().from_raw_sql(orders).all(connection).await?;
+    let items = order_item::Entity::find().from_raw_sql(items).all(connection).await?;
+    let mut found: HashMap<OrderId, Order> = orders
+        .into_iter()
+        .map(|order| {
+            (
+                order.id,
+                Order {
+                    order,
+                    items: Vec::new(),
+                },
+            )
+        })
+        .collect();
+    for item in items {
+        if let Some(order) = found.get_mut(&item.order_id) {
+            order.items.push(item);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,436 @@
+//! Settling paid orders. [`settle`] is the transaction: it locks, reads, lets [`decide`] say what happens, and writes
+//! it down. [`decide`] is a pure function, so what the shop promises about stock can be tested without a database.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sea_orm::{ConnectionTrait, QueryResult};
+
+use super::{Error, OrderId, ProductId, UserId, money};
+use crate::{
+    db::rows::{Column, Sql},
+    entities::{
+        Micros,
+        order::{Failure, FailureReason, OrderStatus, ShortLine},
+    },
+};
+
+/// An accepted order as the decision needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub id: OrderId,
+    pub accepted_at: Micros,
+    pub lines: Vec<ClaimedLine>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedLine {
+    pub product_id: ProductId,
+    pub quantity: i64,
+    pub unit_price: i64,
+}
+
+/// What is decided about one order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Paid { total_price: i64 },
+    Failed(Failure),
+}
+
+/// Decides over whole orders, first accepted first: an order takes all of its lines or none. `stock` says what is on
+/// the shelf per product, and afterwards what is left.
+#[must_use]
+pub fn decide(mut claims: Vec<Claim>, stock: &mut HashMap<ProductId, i64>) -> Vec<(OrderId, Decision)> {
+    claims.sort_by_key(|claim| (claim.accepted_at, claim.id));
+    claims
+        .iter()
+        .map(|claim| (claim.id, decide_one(claim, stock)))
+        .collect()
+}
+
+fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
+    // Lines that name the same product draw on the same shelf, so they are judged by their sum.
+    let mut wanted: BTreeMap<ProductId, i64> = BTreeMap::new();
+    for line in &claim.lines {
+        let sum = wanted.entry(line.product_id).or_default();
+        *sum = sum.saturating_add(line.quantity);
+    }
+    let available = |product_id: &ProductId| stock.get(product_id).copied().unwrap_or(0);
+    let short: Vec<ShortLine> = wanted
+        .iter()
+        .filter(|(product_id, requested)| available(product_id) < **requested)
+        .map(|(product_id, requested)| ShortLine {
+            product_id: *product_id,
+            requested: *requested,
+            available: available(product_id),
+        })
+        .collect();
+    let total = money::total(claim.lines.iter().map(|line| (line.quantity, line.unit_price)));
+    // A total that does not fit was refused when the order was made; should a row say otherwise, nothing is sold.
+    let (true, Ok(total_price)) = (short.is_empty(), total) else {
+        return Decision::Failed(Failure {
+            reason: FailureReason::InsufficientStock,
+            lines: short,
+        });
+    };
+    for (product_id, quantity) in wanted {
+        let left = stock.entry(product_id).or_default();
+        *left -= quantity;
+        assert!(*left >= 0, "decided to take more of product {product_id} than there is");
+    }
+    Decision::Paid { total_price }
+}
+
+/// A settled order, as far as others want to hear of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub id: OrderId,
+    pub user_id: UserId,
+    pub status: OrderStatus,
+    pub total_price: i64,
+    pub currency: String,
+    pub accepted_at: Micros,
+    pub settled_at: Micros,
+    pub failure: Option<Failure>,
+    /// Settled by this call, not by an earlier one.
+    pub fresh: bool,
+}
+
+/// A product whose stock fell to the low-stock threshold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LowStock {
+    pub product_id: ProductId,
+    pub stock: i64,
+    pub since: Micros,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settlement {
+    pub settled: Vec<Settled>,
+    /// Orders that exist and whose payment nobody accepted. They were left alone.
+    pub not_accepted: Vec<OrderId>,
+    /// Ids that no order has.
+    pub unknown: Vec<OrderId>,
+    pub low_stock: Vec<LowStock>,
+    /// Products whose stock changed.
+    pub taken: usize,
+}
+
+/// Settles the accepted PENDING orders among `ids` in the caller's transaction, and reports those settled before.
+/// Running it again with the same ids takes nothing a second time. `low_stock_at` is the number of units at which a
+/// product counts as low.
+///
+/// # Errors
+/// The database's.
+pub async fn settle(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    ids: &[OrderId],
+    low_stock_at: i64,
+) -> Result<Settlement, Error> {
+    let rows = lock_orders(txn, ids).await?;
+    let mut settlement = Settlement::default();
+    let mut open: HashMap<OrderId, OrderRow> = HashMap::new();
+    let mut settled_before: HashSet<OrderId> = HashSet::new();
+    let mut known: HashSet<OrderId> = HashSet::new();
+    for row in rows {
+        known.insert(row.id);
+        match (row.status, row.accepted_at) {
+            (OrderStatus::Pending, Some(_)) => {
+                open.insert(row.id, row);
+            }
+            (OrderStatus::Pending, None) => settlement.not_accepted.push(row.id),
+            _ => {
+                settled_before.insert(row.id);
+                settlement.settled.extend(row.settled_before());
+            }
+        }
+    }
+    settlement.unknown = ids.iter().filter(|id| !known.contains(id)).copied().collect();
+    let lines = lines_of(txn, open.keys().chain(&settled_before)).await?;
+    let claims: Vec<Claim> = lines.claims(&open);
+    let mut stock = lock_products(txn, &lines, &open).await?;
+    let before: HashMap<ProductId, i64> = stock.iter().map(|(id, shelf)| (*id, *shelf)).collect();
+    let decisions = decide(claims, &mut stock);
+    let taken: BTreeMap<ProductId, i64> = before
+        .iter()
+        .map(|(id, shelf)| (*id, shelf - stock[id]))
+        .filter(|(_, quantity)| *quantity > 0)
+        .collect();
+    settlement.taken = taken.len();
+    settlement.low_stock = take_stock(txn, now, &taken, low_stock_at).await?;
+    settlement
+        .low_stock
+        .extend(low_stock_again(txn, &lines, &settled_before).await?);
+    write_decisions(txn, now, &decisions).await?;
+    settlement.settled.extend(
+        decisions
+            .into_iter()
+            .filter_map(|(id, decision)| Some(open.remove(&id)?.settled_now(now, decision))),
+    );
+    Ok(settlement)
+}
+
+/// The columns of an order that settling it needs.
+struct OrderRow {
+    id: OrderId,
+    user_id: UserId,
+    status: OrderStatus,
+    total_price: i64,
+    currency: String,
+    accepted_at: Option<Micros>,
+    settled_at: Option<Micros>,
+    failure: Option<Failure>,
+}
+
+impl OrderRow {
+    fn read(row: &QueryResult) -> Result<Self, Error> {
+        Ok(Self {
+            id: row.try_get_by_index(0)?,
+            user_id: row.try_get_by_index(1)?,
+            status: row.try_get_by_index(2)?,
+            total_price: row.try_get_by_index(3)?,
+            currency: row.try_get_by_index(4)?,
+            accepted_at: row.try_get_by_index(5)?,
+            settled_at: row.try_get_by_index(6)?,
+            failure: row.try_get_by_index(7)?,
+        })
+    }
+
+    fn settled_before(self) -> Option<Settled> {
+        Some(Settled {
+            id: self.id,
+            user_id: self.user_id,
+            status: self.status,
+            total_price: self.total_price,
+            currency: self.currency,
+            accepted_at: self.accepted_at?,
+            settled_at: self.settled_at?,
+            failure: self.failure,
+            fresh: false,
+        })
+    }
+
+    fn settled_now(self, now: Micros, decision: Decision) -> Settled {
+        let (status, total_price, failure) = match decision {
+            Decision::Paid { total_price } => (OrderStatus::Paid, total_price, None),
+            Decision::Failed(failure) => (OrderStatus::Failed, self.total_price, Some(failure)),
+        };
+        Settled {
+            id: self.id,
+            user_id: self.user_id,
+            status,
+            total_price,
+            currency: self.currency,
+            accepted_at: self.accepted_at.unwrap_or(now),
+            settled_at: now,
+            failure,
+            fresh: true,
+        }
+    }
+}
+
+/// The lines of the orders at hand.
+struct Lines(HashMap<OrderId, Vec<ClaimedLine>>);
+
+impl Lines {
+    fn claims(&self, open: &HashMap<OrderId, OrderRow>) -> Vec<Claim> {
+        let claim = |row: &OrderRow| Claim {
+            id: row.id,
+            accepted_at: row.accepted_at.unwrap_or(Micros(i64::MAX)),
+            lines: self.0.get(&row.id).cloned().unwrap_or_default(),
+        };
+        open.values().map(claim).collect()
+    }
+
+    fn products_of<'a>(&self, orders: impl Iterator<Item = &'a OrderId>) -> Vec<ProductId> {
+        let mut products: Vec<ProductId> = orders
+            .filter_map(|id| self.0.get(id))
+            .flatten()
+            .map(|line| line.product_id)
+            .collect();
+        products.sort_unstable();
+        products.dedup();
+        products
+    }
+}
+
+async fn lock_orders(txn: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<OrderRow>, Error> {
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT id, user_id, status, total_price, currency, accepted_at, settled_at, failure FROM orders \
+         WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+    .push(") ORDER BY id")
+    .for_update();
+    txn.query_all_raw(select.build())
+        .await?
+        .iter()
+        .map(OrderRow::read)
+        .collect()
+}
+
+async fn lines_of(txn: &impl ConnectionTrait, orders: impl Iterator<Item = &OrderId>) -> Result<Lines, Error> {
+    let ids: Vec<OrderId> = orders.copied().collect();
+    let mut lines: HashMap<OrderId, Vec<ClaimedLine>> = HashMap::with_capacity(ids.len());
+    if ids.is_empty() {
+        return Ok(Lines(lines));
+    }
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT order_id, product_id, quantity, unit_price FROM order_items WHERE order_id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids))])
+    .push(")");
+    for row in txn.query_all_raw(select.build()).await? {
+        let (order_id, product_id, quantity, unit_price) = row.try_get_many_by_index()?;
+        lines.entry(order_id).or_default().push(ClaimedLine {
+            product_id,
+            quantity,
+            unit_price,
+        });
+    }
+    Ok(Lines(lines))
+}
+
+/// Locks the products of the open orders, in id order as everywhere, and reads what is on their shelves.
+async fn lock_products(
+    txn: &impl ConnectionTrait,
+    lines: &Lines,
+    open: &HashMap<OrderId, OrderRow>,
+) -> Result<HashMap<ProductId, i64>, Error> {
+    let products = lines.products_of(open.keys());
+    if products.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT id, stock FROM products WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::BigInt(products))])
+    .push(") ORDER BY id")
+    .for_update();
+    let rows = txn.query_all_raw(select.build()).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get_many_by_index())
+        .collect::<Result<_, _>>()?)
+}
+
+/// Takes stock relative to what is there, and answers which products this made low.
+async fn take_stock(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    taken: &BTreeMap<ProductId, i64>,
+    low_stock_at: i64,
+) -> Result<Vec<LowStock>, Error> {
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = [
+        ("product_id", Column::BigInt(taken.keys().copied().collect())),
+        ("quantity", Column::BigInt(taken.values().copied().collect())),
+    ];
+    let update = Sql::new(
+        txn.get_database_backend(),
+        "UPDATE products SET stock = stock - t.quantity, low_since = CASE WHEN stock - t.quantity > ",
+    )
+    .bind(low_stock_at)
+    .push(" THEN NULL ELSE COALESCE(low_since, ")
+    .bind(now)
+    .push(") END FROM ")
+    .rows("t", columns)
+    .push(" WHERE id = t.product_id RETURNING id, stock, low_since");
+    let rows = txn.query_all_raw(update.build()).await?;
+    let low = rows.iter().map(read_low_stock).collect::<Result<Vec<_>, Error>>()?;
+    Ok(low
+        .into_iter()
+        .flatten()
+        .filter(|product| product.since == now)
+        .collect())
+}
+
+/// An order that was settled before comes back when a worker died between the commit and the acknowledgement; what it
+/// had to say about low stock is said again too.
+async fn low_stock_again(
+    txn: &impl ConnectionTrait,
+    lines: &Lines,
+    settled_before: &HashSet<OrderId>,
+) -> Result<Vec<LowStock>, Error> {
+    let products = lines.products_of(settled_before.iter());
+    if products.is_empty() {
+        return Ok(Vec::new());
+    }
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT id, stock, low_since FROM products WHERE low_since IS NOT NULL AND id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::BigInt(products))])
+    .push(")");
+    let rows = txn.query_all_raw(select.build()).await?;
+    let low = rows.iter().map(read_low_stock).collect::<Result<Vec<_>, Error>>()?;
+    Ok(low.into_iter().flatten().collect())
+}
+
+fn read_low_stock(row: &QueryResult) -> Result<Option<LowStock>, Error> {
+    let since: Option<Micros> = row.try_get_by_index(2)?;
+    let Some(since) = since else { return Ok(None) };
+    Ok(Some(LowStock {
+        product_id: row.try_get_by_index(0)?,
+        stock: row.try_get_by_index(1)?,
+        since,
+    }))
+}
+
+async fn write_decisions(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    decisions: &[(OrderId, Decision)],
+) -> Result<(), Error> {
+    let mut paid = (Vec::new(), Vec::new());
+    let mut failed = (Vec::new(), Vec::new());
+    for (id, decision) in decisions {
+        match decision {
+            Decision::Paid { total_price } => {
+                paid.0.push(*id);
+                paid.1.push(*total_price);
+            }
+            Decision::Failed(failure) => {
+                failed.0.push(*id);
+                let failure = serde_json::to_string(failure).map_err(|error| Error::Internal(error.to_string()))?;
+                failed.1.push(failure);
+            }
+        }
+    }
+    let backend = txn.get_database_backend();
+    if !paid.0.is_empty() {
+        let update = Sql::new(
+            backend,
+            "UPDATE orders SET status = 'PAID', total_price = t.total_price, settled_at = ",
+        )
+        .bind(now)
+        .push(" FROM ")
+        .rows(
+            "t",
+            [("id", Column::Uuid(paid.0)), ("total_price", Column::BigInt(paid.1))],
+        )
+        .push(" WHERE orders.id = t.id");
+        txn.execute_raw(update.build()).await?;
+    }
+    if !failed.0.is_empty() {
+        let update = Sql::new(
+            backend,
+            "UPDATE orders SET status = 'FAILED', failure = t.failure, settled_at = ",
+        )
+        .bind(now)
+        .push(" FROM ")
+        .rows(
+            "t",
+            [("id", Column::Uuid(failed.0)), ("failure", Column::Json(failed.1))],
+        )
+        .push(" WHERE orders.id = t.id");
+        txn.execute_raw(update.build()).await?;
+    }
+    Ok(())
+}

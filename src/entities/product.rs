@@ -1,0 +1,23 @@
+//! What the shop sells.
+
+use sea_orm::entity::prelude::*;
+
+use super::Micros;
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "products")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i64,
+    pub name: String,
+    /// Minor units of the shop's currency, not negative.
+    pub price: i64,
+    /// Units on the shelf, not negative. Changed only relative to what was read under the row's lock.
+    pub stock: i64,
+    pub created_at: Micros,
+    /// When stock last fell to the low-stock threshold; `None` while it is above.
+    pub low_since: Option<Micros>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,21 @@
+//! Every change of stock that is not a sale: what was put in, and what was written off. With the PAID orders it
+//! explains every unit on the shelf.
+
+use sea_orm::entity::prelude::*;
+
+use super::Micros;
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "stock_movements")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i64,
+    pub product_id: i64,
+    /// Units put in (positive) or written off (negative), never zero.
+    pub delta: i64,
+    pub reason: String,
+    pub created_at: Micros,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,496 @@
+//! The queue on RabbitMQ. Publishing and consuming have a connection each, since a broker that pushes back on
+//! publishers must not hold up acknowledgements. A connection that is lost is made anew by whoever needs it next.
+
+use std::{
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::try_join_all};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{Bell, Deliveries, Delivery, Event, QueueError};
+
+/// For connecting to one host and declaring what is needed there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For publishing a batch and having it confirmed, and for every other question to the broker.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failure to connect, who asks again sooner gets the same failure.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// A broker that is silent for this long is given up.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
+/// order's row is not touched by that, and the sweeper rings for it again.
+const DELIVERY_LIMIT: i32 = 50;
+const PERSISTENT: u8 = 2;
+
+#[derive(Clone)]
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hosts: Hosts,
+    names: Names,
+    prefetch: u16,
+    publisher: Mutex<Publisher>,
+    consumer: Mutex<Option<Consuming>>,
+    /// The channel to acknowledge on, apart from `consumer`, which is held while waiting for messages.
+    acknowledging: StdMutex<Option<(u64, Channel)>>,
+    sessions: AtomicU64,
+}
+
+/// The hosts of one cluster, tried in turn.
+struct Hosts {
+    urls: Vec<String>,
+    next: AtomicUsize,
+}
+
+struct Names {
+    orders: ShortString,
+    settle: ShortString,
+    dead: ShortString,
+    events: ShortString,
+}
+
+#[derive(Default)]
+struct Publisher {
+    session: Option<Session>,
+    failed: Option<(Instant, QueueError)>,
+}
+
+#[derive(Clone)]
+struct Session {
+    /// Closes with its last clone.
+    connection: Arc<Connection>,
+    channel: Channel,
+}
+
+struct Consuming {
+    session: Session,
+    id: u64,
+    consumer: Consumer,
+}
+
+impl Queue {
+    pub(super) fn new(url: &str, prefix: &str, prefetch: u16) -> Result<Self, QueueError> {
+        Ok(Self {
+            shared: Arc::new(Shared {
+                hosts: Hosts {
+                    urls: hosts(url)?,
+                    next: AtomicUsize::new(0),
+                },
+                names: Names {
+                    orders: format!("{prefix}.orders").into(),
+                    settle: format!("{prefix}.orders.settle").into(),
+                    dead: format!("{prefix}.orders.dead").into(),
+                    events: format!("{prefix}.events").into(),
+                },
+                prefetch,
+                publisher: Mutex::default(),
+                consumer: Mutex::default(),
+                acknowledging: StdMutex::default(),
+                sessions: AtomicU64::new(1),
+            }),
+        })
+    }
+
+    pub(super) async fn ring(&self, bells: &[Bell]) -> Result<(), QueueError> {
+        let names = &self.shared.names;
+        let messages = bells.iter().map(|bell| Message {
+            exchange: names.orders.clone(),
+            routing_key: "settle".into(),
+            mandatory: true,
+            body: super::to_body(bell.order_id),
+            properties: properties(&bell.order_id.to_string(), "application/json")
+                .with_headers(header("traceparent", &bell.traceparent)),
+        });
+        self.publish(messages.collect()).await
+    }
+
+    pub(super) async fn bury(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
+        let messages = dead.iter().map(|(delivery, reason)| Message {
+            exchange: ShortString::default(),
+            routing_key: self.shared.names.dead.clone(),
+            mandatory: true,
+            body: delivery.body.clone(),
+            properties: BasicProperties::default()
+                .with_delivery_mode(PERSISTENT)
+                .with_timestamp(seconds_since_epoch())
+                .with_headers(header("x-shop-reason", reason)),
+        });
+        self.publish(messages.collect()).await
+    }
+
+    /// Not mandatory: a fact that nobody has subscribed to has been told.
+    pub(super) async fn announce(&self, events: &[Event]) -> Result<(), QueueError> {
+        let messages = events.iter().map(|event| Message {
+            exchange: self.shared.names.events.clone(),
+            routing_key: event.kind.into(),
+            mandatory: false,
+            body: serde_json::to_vec(event).unwrap_or_default(),
+            properties: properties(&event.id, "application/cloudevents+json; charset=utf-8"),
+        });
+        self.publish(messages.collect()).await
+    }
+
+    pub(super) async fn next(&self, max: usize) -> Result<Deliveries, QueueError> {
+        let mut place = self.shared.consumer.lock().await;
+        if place.is_none() {
+            let consuming = self.consume().await?;
+            *self.acknowledging() = Some((consuming.id, consuming.session.channel.clone()));
+            *place = Some(consuming);
+        }
+        let Some(consuming) = place.as_mut() else {
+            return Err(QueueError("not connected".to_owned()));
+        };
+        let session = consuming.id;
+        let lost = match consuming.consumer.next().await {
+            Some(Ok(first)) => {
+                let mut deliveries = vec![delivery(first)];
+                while deliveries.len() < max
+                    && let Some(Some(Ok(next))) = consuming.consumer.next().now_or_never()
+                {
+                    deliveries.push(delivery(next));
+                }
+                return Ok(Deliveries { deliveries, session });
+            }
+            Some(Err(error)) => error.to_string(),
+            None => "the broker cancelled the consumer".to_owned(),
+        };
+        *place = None;
+        Err(QueueError(lost))
+    }
+
+    pub(super) async fn acknowledge(&self, deliveries: &Deliveries) -> Result<(), QueueError> {
+        let Some(last) = deliveries.deliveries.iter().map(|delivery| delivery.tag).max() else {
+            return Ok(());
+        };
+        let channel = match &*self.acknowledging() {
+            Some((session, channel)) if *session == deliveries.session => channel.clone(),
+            _ => return Err(QueueError("the connection they came through is gone".to_owned())),
+        };
+        within(channel.basic_ack(last, BasicAckOptions { multiple: true })).await
+    }
+
+    pub(super) async fn depth(&self) -> Result<u64, QueueError> {
+        let session = self.publisher().await?;
+        let name = self.shared.names.settle.clone();
+        let asked = within(session.channel.queue_declare(name, passive(), FieldTable::default())).await;
+        match asked {
+            Ok(queue) => Ok(u64::from(queue.message_count())),
+            Err(error) => Err(self.give_up(&session, error).await),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        let publisher = self.shared.publisher.lock().await.session.take();
+        let consumer = self
+            .shared
+            .consumer
+            .lock()
+            .await
+            .take()
+            .map(|consuming| consuming.session);
+        for session in publisher.into_iter().chain(consumer) {
+            let _ = within(session.connection.close(200, "bye".into())).await;
+        }
+    }
+
+    /// All are sent before the first confirm is awaited.
+    async fn publish(&self, messages: Vec<Message>) -> Result<(), QueueError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let session = self.publisher().await?;
+        let sent = timeout(ANSWER_TIMEOUT, publish_all(&session.channel, messages)).await;
+        match sent.unwrap_or_else(|_| Err(QueueError("the broker did not confirm in time".to_owned()))) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.give_up(&session, error).await),
+        }
+    }
+
+    async fn publisher(&self) -> Result<Session, QueueError> {
+        let mut publisher = self.shared.publisher.lock().await;
+        if let Some(session) = &publisher.session
+            && session.is_open()
+        {
+            return Ok(session.clone());
+        }
+        publisher.session = None;
+        if let Some((when, error)) = &publisher.failed
+            && when.elapsed() < RECONNECT_PAUSE
+        {
+            return Err(error.clone());
+        }
+        match self.open("publish").await {
+            Ok(session) => {
+                publisher.failed = None;
+                publisher.session = Some(session.clone());
+                Ok(session)
+            }
+            Err(error) => {
+                publisher.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// After an error nothing is known about the channel, so the next caller opens another.
+    async fn give_up(&self, session: &Session, error: QueueError) -> QueueError {
+        let mut publisher = self.shared.publisher.lock().await;
+        if publisher
+            .session
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(&current.connection, &session.connection))
+        {
+            publisher.session = None;
+        }
+        error
+    }
+
+    async fn consume(&self) -> Result<Consuming, QueueError> {
+        let session = self.open("consume").await?;
+        within(
+            session
+                .channel
+                .basic_qos(self.shared.prefetch, BasicQosOptions::default()),
+        )
+        .await?;
+        let consumer = within(session.channel.basic_consume(
+            self.shared.names.settle.clone(),
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        ))
+        .await?;
+        Ok(Consuming {
+            session,
+            id: self.shared.sessions.fetch_add(1, Ordering::Relaxed),
+            consumer,
+        })
+    }
+
+    /// Connects to the first host that answers, and declares everything: whoever comes first makes it.
+    async fn open(&self, purpose: &str) -> Result<Session, QueueError> {
+        let hosts = &self.shared.hosts;
+        let start = hosts.next.fetch_add(1, Ordering::Relaxed);
+        let mut last = QueueError("no host".to_owned());
+        for offset in 0..hosts.urls.len() {
+            let url = &hosts.urls[start.wrapping_add(offset) % hosts.urls.len()];
+            match timeout(CONNECT_TIMEOUT, self.open_at(url, purpose)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => last = QueueError(error.to_string()),
+                Err(_) => last = QueueError("the broker did not answer in time".to_owned()),
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_at(&self, url: &str, purpose: &str) -> Result<Session, lapin::Error> {
+        let properties =
+            ConnectionProperties::default().with_connection_name(LongString::from(format!("shop {purpose}")));
+        let connection = Connection::connect(url, properties).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        self.shared.names.declare(&channel).await?;
+        Ok(Session {
+            connection: Arc::new(connection),
+            channel,
+        })
+    }
+
+    fn acknowledging(&self) -> std::sync::MutexGuard<'_, Option<(u64, Channel)>> {
+        self.shared.acknowledging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn is_open(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+}
+
+impl Names {
+    /// Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing left to defaults that differ between them.
+    async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let none = FieldTable::default;
+        channel
+            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none())
+            .await?;
+        channel
+            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none())
+            .await?;
+        channel
+            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum())
+            .await?;
+        let mut arguments = quorum();
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+        channel
+            .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
+            .await?;
+        channel
+            .queue_bind(
+                self.settle.clone(),
+                self.orders.clone(),
+                "settle".into(),
+                QueueBindOptions::default(),
+                none(),
+            )
+            .await
+    }
+}
+
+struct Message {
+    exchange: ShortString,
+    routing_key: ShortString,
+    mandatory: bool,
+    body: Vec<u8>,
+    properties: BasicProperties,
+}
+
+async fn publish_all(channel: &Channel, messages: Vec<Message>) -> Result<(), QueueError> {
+    let mut confirms = Vec::with_capacity(messages.len());
+    for message in messages {
+        let options = BasicPublishOptions {
+            mandatory: message.mandatory,
+            ..Default::default()
+        };
+        let confirm = channel
+            .basic_publish(
+                message.exchange,
+                message.routing_key,
+                options,
+                &message.body,
+                message.properties,
+            )
+            .await
+            .map_err(|error| QueueError(error.to_string()))?;
+        confirms.push(confirm);
+    }
+    for confirmation in try_join_all(confirms)
+        .await
+        .map_err(|error| QueueError(error.to_string()))?
+    {
+        match confirmation {
+            Confirmation::Ack(None) => {}
+            // Confirmed, and yet in no queue: the queue is not there, or not bound.
+            Confirmation::Ack(Some(returned)) => {
+                return Err(QueueError(format!("a message was returned: {}", returned.reply_text)));
+            }
+            Confirmation::Nack(_) => return Err(QueueError("the broker refused a message".to_owned())),
+            Confirmation::NotRequested => return Err(QueueError("the channel does not confirm".to_owned())),
+        }
+    }
+    Ok(())
+}
+
+fn delivery(delivery: lapin::message::Delivery) -> Delivery {
+    Delivery {
+        order_id: super::from_body(&delivery.data),
+        redelivered: delivery.redelivered,
+        tag: delivery.delivery_tag,
+        body: delivery.data,
+    }
+}
+
+fn properties(message_id: &str, content_type: &str) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(message_id.into())
+        .with_content_type(content_type.into())
+        .with_timestamp(seconds_since_epoch())
+}
+
+fn header(name: &str, value: &str) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    headers
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}
+
+fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    }
+}
+
+fn seconds_since_epoch() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, QueueError> {
+    match timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(|error| QueueError(error.to_string())),
+        Err(_) => Err(QueueError("the broker did not answer in time".to_owned())),
+    }
+}
+
+/// One URL for each host of `amqp://user:password@one:5672,two:5672/vhost?…`.
+fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
+    let malformed = || QueueError("the URL is not of the form amqp://user:password@host:5672/vhost".to_owned());
+    let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = authority
+        .rsplit_once('@')
+        .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
+    let heartbeat = match (tail.contains("heartbeat="), tail.contains('?')) {
+        (true, _) => String::new(),
+        (false, true) => format!("&heartbeat={HEARTBEAT_SECONDS}"),
+        (false, false) => format!("?heartbeat={HEARTBEAT_SECONDS}"),
+    };
+    let urls: Vec<String> = hosts
+        .split(',')
+        .map(|host| format!("{scheme}://{user}{host}{tail}{heartbeat}"))
+        .collect();
+    for url in &urls {
+        url.parse::<lapin::uri::AMQPUri>().map_err(|_| malformed())?;
+    }
+    Ok(urls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_several_hosts_becomes_one_url_a_host() {
+        assert_eq!(
+            hosts("amqp://u:p@one:5672,two:5673/shop?frame_max=8192").expect("well formed"),
+            [
+                "amqp://u:p@one:5672/shop?frame_max=8192&heartbeat=10",
+                "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
+            ]
+        );
+        let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
+        assert!(!error.contains("hunter2"));
+    }
+}

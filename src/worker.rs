@@ -1,0 +1,249 @@
+//! Settles what the queue delivers: deliveries → settle → forget → announce → acknowledge. The acknowledgement comes
+//! last, so whatever dies on the way is delivered again, finds the order settled, and is announced under the same id.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    domain::{
+        Error, OrderId,
+        settlement::{self, LowStock, Settled, Settlement},
+    },
+    entities::{Micros, order::OrderStatus},
+    queue::{Deliveries, Delivery, Event, QueueError},
+};
+
+/// The most that one attempt at a batch may take.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Consumes until `stop`, then finishes the batch in hand.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let next = tokio::select! {
+            () = stop.cancelled() => return,
+            next = app.queue.next(app.config.batch_max) => next,
+        };
+        match next {
+            Ok(deliveries) => {
+                pause = FIRST_PAUSE;
+                if process(&app, &deliveries, &stop).await.is_none() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not consuming; connecting again");
+                if rest(&mut pause, &stop).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Takes one batch all the way to its acknowledgement. `None` when it was told to stop before that; the batch then
+/// comes again.
+async fn process(app: &App, deliveries: &Deliveries, stop: &CancellationToken) -> Option<()> {
+    let mut orders: Vec<OrderId> = deliveries
+        .deliveries
+        .iter()
+        .filter_map(|delivery| delivery.order_id.as_ref().ok().copied())
+        .collect();
+    orders.sort_unstable();
+    orders.dedup();
+    let settlement = settle_until_done(app, &orders, stop).await?;
+    if settlement.taken > 0 {
+        app.cache.forget_pages().await;
+    }
+    report(&settlement, deliveries.deliveries.len());
+    let dead = dead_letters(deliveries, &settlement);
+    let events = events(&settlement);
+    until_taken(stop, "dead letters", || app.queue.bury(&dead)).await?;
+    until_taken(stop, "events", || app.queue.announce(&events)).await?;
+    if let Err(error) = app.queue.acknowledge(deliveries).await {
+        tracing::warn!(%error, "a settled batch was not acknowledged and will come again");
+    }
+    Some(())
+}
+
+/// Holds on while the database is away: nothing is dropped and nothing is laid aside because of it.
+async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Option<Settlement> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match settle_batch(app, orders).await {
+            Ok(settlement) => return Some(settlement),
+            Err(Error::Internal(error)) => {
+                tracing::error!(%error, orders = orders.len(), "a batch was refused; trying its orders one by one");
+                return settle_one_by_one(app, orders, stop).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, orders = orders.len(), "could not settle; holding on");
+                rest(&mut pause, stop).await?;
+            }
+        }
+    }
+}
+
+/// So that one order that the database refuses cannot hold up its neighbours. It stays as it is, and the sweeper will
+/// ring for it again, ever more rarely.
+async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Option<Settlement> {
+    let mut all = Settlement::default();
+    for order in orders {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match settle_batch(app, &[*order]).await {
+                Ok(one) => {
+                    all.settled.extend(one.settled);
+                    all.not_accepted.extend(one.not_accepted);
+                    all.unknown.extend(one.unknown);
+                    all.low_stock.extend(one.low_stock);
+                    all.taken += one.taken;
+                    break;
+                }
+                Err(Error::Internal(error)) => {
+                    tracing::error!(%error, order_id = %order, "an order could not be settled and is left as it is");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not settle; holding on");
+                    rest(&mut pause, stop).await?;
+                }
+            }
+        }
+    }
+    Some(all)
+}
+
+async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error> {
+    if orders.is_empty() {
+        return Ok(Settlement::default());
+    }
+    let low_stock_at = app.config.low_stock_at;
+    let orders: std::sync::Arc<[OrderId]> = orders.into();
+    let settled = app.db.transaction(move |txn| {
+        let orders = std::sync::Arc::clone(&orders);
+        Box::pin(async move { settlement::settle(txn, Micros::now(), &orders, low_stock_at).await })
+    });
+    timeout(SETTLE_TIMEOUT, settled)
+        .await
+        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+}
+
+fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {
+    let unknown: HashSet<OrderId> = settlement.unknown.iter().copied().collect();
+    let reason = |delivery: &Delivery| match &delivery.order_id {
+        Err(reason) => Some(reason.clone()),
+        Ok(id) if unknown.contains(id) => Some("no such order".to_owned()),
+        Ok(_) => None,
+    };
+    let dead = deliveries
+        .deliveries
+        .iter()
+        .filter_map(|delivery| Some((delivery, reason(delivery)?)));
+    dead.inspect(|(_, reason)| tracing::warn!(reason, "a message was laid aside as a dead letter"))
+        .collect()
+}
+
+fn report(settlement: &Settlement, deliveries: usize) {
+    for order in &settlement.not_accepted {
+        tracing::warn!(order_id = %order, "a message asked for an order that nobody has paid; it was left alone");
+    }
+    let count = |status| {
+        settlement
+            .settled
+            .iter()
+            .filter(|order| order.fresh && order.status == status)
+            .count()
+    };
+    tracing::info!(
+        deliveries,
+        paid = count(OrderStatus::Paid),
+        failed = count(OrderStatus::Failed),
+        settled_before = settlement.settled.iter().filter(|order| !order.fresh).count(),
+        "settled a batch"
+    );
+}
+
+fn events(settlement: &Settlement) -> Vec<Event> {
+    let orders = settlement.settled.iter().map(order_event);
+    orders.chain(settlement.low_stock.iter().map(low_stock_event)).collect()
+}
+
+fn order_event(order: &Settled) -> Event {
+    let kind = match order.status {
+        OrderStatus::Paid => "order.paid",
+        OrderStatus::Failed | OrderStatus::Pending => "order.failed",
+    };
+    let mut data = json!({
+        "order_id": order.id,
+        "user_id": order.user_id,
+        "total_price": order.total_price,
+        "currency": order.currency,
+    });
+    if let Some(failure) = &order.failure {
+        data["failure"] = json!(failure);
+    }
+    event(
+        kind,
+        order.id.to_string(),
+        format!("{}/settled", order.id),
+        order.settled_at,
+        data,
+    )
+}
+
+fn low_stock_event(product: &LowStock) -> Event {
+    let data = json!({ "product_id": product.product_id, "stock": product.stock });
+    let id = format!("{}/low/{}", product.product_id, product.since.0);
+    event("stock.low", product.product_id.to_string(), id, product.since, data)
+}
+
+fn event(kind: &'static str, subject: String, id: String, time: Micros, data: serde_json::Value) -> Event {
+    Event {
+        id,
+        specversion: "1.0",
+        source: "/shop",
+        kind,
+        subject,
+        time: time
+            .to_utc()
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap_or_default(),
+        datacontenttype: "application/json",
+        data,
+    }
+}
+
+/// Publishes until the queue has taken it. The deliveries stay unacknowledged meanwhile, so nothing can be lost.
+async fn until_taken<F, Taken>(stop: &CancellationToken, what: &str, publish: F) -> Option<()>
+where
+    F: Fn() -> Taken,
+    Taken: Future<Output = Result<(), QueueError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match publish().await {
+            Ok(()) => return Some(()),
+            Err(error) => {
+                tracing::warn!(%error, "{what} could not be published; holding on");
+                rest(&mut pause, stop).await?;
+            }
+        }
+    }
+}
+
+/// Waits a little, longer each time. `None` when it is time to stop.
+async fn rest(pause: &mut Duration, stop: &CancellationToken) -> Option<()> {
+    let wait = *pause;
+    *pause = (wait * 2).min(LONGEST_PAUSE);
+    tokio::select! {
+        () = stop.cancelled() => None,
+        () = sleep(wait) => Some(()),
+    }
+}

@@ -1,0 +1,40 @@
+//! Throwaway `PostgreSQL`, Redis and `RabbitMQ` servers, started from the binaries on the machine.
+//!
+//! A promise about a crash can only be proved on a server that may be killed, so each run has its own: on free
+//! ports, in one temporary folder, never those that already run here. However the test process ends, SIGKILL
+//! included, a reaper ends the servers and removes the folder.
+#![allow(dead_code, reason = "a kit: every server can do what only some tests need")]
+
+mod postgres;
+mod process;
+mod rabbitmq;
+mod redis;
+mod run;
+
+use std::{sync::OnceLock, thread};
+
+pub use postgres::Postgres;
+pub use rabbitmq::RabbitMq;
+pub use redis::Redis;
+
+pub struct Servers {
+    pub postgres: Postgres,
+    pub redis: Redis,
+    pub rabbitmq: RabbitMq,
+}
+
+/// One set for the whole test process, started on first use. A test that stops or pauses a server starts its own.
+pub fn shared() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        thread::scope(|scope| {
+            let postgres = scope.spawn(Postgres::start);
+            let redis = scope.spawn(Redis::start);
+            Servers {
+                rabbitmq: RabbitMq::start(),
+                postgres: postgres.join().expect("PostgreSQL starts"),
+                redis: redis.join().expect("Redis starts"),
+            }
+        })
+    })
+}

@@ -1,0 +1,135 @@
+//! A `PostgreSQL` cluster with the durability it has by default: tests of a crash rely on it.
+
+use std::{
+    fs,
+    ops::Deref,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::{
+    process::{PortTaken, Process, on_a_free_port},
+    run::{self, folders_in, is_root, program, run},
+};
+
+pub struct Postgres {
+    port: u16,
+    folder: PathBuf,
+    databases: AtomicUsize,
+    process: Process,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        let (name, folder) = run().new_folder("postgres");
+        init(&folder);
+        on_a_free_port(|port| Self::start_on(port, &name, &folder))
+    }
+
+    /// A fresh database, by its URL.
+    pub fn create_database(&self) -> String {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("shop_{number}");
+        self.psql(&url(self.port, "postgres"), &format!("CREATE DATABASE {name}"));
+        url(self.port, &name)
+    }
+
+    /// What `psql` prints for `sql`: a line a row, `|` between columns, no heading. Panics where it fails.
+    pub fn psql(&self, url: &str, sql: &str) -> String {
+        let mut psql = psql(&self.folder, url, sql);
+        run().output(&mut psql).trim_end().to_owned()
+    }
+
+    fn start_on(port: u16, name: &str, folder: &Path) -> Result<Self, PortTaken> {
+        let mut command = command("postgres", folder);
+        // No socket file: its path would be too long in some temporary folders. Shared memory in files: that in
+        // /dev/shm is small in a container, and stays behind when the server is killed.
+        command
+            .arg("-D")
+            .arg(folder)
+            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories=", "-c", "max_connections=300"])
+            .args(["-c", "dynamic_shared_memory_type=mmap"]);
+        let asked = folder.to_owned();
+        // SIGINT is the shutdown that does not wait for clients to leave.
+        let process = Process::start(name.to_owned(), command, "INT", move || {
+            let mut psql = psql(&asked, &url(port, "postgres"), "SELECT 1");
+            let status = psql.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        })?;
+        Ok(Self {
+            port,
+            folder: folder.to_owned(),
+            databases: AtomicUsize::new(1),
+            process,
+        })
+    }
+}
+
+impl Deref for Postgres {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/{database}")
+}
+
+fn init(folder: &Path) {
+    if let Some((user, group)) = owner() {
+        chown(folder, Some(user), Some(group)).expect("root may give its folder away");
+    }
+    // Not synced: the cluster is older than any crash that a test makes.
+    let mut initdb = command("initdb", folder);
+    initdb
+        .arg("-D")
+        .arg(folder)
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+        .args(["--no-locale", "--no-sync"]);
+    run().output(&mut initdb);
+}
+
+fn psql(folder: &Path, url: &str, sql: &str) -> Command {
+    let mut psql = command("psql", folder);
+    psql.env("PGCONNECT_TIMEOUT", "10")
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url])
+        .args(["-c", sql]);
+    psql
+}
+
+/// A program of the newest `PostgreSQL` on the machine, run as a user who may run it.
+fn command(name: &str, folder: &Path) -> Command {
+    let mut folders = folders_in("/usr/lib/postgresql", "bin");
+    folders.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
+    let mut command = run::command(&program(name, "postgresql", &folders), folder);
+    if let Some((user, group)) = owner() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// 15 for `/usr/lib/postgresql/15/bin`.
+fn version(bin: &Path) -> Option<u32> {
+    bin.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+/// The ids of the user and group that stand in for root, as whom `PostgreSQL` refuses to run.
+fn owner() -> Option<(u32, u32)> {
+    if !is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("every system has users");
+    let ids = users.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("postgres:")?.split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    Some(ids.expect(
+        "PostgreSQL does not run as root, and there is no user `postgres` to run it as: `apt-get install postgresql`, \
+         or run the tests as another user",
+    ))
+}
