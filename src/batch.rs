@@ -203,13 +203,19 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_bound_requests_are_refused_at_once() {
-        let batcher = Batcher::start(LIMITS, |_: Arc<[()]>| async { std::future::pending().await });
-        let busy: Vec<_> = (0..LIMITS.queued + 1)
-            .map(|_| {
-                let batcher = batcher.clone();
-                tokio::spawn(async move { batcher.submit(()).await.map(|(): ()| ()) })
-            })
-            .collect();
+        let started = Arc::new(Notify::new());
+        let starting = Arc::clone(&started);
+        let batcher: Batcher<(), ()> = Batcher::start(LIMITS, move |_| {
+            starting.notify_one();
+            std::future::pending()
+        });
+        let submit = || {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(()).await })
+        };
+        let mut busy = vec![submit()];
+        started.notified().await;
+        busy.extend((0..LIMITS.queued).map(|_| submit()));
         while batcher.requests.capacity() > 0 {
             tokio::task::yield_now().await;
         }

@@ -3,7 +3,12 @@
 use poem_openapi::{ContactObject, LicenseObject, OpenApiService, ServerObject};
 use serde_json::{Map, Value, json};
 
-use super::{health::HealthApi, orders::OrdersApi, products::ProductsApi};
+use super::{
+    health::HealthApi,
+    orders::OrdersApi,
+    problem::{self, Kind, Problem},
+    products::ProductsApi,
+};
 
 const DESCRIPTION: &str = "\
 A headless order service. **The way of an order:**
@@ -29,6 +34,16 @@ pub fn document(service: &OpenApiService<Apis, ()>) -> Value {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the framework writes valid JSON");
     let closed = close(&document["components"]["schemas"]);
     document["components"]["schemas"] = closed;
+    write_whole_numbers(&mut document["paths"]);
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (path, operations) in paths {
+        for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+            for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+                describe_headers(response);
+                add_examples(response, path);
+            }
+        }
+    }
     document
 }
 
@@ -67,6 +82,40 @@ pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {
     })
 }
 
+/// The framework writes the names of headers in capitals.
+fn describe_headers(response: &mut Value) {
+    const NAMES: [&str; 4] = ["Location", "ETag", "Cache-Control", "Idempotent-Replayed"];
+    let Some(headers) = response.get_mut("headers").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for name in NAMES {
+        if let Some(header) = headers.remove(&name.to_uppercase()) {
+            headers.insert(name.to_owned(), header);
+        }
+    }
+}
+
+/// An example for every problem that an answer can be.
+fn add_examples(response: &mut Value, path: &str) {
+    let description = response["description"].as_str().unwrap_or_default().to_owned();
+    let Some(content) = response
+        .get_mut("content")
+        .and_then(|content| content.get_mut(problem::CONTENT_TYPE))
+    else {
+        return;
+    };
+    let named = |kind: &Kind| description.contains(&format!("{}{}`", problem::TYPE_PREFIX, kind.slug()));
+    let examples: Map<String, Value> = Kind::ALL
+        .into_iter()
+        .filter(named)
+        .map(|kind| {
+            let example = json!({ "summary": kind.title(), "value": Problem::example(kind, path) });
+            (kind.slug().to_owned(), example)
+        })
+        .collect();
+    content["examples"] = Value::Object(examples);
+}
+
 /// The schemas of requests refuse fields that they do not know, and say so.
 fn close(schemas: &Value) -> Value {
     const REQUESTS: [&str; 3] = ["NewOrder", "NewOrderItem", "Payment"];
@@ -76,5 +125,22 @@ fn close(schemas: &Value) -> Value {
             schema.insert("additionalProperties".to_owned(), Value::Bool(false));
         }
     }
-    Value::Object(closed)
+    let mut closed = Value::Object(closed);
+    write_whole_numbers(&mut closed);
+    closed
+}
+
+/// The framework keeps bounds as floating point: 1.0 where 1 is meant.
+fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) {
+                // Bounds are small; a float beyond 64 bits would be clamped, and none is.
+                *value = Value::from(float as i64);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
+        _ => {}
+    }
 }

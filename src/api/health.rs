@@ -39,8 +39,11 @@ pub enum State {
 pub struct Health {
     /// Whether this process can do its work now.
     pub ready: bool,
+    /// Nothing works without it.
     pub database: State,
+    /// Payments are accepted without it, and settled once it is back.
     pub queue: State,
+    /// Answers come without it, more slowly.
     pub cache: State,
 }
 

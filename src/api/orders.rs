@@ -44,7 +44,7 @@ pub struct OrdersApi {
 #[oai(rename = "NewOrder", example)]
 pub struct NewOrderBody {
     /// Whose order it is.
-    #[oai(validator(minimum(value = "1"), maximum(value = "9223372036854775807")))]
+    #[oai(validator(minimum(value = "1")))]
     user_id: i64,
     /// 1 to 100 lines, every product once.
     #[oai(validator(min_items = 1, max_items = 100))]
@@ -55,7 +55,8 @@ pub struct NewOrderBody {
 #[derive(Debug, Object)]
 #[oai(rename = "NewOrderItem")]
 pub struct NewItemBody {
-    #[oai(validator(minimum(value = "1"), maximum(value = "9223372036854775807")))]
+    /// A product of the catalogue.
+    #[oai(validator(minimum(value = "1")))]
     product_id: i64,
     /// Units, 1 to 10,000.
     #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
@@ -85,16 +86,20 @@ pub enum StatusBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Order", example)]
 pub struct OrderBody {
+    /// A UUID of version 7.
     order_id: Uuid,
+    /// Whose order it is.
     user_id: i64,
     status: StatusBody,
-    /// In the currency's minor unit.
+    /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
     /// ISO 4217.
     currency: String,
+    /// When the order was made.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+    /// The lines, in the order in which they were asked for.
     items: Vec<ItemBody>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
@@ -114,8 +119,10 @@ pub struct OrderBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "OrderItem")]
 pub struct ItemBody {
+    /// Of the line itself.
     id: i64,
     product_id: i64,
+    /// Units.
     quantity: i64,
     /// The catalogue's price when the order was made, in the currency's minor unit.
     unit_price: i64,
@@ -142,7 +149,9 @@ pub enum ReasonBody {
 #[oai(rename = "ShortLine")]
 pub struct ShortLineBody {
     product_id: i64,
+    /// Units that the order asked for.
     requested: i64,
+    /// Units that were there when its turn came.
     available: i64,
 }
 

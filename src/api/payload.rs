@@ -4,6 +4,7 @@
 use std::{
     any::TypeId,
     collections::HashMap,
+    fmt::Write as _,
     marker::PhantomData,
     sync::{Arc, LazyLock, PoisonError, RwLock},
     time::Duration,
@@ -139,6 +140,7 @@ fn parse<T: ParseFromJSON + Rules + 'static>(value: &Value) -> Result<Checked<T>
             detail: error.masked_with("the value").to_string(),
         })
         .collect();
+    find_oversized(value, &mut String::new(), &mut faults);
     if faults.is_empty() {
         let parsed = T::parse_from_json(Some(value.clone()));
         match parsed {
@@ -159,6 +161,34 @@ fn parse<T: ParseFromJSON + Rules + 'static>(value: &Value) -> Result<Checked<T>
         count => format!("the request has {count} faults"),
     };
     Err(Problem::invalid(detail, faults))
+}
+
+/// Whole numbers that do not fit 64 bits, which a schema cannot tell from others.
+fn find_oversized(value: &Value, pointer: &mut String, faults: &mut Vec<FaultBody>) {
+    let length = pointer.len();
+    match value {
+        Value::Number(number) if number.is_u64() && number.as_i64().is_none() && faults.len() < MAX_FAULTS => {
+            faults.push(FaultBody {
+                pointer: pointer.clone(),
+                detail: "the value does not fit 64 bits".to_owned(),
+            });
+        }
+        Value::Array(values) => {
+            for (place, value) in values.iter().enumerate() {
+                let _ = write!(pointer, "/{place}");
+                find_oversized(value, pointer, faults);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let _ = write!(pointer, "/{}", name.replace('~', "~0").replace('/', "~1"));
+                find_oversized(value, pointer, faults);
+                pointer.truncate(length);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The validator of a type, made from the schema that the type registers for the document.

@@ -43,6 +43,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 15] = [
+        Self::InvalidRequest,
+        Self::PaymentDeclined,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::OrderFailed,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::UnknownProduct,
+        Self::TotalTooLarge,
+        Self::IdempotencyKeyReused,
+        Self::Internal,
+        Self::Overloaded,
+        Self::DatabaseUnavailable,
+        Self::Timeout,
+    ];
+
     /// The last part of the problem's `type`.
     #[must_use]
     pub fn slug(self) -> &'static str {
@@ -199,6 +217,22 @@ impl Problem {
         response.body(serde_json::to_vec(&self.body).unwrap_or_default())
     }
 
+    /// As the document shows it.
+    #[must_use]
+    pub fn example(kind: Kind, instance: &str) -> serde_json::Value {
+        let example = match kind {
+            Kind::InvalidRequest => ProblemBody::example(),
+            Kind::UnknownProduct => Self::from(Error::UnknownProducts(vec![(1, 9_999)])).body,
+            Kind::TotalTooLarge => Self::from(Error::TotalTooLarge).body,
+            Kind::IdempotencyKeyReused => Self::from(Error::IdempotencyKeyReused).body,
+            Kind::PaymentDeclined => Self::from(Error::PaymentDeclined).body,
+            Kind::Overloaded => Self::from(Error::Overloaded).body,
+            other => Self::new(other, "what went wrong this time").body,
+        };
+        let instance = instance.to_owned();
+        serde_json::json!(ProblemBody { instance, ..example })
+    }
+
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FaultBody>) -> Self {
         self.body.errors = errors;
@@ -239,12 +273,15 @@ impl From<Error> for Problem {
 impl From<&poem::Error> for Problem {
     fn from(error: &poem::Error) -> Self {
         if let Some(error) = error.downcast_ref::<ParsePathError>() {
-            return Self::fault("/path/id", format!("the path is not valid: {}", error.reason));
+            return Self::fault(
+                "/path/id",
+                format!("the id in the path is not valid: {}", cause(&error.reason)),
+            );
         }
         if let Some(error) = error.downcast_ref::<ParseParamError>() {
             return Self::fault(
                 format!("/query/{}", error.name),
-                format!("`{}`: {}", error.name, error.reason),
+                format!("`{}`: {}", error.name, cause(&error.reason)),
             );
         }
         if error.is::<ContentTypeError>() {
@@ -267,6 +304,15 @@ impl From<&poem::Error> for Problem {
                 Self::new(Kind::Internal, "the cause has been logged")
             }
         }
+    }
+}
+
+/// The framework's reason, less its own words for what it was doing.
+fn cause(reason: &str) -> &str {
+    let reason = reason.strip_prefix("verification failed. ").unwrap_or(reason);
+    match reason.split_once(": ") {
+        Some((doing, cause)) if doing.starts_with("failed to parse") => cause,
+        _ => reason,
     }
 }
 

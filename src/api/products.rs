@@ -35,6 +35,7 @@ pub struct ProductsApi {
 #[oai(rename = "Product", example)]
 pub struct ProductBody {
     pub id: i64,
+    /// What to call it.
     pub name: String,
     /// In the currency's minor unit: 1999 is 19.99 USD.
     #[oai(validator(minimum(value = "0")))]
@@ -44,6 +45,7 @@ pub struct ProductBody {
     /// Units that can be sold now.
     #[oai(validator(minimum(value = "0")))]
     pub stock: i64,
+    /// When it came into the catalogue.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -52,6 +54,7 @@ pub struct ProductBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "ProductPage", example)]
 pub struct ProductPageBody {
+    /// The products of this page.
     pub items: Vec<ProductBody>,
     /// Give this as `cursor` to get the next page; null on the last one.
     pub next_cursor: Option<String>,

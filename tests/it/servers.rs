@@ -9,7 +9,7 @@ mod postgres;
 mod process;
 mod rabbitmq;
 mod redis;
-mod run;
+pub mod run;
 
 use std::{sync::OnceLock, thread};
 

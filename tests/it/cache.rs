@@ -1,0 +1,151 @@
+//! Both caches: what was changed is seen, whoever reads meanwhile, and a cache that is away changes no answer.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rstest::rstest;
+use shop::{
+    cache::{Cache, SettledOrder},
+    domain::Error,
+};
+use uuid::Uuid;
+
+use crate::{
+    servers::Redis,
+    support::{Backend, Shop, eventually},
+};
+
+const TTL: Duration = Duration::from_secs(5);
+
+fn cache(backend: &str) -> (Backend, Cache) {
+    let backend = Backend::named(backend);
+    let cache = Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
+    (backend, cache)
+}
+
+async fn page(cache: &Cache, content: &'static str) -> String {
+    let page = cache
+        .page("key", async { Ok(Bytes::from_static(content.as_bytes())) })
+        .await;
+    String::from_utf8(page.expect("loads").body.to_vec()).expect("text")
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_page_is_kept_until_it_is_forgotten(#[values("embedded", "servers")] backend: &str) {
+    let (_backend, cache) = cache(backend);
+    eventually("the cache is up", || async { cache.ping().await.ok() }).await;
+    assert_eq!(page(&cache, "old").await, "old");
+    assert_eq!(page(&cache, "new").await, "old");
+    cache.forget_pages().await;
+    assert_eq!(page(&cache, "new").await, "new");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_reader_in_the_middle_of_loading_cannot_bring_the_old_page_back(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let (_backend, cache) = cache(backend);
+    eventually("the cache is up", || async { cache.ping().await.ok() }).await;
+    let read = cache.page("key", async {
+        // The page has been read from the database; now it changes.
+        cache.forget_pages().await;
+        Ok(Bytes::from_static(b"old"))
+    });
+    assert_eq!(read.await.expect("loads").body, "old");
+    assert_eq!(page(&cache, "new").await, "new");
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_load_a_page_once(#[values("embedded", "servers")] backend: &str) {
+    let (_backend, cache) = cache(backend);
+    let loads = AtomicUsize::new(0);
+    let load = || {
+        cache.page("key", async {
+            loads.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(Bytes::from_static(b"page"))
+        })
+    };
+    futures_util::future::join_all((0..50).map(|_| load())).await;
+    assert_eq!(loads.into_inner(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_failure_to_load_is_answered_and_not_kept(#[values("embedded", "servers")] backend: &str) {
+    let (_backend, cache) = cache(backend);
+    let failed = cache
+        .page("key", async { Err(Error::Unavailable("away".to_owned())) })
+        .await;
+    assert!(matches!(failed, Err(Error::Unavailable(_))));
+    assert_eq!(page(&cache, "page").await, "page");
+}
+
+#[tokio::test]
+async fn another_process_sees_the_page_and_the_change() {
+    let backend = Backend::servers();
+    let open = || Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
+    let (one, other) = (open(), open());
+    for cache in [&one, &other] {
+        eventually("the cache is up", || async { cache.ping().await.ok() }).await;
+    }
+    assert_eq!(page(&one, "old").await, "old");
+    eventually("the other one finds the page in Redis", || async {
+        let found = other
+            .page("key", async { Err(Error::Internal("not asked for".to_owned())) })
+            .await;
+        found.ok().filter(|page| page.body == "old")
+    })
+    .await;
+    one.forget_pages().await;
+    eventually("the other one sees the change", || async {
+        (page(&other, "new").await == "new").then_some(())
+    })
+    .await;
+    let id = Uuid::now_v7();
+    let order = SettledOrder {
+        user_id: 42,
+        body: Bytes::from_static(b"{}"),
+    };
+    one.keep_settled_order(id, order.clone()).await;
+    eventually("the other one finds the order", || async {
+        other.settled_order(id).await.filter(|found| *found == order)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_redis_the_answers_are_the_same() {
+    let redis = Redis::start();
+    let mut backend = Backend::servers();
+    backend.cache_url = redis.url();
+    backend.stock(&[(100, 10)]).await;
+    redis.kill();
+    let shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    assert_eq!(client.get("/products").await.body["items"][0]["stock"], 10);
+    let id = client.order(&[(1, 3)]).await;
+    client.pay(&id).await;
+    assert_eq!(client.settled(&id).await["status"], "PAID");
+    let ready = client.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["cache"]), (200, &"down".into()));
+    eventually("the page shows the new stock", || async {
+        (client.get("/products").await.body["items"][0]["stock"] == 7).then_some(())
+    })
+    .await;
+    redis.start_again();
+    eventually("the cache is back by itself", || async {
+        (client.get("/readyz").await.body["cache"] == "up").then_some(())
+    })
+    .await;
+    redis.pause();
+    assert_eq!(client.get("/products").await.status, 200);
+    redis.resume();
+}

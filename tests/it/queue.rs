@@ -1,0 +1,300 @@
+//! Both queues, and what RabbitMQ may do to us: junk, redelivery, an outage, a queue that is gone.
+
+use std::collections::HashSet;
+
+use futures_util::StreamExt as _;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::FieldTable,
+};
+use rstest::rstest;
+use serde_json::Value;
+use shop::queue::{Bell, Queue, new_traceparent};
+use uuid::Uuid;
+
+use crate::{
+    servers::RabbitMq,
+    support::{Backend, Shop, eventually},
+};
+
+fn bell() -> Bell {
+    Bell {
+        order_id: Uuid::now_v7(),
+        traceparent: new_traceparent(),
+    }
+}
+
+fn open(backend: &Backend) -> Queue {
+    Queue::new(&backend.queue_url, &backend.prefix, 100).expect("a known URL")
+}
+
+#[rstest]
+#[tokio::test]
+async fn every_bell_arrives_in_order_and_as_many_at_once_as_are_wanted(#[values("embedded", "servers")] backend: &str) {
+    let queue = open(&Backend::named(backend));
+    let bells: Vec<Bell> = (0..25).map(|_| bell()).collect();
+    queue.ring(&bells).await.expect("rings");
+    let mut arrived = Vec::new();
+    while arrived.len() < bells.len() {
+        let deliveries = queue.next(10).await.expect("delivers");
+        assert!((1..=10).contains(&deliveries.deliveries.len()));
+        arrived.extend(
+            deliveries
+                .deliveries
+                .iter()
+                .map(|delivery| delivery.order_id.clone().expect("readable")),
+        );
+        queue.acknowledge(&deliveries).await.expect("acknowledges");
+    }
+    assert_eq!(arrived, bells.iter().map(|bell| bell.order_id).collect::<Vec<_>>());
+    assert_eq!(queue.depth().await.expect("asked"), 0);
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_comes_again() {
+    let backend = Backend::servers();
+    let (queue, bell) = (open(&backend), bell());
+    queue.ring(std::slice::from_ref(&bell)).await.expect("rings");
+    let first = queue.next(10).await.expect("delivers");
+    assert!(!first.deliveries[0].redelivered);
+    queue.close().await;
+    let again = open(&backend).next(10).await.expect("delivers");
+    assert_eq!(again.deliveries[0].order_id, Ok(bell.order_id));
+    assert!(again.deliveries[0].redelivered);
+}
+
+async fn channel(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .expect("connects");
+    let channel = connection.create_channel().await.expect("opens");
+    (connection, channel)
+}
+
+#[tokio::test]
+async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
+    let backend = Backend::servers();
+    backend.stock(&[(100, 10)]).await;
+    let shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 2);
+    let client = shop.client();
+    let unpaid = client.order(&[(1, 1)]).await;
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let stranger = Uuid::now_v7();
+    let junk = [
+        ("not json".to_owned(), "not JSON"),
+        ("{\"order\": 1}".to_owned(), "no order id"),
+        (format!("{{\"order_id\": \"{stranger}\"}}"), "no such order"),
+    ];
+    let bodies = junk.iter().map(|(body, _)| body.clone());
+    for body in bodies.chain([format!("{{\"order_id\": \"{unpaid}\"}}")]) {
+        let exchange = format!("{}.orders", backend.prefix);
+        let publish = channel.basic_publish(
+            exchange.into(),
+            "settle".into(),
+            BasicPublishOptions::default(),
+            body.as_bytes(),
+            BasicProperties::default(),
+        );
+        publish.await.expect("published");
+    }
+    // The worker is still there, behind all of it.
+    let paid = client.order(&[(1, 2)]).await;
+    client.pay(&paid).await;
+    assert_eq!(client.settled(&paid).await["status"], "PAID");
+
+    let dead = format!("{}.orders.dead", backend.prefix);
+    let mut reasons: Vec<(String, String)> = Vec::new();
+    while reasons.len() < junk.len() {
+        let message = eventually("the junk is among the dead letters", || async {
+            channel
+                .basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true })
+                .await
+                .expect("asked")
+        })
+        .await;
+        let headers = message.delivery.properties.headers().clone().expect("headers");
+        let reason = headers
+            .inner()
+            .get("x-shop-reason")
+            .expect("a reason")
+            .as_long_string()
+            .expect("text")
+            .to_string();
+        reasons.push((String::from_utf8_lossy(&message.delivery.data).into_owned(), reason));
+    }
+    for (body, expected) in &junk {
+        let (_, reason) = reasons
+            .iter()
+            .find(|(dead, _)| dead == body)
+            .expect("it is there, as it was");
+        assert!(reason.contains(expected), "{reason}");
+    }
+    let nothing_left = channel
+        .basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true })
+        .await
+        .expect("asked");
+    assert!(nothing_left.is_none());
+    assert_eq!(client.get(&format!("/orders/{unpaid}")).await.body["status"], "PENDING");
+    assert_eq!(client.get("/products/1").await.body["stock"], 8);
+}
+
+#[tokio::test]
+async fn messages_and_events_have_the_promised_form() {
+    let backend = Backend::servers();
+    backend.stock(&[(100, 6)]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let events = format!("{}.events", backend.prefix);
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    channel
+        .exchange_declare(
+            events.as_str().into(),
+            ExchangeKind::Topic,
+            durable,
+            FieldTable::default(),
+        )
+        .await
+        .expect("as the shop declares it");
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), exclusive, FieldTable::default())
+        .await
+        .expect("declared");
+    let queue = queue.name().clone();
+    channel
+        .queue_bind(
+            queue.clone(),
+            events.as_str().into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .expect("bound");
+
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (paid, failed) = (client.order(&[(1, 2)]).await, client.order(&[(1, 5)]).await);
+    let pay = |id: &str| client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
+    pay(&paid)
+        .header("traceparent", traceparent)
+        .send()
+        .await
+        .expect("answers");
+    let settle = format!("{}.orders.settle", backend.prefix);
+    let request = eventually("the bell is in the queue", || async {
+        channel
+            .basic_get(settle.as_str().into(), BasicGetOptions::default())
+            .await
+            .expect("asked")
+    })
+    .await;
+    let properties = &request.delivery.properties;
+    let body: Value = serde_json::from_slice(&request.delivery.data).expect("JSON");
+    assert_eq!(body, serde_json::json!({ "order_id": paid }));
+    assert_eq!(
+        properties.message_id().as_ref().map(ToString::to_string),
+        Some(paid.clone())
+    );
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    let headers = properties.headers().clone().expect("headers");
+    let trace = headers
+        .inner()
+        .get("traceparent")
+        .and_then(|value| value.as_long_string())
+        .map(ToString::to_string);
+    assert_eq!(trace.as_deref(), Some(traceparent));
+    request
+        .delivery
+        .acker
+        .reject(lapin::options::BasicRejectOptions { requeue: true })
+        .await
+        .expect("put back");
+
+    let _workers = Shop::workers(&backend, 1);
+    client.settled(&paid).await;
+    client.pay(&failed).await;
+    client.settled(&failed).await;
+    let mut told = channel
+        .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .expect("consumes");
+    let mut kinds = HashSet::new();
+    while kinds.len() < 3 {
+        let delivery = told.next().await.expect("more events").expect("arrives");
+        delivery.ack(BasicAckOptions::default()).await.expect("acknowledged");
+        let event: Value = serde_json::from_slice(&delivery.data).expect("JSON");
+        assert_eq!(event["specversion"], "1.0");
+        assert_eq!(event["type"], delivery.routing_key.as_str());
+        for attribute in ["id", "source", "time", "subject"] {
+            assert!(
+                event[attribute].as_str().is_some_and(|text| !text.is_empty()),
+                "{attribute}: {event}"
+            );
+        }
+        let subject = event["subject"].as_str().expect("text");
+        match event["type"].as_str().expect("text") {
+            "order.paid" => assert_eq!((subject, &event["data"]["total_price"]), (paid.as_str(), &200.into())),
+            "order.failed" => assert_eq!(
+                (subject, &event["data"]["failure"]["lines"][0]["available"]),
+                (failed.as_str(), &4.into())
+            ),
+            "stock.low" => assert_eq!((subject, &event["data"]["stock"]), ("1", &4.into())),
+            other => panic!("{other}"),
+        }
+        kinds.insert(event["type"].to_string());
+    }
+}
+
+/// Sent back and forth between two states of the world: the broker killed with orders accepted meanwhile, then its
+/// queue deleted under the worker's feet.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_accepted_while_the_broker_is_away_are_settled_once_it_is_back() {
+    let rabbitmq = RabbitMq::start();
+    let mut backend = Backend::servers();
+    backend.queue_url = rabbitmq.url();
+    backend.stock(&[(100, 1_000)]).await;
+    let shop = Shop::serve(&backend);
+    let workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    let first = client.order(&[(1, 1)]).await;
+    client.pay(&first).await;
+    client.settled(&first).await;
+
+    rabbitmq.stop();
+    let mut orders = Vec::new();
+    for _ in 0..20 {
+        let id = client.order(&[(1, 1)]).await;
+        assert_eq!(client.pay(&id).await.status, 202);
+        orders.push(id);
+    }
+    let ready = client.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["queue"]), (200, &"down".into()));
+    assert_eq!(workers[0].management().get("/readyz").await.status, 503);
+    rabbitmq.start_again();
+    for id in &orders {
+        assert_eq!(client.settled(id).await["status"], "PAID");
+    }
+
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let settle = format!("{}.orders.settle", backend.prefix);
+    channel
+        .queue_delete(settle.into(), QueueDeleteOptions::default())
+        .await
+        .expect("deleted");
+    let last = client.order(&[(1, 1)]).await;
+    assert_eq!(client.pay(&last).await.status, 202);
+    assert_eq!(client.settled(&last).await["status"], "PAID");
+    assert_eq!(client.get("/products/1").await.body["stock"], 1_000 - 22);
+}

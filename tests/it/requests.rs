@@ -1,0 +1,227 @@
+//! Bad input: a clear answer, every fault in it, and nothing stored.
+
+use reqwest::Method;
+use rstest::rstest;
+use sea_orm::{EntityTrait as _, PaginatorTrait as _};
+use serde_json::{Value, json};
+use shop::entities::{order, order_item};
+
+use crate::support::{Answer, Backend, Client, Shop};
+
+async fn shop_with_products() -> (Backend, shop::app::App, Shop, Client) {
+    let backend = Backend::embedded();
+    let app = backend
+        .stock(&[(100, 10), (i64::MAX / 2, 10), (i64::MAX / 2, 10)])
+        .await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    (backend, app, shop, client)
+}
+
+#[tokio::test]
+async fn every_fault_of_a_body_is_named_in_one_answer_and_nothing_is_stored() {
+    let (_backend, app, _shop, client) = shop_with_products().await;
+    let item = |product: Value, quantity: Value| json!({ "product_id": product, "quantity": quantity });
+    let one = || item(json!(1), json!(1));
+    let order = |items: Value| json!({ "user_id": 1, "items": items });
+    let cases: Vec<(Value, &[&str])> = vec![
+        (order(json!([])), &["/items"]),
+        (order(json!([item(json!(1), json!(0))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!(-1))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!(10_001))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!("2"))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!(true))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!(1.5))])), &["/items/0/quantity"]),
+        (order(json!([item(json!(1), json!(null))])), &["/items/0/quantity"]),
+        (
+            order(json!([item(json!(u64::MAX), json!(1))])),
+            &["/items/0/product_id"],
+        ),
+        (order(json!([one(), one()])), &["/items/1/product_id"]),
+        (order(json!([one(), 7, "x"])), &["/items/1", "/items/2"]),
+        (order(json!(vec![one(); 101])), &["/items"]),
+        (json!({ "user_id": 0, "items": [one()] }), &["/user_id"]),
+        (
+            json!({ "user_id": "1", "items": [item(json!("1"), json!(0))], "coupon": 1 }),
+            &["/items/0/product_id", "/items/0/quantity", "/user_id", ""],
+        ),
+        (json!({ "items": [one()] }), &[""]),
+        (json!([]), &[""]),
+        (json!(null), &[""]),
+    ];
+    for (body, pointers) in cases {
+        let answer = client.post("/orders", &body).await;
+        let mut found = answer.problem(400, "invalid-request");
+        let mut pointers: Vec<String> = pointers.iter().map(|pointer| (*pointer).to_owned()).collect();
+        found.sort();
+        pointers.sort();
+        assert_eq!(found, pointers, "{body} → {answer:?}");
+    }
+    assert_eq!(stored(&app).await, (0, 0));
+}
+
+#[tokio::test]
+async fn unknown_products_are_all_named_and_nothing_is_stored() {
+    let (_backend, app, _shop, client) = shop_with_products().await;
+    let items = json!([
+        { "product_id": 77, "quantity": 1 }, { "product_id": 1, "quantity": 1 }, { "product_id": 78, "quantity": 1 },
+    ]);
+    let answer = client.post("/orders", &json!({ "user_id": 1, "items": items })).await;
+    assert_eq!(
+        answer.problem(422, "unknown-product"),
+        ["/items/0/product_id", "/items/2/product_id"]
+    );
+    let items = json!([{ "product_id": 2, "quantity": 1 }, { "product_id": 3, "quantity": 2 }]);
+    let answer = client.post("/orders", &json!({ "user_id": 1, "items": items })).await;
+    answer.problem(422, "total-too-large");
+    assert_eq!(stored(&app).await, (0, 0));
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_json_get_a_problem_document() {
+    let (_backend, app, _shop, client) = shop_with_products().await;
+    let post = |body: Vec<u8>| {
+        client
+            .request(Method::POST, "/orders")
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    for body in [
+        &b"{\"user_id\": 1"[..],
+        b"",
+        b"\xff\xfe",
+        b"{\"user_id\": 1, \"items\": [], \"\xff\": 1}",
+        b"NaN",
+        b"1e999",
+    ] {
+        Answer::of(post(body.to_vec())).await.problem(400, "invalid-request");
+    }
+    let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+    Answer::of(post(deep)).await.problem(400, "invalid-request");
+    Answer::of(post(vec![b' '; 64 * 1024 + 1]))
+        .await
+        .problem(413, "payload-too-large");
+    let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(
+        (0..100).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])),
+    ));
+    let request = client
+        .request(Method::POST, "/orders")
+        .header("content-type", "application/json");
+    Answer::of(request.body(chunked))
+        .await
+        .problem(413, "payload-too-large");
+    let text = client
+        .request(Method::POST, "/orders")
+        .header("content-type", "text/plain")
+        .body("{}");
+    Answer::of(text).await.problem(415, "unsupported-media-type");
+    Answer::of(client.request(Method::POST, "/orders").body("{}"))
+        .await
+        .problem(415, "unsupported-media-type");
+    Answer::of(client.request(Method::POST, "/orders"))
+        .await
+        .problem(400, "invalid-request");
+    assert_eq!(stored(&app).await, (0, 0));
+}
+
+#[rstest]
+#[case(Method::GET, "/nowhere", 404, "not-found")]
+#[case(Method::GET, "/orders/019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11", 404, "not-found")]
+#[case(Method::POST, "/orders/019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11/pay", 404, "not-found")]
+#[case(Method::GET, "/orders/1", 400, "invalid-request")]
+#[case(Method::POST, "/orders/1/pay", 400, "invalid-request")]
+#[case(Method::GET, "/products/999", 404, "not-found")]
+#[case(Method::GET, "/products/-1", 404, "not-found")]
+#[case(Method::GET, "/products/one", 400, "invalid-request")]
+#[case(Method::GET, "/products/9223372036854775808", 400, "invalid-request")]
+#[case(Method::GET, "/products?limit=0", 400, "invalid-request")]
+#[case(Method::GET, "/products?limit=201", 400, "invalid-request")]
+#[case(Method::GET, "/products?limit=x", 400, "invalid-request")]
+#[case(Method::GET, "/products?cursor=-5", 400, "invalid-request")]
+#[case(Method::GET, "/products?cursor=99999999999999999999", 400, "invalid-request")]
+#[case(Method::DELETE, "/products", 405, "method-not-allowed")]
+#[case(Method::PUT, "/orders", 405, "method-not-allowed")]
+#[tokio::test]
+async fn odd_addresses_and_methods_get_a_problem_document(
+    #[case] method: Method,
+    #[case] path: &str,
+    #[case] status: u16,
+    #[case] slug: &str,
+) {
+    let (_backend, _app, _shop, client) = shop_with_products().await;
+    Answer::of(client.request(method, path)).await.problem(status, slug);
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_without_gaps_and_answer_304_to_a_known_etag() {
+    let backend = Backend::embedded();
+    backend.stock(&[(1, 1); 7]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let mut ids = Vec::new();
+    let mut path = "/products?limit=3".to_owned();
+    loop {
+        let page = client.get(&path).await;
+        ids.extend(
+            page.body["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .map(|item| item["id"].as_i64()),
+        );
+        match page.body["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/products?limit=3&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids, (1..=7).map(Some).collect::<Vec<_>>());
+    assert_eq!(client.get("/products?q=PRODUCT%207").await.body["items"][0]["id"], 7);
+    assert_eq!(client.get("/products?q=%25").await.body["items"], json!([]));
+
+    let page = client.get("/products").await;
+    let etag = page.header("etag").expect("an ETag").to_owned();
+    let known = client.request(Method::GET, "/products").header("if-none-match", &etag);
+    let unchanged = Answer::of(known).await;
+    assert_eq!((unchanged.status, unchanged.body), (304, Value::String(String::new())));
+    let id = client.order(&[(1, 1)]).await;
+    client.pay(&id).await;
+    client.settled(&id).await;
+    crate::support::eventually("the ETag changes with the stock", || async {
+        let known = client.request(Method::GET, "/products").header("if-none-match", &etag);
+        (Answer::of(known).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_document_describes_what_is_served() {
+    let (backend, _app, _shop, client) = shop_with_products().await;
+    let served = client.get("/openapi.json").await.body;
+    let printed = crate::support::run_to_end(&backend, &["openapi"], &[]);
+    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    assert_eq!(served, printed);
+    let yaml = crate::support::run_to_end(&backend, &["openapi", "--yaml"], &[]);
+    let yaml: Value = serde_norway::from_slice(&yaml.stdout).expect("YAML");
+    assert_eq!(served, yaml);
+    for (path, method) in [
+        ("/products", "get"),
+        ("/products/{id}", "get"),
+        ("/orders", "post"),
+        ("/orders/{id}", "get"),
+        ("/orders/{id}/pay", "post"),
+    ] {
+        assert!(served["paths"][path][method]["summary"].is_string(), "{method} {path}");
+    }
+    assert_eq!(
+        served["components"]["schemas"]["NewOrder"]["additionalProperties"],
+        false
+    );
+    let docs = client.get("/docs").await;
+    assert!(docs.body.as_str().is_some_and(|page| page.contains("SwaggerUIBundle")));
+}
+
+async fn stored(app: &shop::app::App) -> (u64, u64) {
+    let orders = order::Entity::find().count(app.db.read()).await.expect("counts");
+    let items = order_item::Entity::find().count(app.db.read()).await.expect("counts");
+    (orders, items)
+}

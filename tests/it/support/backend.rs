@@ -1,0 +1,122 @@
+//! A back end for one test: a database, queue names and a key prefix that no other test has.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use shop::{
+    app::{self, App},
+    config::{Config, Overrides},
+    db::schema::Change,
+    domain::catalog::{self, NewProduct},
+    entities::Micros,
+};
+
+use crate::servers::{self, run::run};
+
+pub struct Backend {
+    pub database_url: String,
+    pub queue_url: String,
+    pub cache_url: String,
+    pub prefix: String,
+    pub folder: PathBuf,
+}
+
+impl Backend {
+    /// SQLite, and queue and cache inside the process.
+    pub fn embedded() -> Self {
+        let (prefix, folder) = own_folder();
+        Self {
+            database_url: format!("sqlite://{}/shop.db?mode=rwc", folder.display()),
+            queue_url: "memory:".to_owned(),
+            cache_url: "memory:".to_owned(),
+            prefix,
+            folder,
+        }
+    }
+
+    /// PostgreSQL, RabbitMQ and Redis, shared with the other tests but for what has a name.
+    pub fn servers() -> Self {
+        let (prefix, folder) = own_folder();
+        let servers = servers::shared();
+        Self {
+            database_url: servers.postgres.create_database(),
+            queue_url: servers.rabbitmq.url(),
+            cache_url: servers.redis.url(),
+            prefix,
+            folder,
+        }
+    }
+
+    pub fn named(name: &str) -> Self {
+        match name {
+            "embedded" => Self::embedded(),
+            "servers" => Self::servers(),
+            other => panic!("no back end is called {other}"),
+        }
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        self.queue_url.starts_with("memory:")
+    }
+
+    /// As environment for the program.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("SHOP_DATABASE_URL", self.database_url.clone()),
+            ("SHOP_QUEUE_URL", self.queue_url.clone()),
+            ("SHOP_CACHE_URL", self.cache_url.clone()),
+            ("SHOP_QUEUE_PREFIX", self.prefix.clone()),
+            ("SHOP_CACHE_PREFIX", self.prefix.clone()),
+            ("SHOP_BIND", "127.0.0.1:0".to_owned()),
+            ("SHOP_MANAGEMENT_BIND", "127.0.0.1:0".to_owned()),
+            ("SHOP_LOG_FORMAT", "json".to_owned()),
+        ]
+    }
+
+    pub fn config(&self) -> Config {
+        let flags = [
+            ("database_url", &self.database_url),
+            ("queue_url", &self.queue_url),
+            ("cache_url", &self.cache_url),
+            ("queue_prefix", &self.prefix),
+            ("cache_prefix", &self.prefix),
+        ];
+        Config::load(&Overrides {
+            file: None,
+            flags: flags.into_iter().map(|(key, value)| (key, value.clone())).collect(),
+        })
+        .expect("a valid configuration")
+    }
+
+    /// The parts inside the test, on a schema that is up to date.
+    pub async fn app(&self) -> App {
+        let app = App::connect(self.config()).await.expect("the back end is up");
+        app::migrate(&app.db, &app.config, Change::Up).await.expect("migrates");
+        app
+    }
+
+    /// Fills the catalogue with products `(price, stock)`; their ids count from 1 in an empty one.
+    pub async fn stock(&self, products: &[(i64, i64)]) -> App {
+        let app = self.app().await;
+        let products: Vec<NewProduct> = (1..)
+            .zip(products)
+            .map(|(number, (price, stock))| NewProduct {
+                name: format!("product {number}"),
+                price: *price,
+                stock: *stock,
+            })
+            .collect();
+        let added = catalog::add_missing(app.db.write(), Micros::now(), &products).await;
+        assert_eq!(added.expect("products can be added"), products.len());
+        app
+    }
+}
+
+fn own_folder() -> (String, PathBuf) {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let (_, folder) = run().new_folder("shop");
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    (format!("test-{}-{number}", std::process::id()), folder)
+}

@@ -1,0 +1,98 @@
+//! A customer of the shop.
+
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use serde_json::{Value, json};
+
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    http: reqwest::Client,
+}
+
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Client {
+    pub fn new(address: &str) -> Self {
+        Self {
+            base: format!("http://{address}"),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Orders `(product, quantity)` and gives the order's id.
+    pub async fn order(&self, lines: &[(i64, i64)]) -> String {
+        let items: Vec<Value> = lines
+            .iter()
+            .map(|(product, quantity)| json!({ "product_id": product, "quantity": quantity }))
+            .collect();
+        let answer = self.post("/orders", &json!({ "user_id": 7, "items": items })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["order_id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn pay(&self, order: &str) -> Answer {
+        Answer::of(self.request(Method::POST, &format!("/orders/{order}/pay"))).await
+    }
+
+    /// The order once it is PAID or FAILED.
+    pub async fn settled(&self, order: &str) -> Value {
+        super::eventually(&format!("order {order} is settled"), || async {
+            let answer = self.get(&format!("/orders/{order}")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            (answer.body["status"] != "PENDING").then_some(answer.body)
+        })
+        .await
+    }
+}
+
+impl Answer {
+    pub async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("the server answers");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("the answer is whole");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Self { status, headers, body }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
+    }
+
+    /// Asserts that it is a problem document of this kind, and gives the pointers of its faults.
+    pub fn problem(&self, status: u16, slug: &str) -> Vec<String> {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        assert_eq!(self.body["type"], format!("urn:shop:problem:{slug}"), "{self:?}");
+        assert_eq!(self.body["status"], status, "{self:?}");
+        for field in ["title", "detail", "instance"] {
+            assert!(
+                self.body[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {self:?}"
+            );
+        }
+        let faults = self.body["errors"].as_array().cloned().unwrap_or_default();
+        let pointer = |fault: &Value| fault["pointer"].as_str().expect("a pointer").to_owned();
+        faults.iter().map(pointer).collect()
+    }
+}

@@ -1,0 +1,166 @@
+//! The program, as users run it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use serde_json::Value;
+
+use super::{Backend, Client, PATIENCE};
+use crate::servers::run::run;
+
+/// A running `serve` or `work`. Killed when dropped.
+pub struct Shop {
+    child: Child,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Shop {
+    pub fn serve(backend: &Backend) -> Self {
+        let shop = Self::start(backend, &["serve"], &[]);
+        shop.wait_for("serving");
+        shop
+    }
+
+    pub fn work(backend: &Backend) -> Self {
+        let shop = Self::start(backend, &["work"], &[]);
+        shop.wait_for("working");
+        shop
+    }
+
+    /// Whatever settles orders on this back end: `work`, or nothing where `serve` does it.
+    pub fn workers(backend: &Backend, count: usize) -> Vec<Self> {
+        let count = if backend.is_embedded() { 0 } else { count };
+        (0..count).map(|_| Self::work(backend)).collect()
+    }
+
+    pub fn start(backend: &Backend, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = program(arguments);
+        command
+            .envs(backend.environment())
+            .envs(environment.iter().copied())
+            .current_dir(&backend.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = run().spawn(&mut command);
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("piped");
+        let reading = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                reading.lines().0.push(line);
+                reading.more.notify_all();
+            }
+            reading.lines().1 = true;
+            reading.more.notify_all();
+        });
+        Self { child, log }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.wait_for("serving"))
+    }
+
+    pub fn management(&self) -> Client {
+        Client::new(&self.wait_for("management"))
+    }
+
+    /// Waits for a line in the log with this message, and gives its `address`.
+    pub fn wait_for(&self, message: &str) -> String {
+        let found = |line: &String| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == message).then(|| line["address"].as_str().unwrap_or_default().to_owned())
+        };
+        let begun = Instant::now();
+        let mut lines = self.log.lines();
+        loop {
+            if let Some(address) = lines.0.iter().find_map(found) {
+                return address;
+            }
+            let waiting = !lines.1 && begun.elapsed() < PATIENCE;
+            assert!(waiting, "it never said {message:?}, but:\n{}", lines.0.join("\n"));
+            let (again, _) = self
+                .log
+                .more
+                .wait_timeout(lines, PATIENCE)
+                .unwrap_or_else(PoisonError::into_inner);
+            lines = again;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lines().0.join("\n")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        run().forget(&self.child);
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        signal(self.child.id(), "TERM");
+        let status = self.child.wait().expect("it can be waited for");
+        run().forget(&self.child);
+        status
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of process {}:\n{}", self.child.id(), self.log());
+        }
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.kill();
+        }
+    }
+}
+
+impl Log {
+    fn lines(&self) -> std::sync::MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a command that ends by itself.
+pub fn run_to_end(backend: &Backend, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    program(arguments)
+        .envs(backend.environment())
+        .envs(environment.iter().copied())
+        .current_dir(&backend.folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it can be run")
+}
+
+/// With nothing of this process's own configuration.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    let own = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SHOP_"));
+    for (key, _) in own {
+        command.env_remove(key);
+    }
+    command.args(arguments);
+    command
+}
+
+fn signal(pid: u32, name: &str) {
+    Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
+        .status()
+        .expect("sh is on every machine");
+}
