@@ -15,7 +15,7 @@ use crate::{
 
 const EVERY: Duration = Duration::from_secs(1);
 /// The most orders rung for at once.
-const AT_ONCE: i64 = 1_000;
+const AT_ONCE: usize = 1_000;
 /// With this many messages waiting the bells are not lost, the workers are only behind.
 const BUSY_QUEUE: u64 = 1_000;
 
@@ -32,7 +32,7 @@ pub async fn run(app: App, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         while let Ok(rung) = sweep(&app, Micros::now()).await
-            && rung == AT_ONCE as usize
+            && rung == AT_ONCE
             && !stop.is_cancelled()
         {}
     }
@@ -52,10 +52,10 @@ pub async fn sweep(app: &App, due: Micros) -> Result<usize, Error> {
     if waiting >= BUSY_QUEUE {
         return Ok(0);
     }
-    let now = Micros::now();
+    let (now, limit) = (Micros::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
     let overdue = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, due, AT_ONCE).await }))
+        .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, due, limit).await }))
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
     let bells: Vec<Bell> = overdue
@@ -78,6 +78,6 @@ pub async fn sweep(app: &App, due: Micros) -> Result<usize, Error> {
 /// not. Bounded by the queue: it ends when the queue is busy, and the rounds go on from there.
 async fn recall(app: &App) {
     while let Ok(rung) = sweep(app, Micros(i64::MAX)).await
-        && rung == AT_ONCE as usize
+        && rung == AT_ONCE
     {}
 }

@@ -1,6 +1,9 @@
 //! Products, and every movement of their stock that is not a sale.
 
-use sea_orm_migration::{prelude::*, schema::*};
+use sea_orm_migration::{
+    prelude::*,
+    schema::{big_integer, big_integer_null, big_pk_auto, text},
+};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;

@@ -1,7 +1,10 @@
 //! Orders and their lines. The order's row is also its own outbox: `accepted_at`, `ring_after` and `rings` say
 //! whether the worker still has to be told of it.
 
-use sea_orm_migration::{prelude::*, schema::*};
+use sea_orm_migration::{
+    prelude::*,
+    schema::{big_integer, big_integer_null, big_pk_auto, integer, json_binary_null, pk_uuid, text, text_null, uuid},
+};
 
 use crate::m0001_catalog::Products;
 

@@ -134,9 +134,10 @@ fn close(schemas: &Value) -> Value {
 fn write_whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) {
-                // Bounds are small; a float beyond 64 bits would be clamped, and none is.
-                *value = Value::from(float as i64);
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0)
+                && let Ok(whole) = float.to_string().parse::<i64>()
+            {
+                *value = Value::from(whole);
             }
         }
         Value::Array(values) => values.iter_mut().for_each(write_whole_numbers),

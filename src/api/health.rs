@@ -66,7 +66,7 @@ impl HealthApi {
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
     #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
     async fn healthz(&self) -> Result<HealthAnswer, HealthProblem> {
-        let health = look(super::wired(&self.app)?, self.role).await;
+        let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
         Ok(HealthAnswer::Well(Ready::new(super::to_json(&health)?)))
     }
 
@@ -75,7 +75,7 @@ impl HealthApi {
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
     async fn readyz(&self) -> Result<HealthAnswer, HealthProblem> {
-        let health = look(super::wired(&self.app)?, self.role).await;
+        let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
         let body = Ready::new(super::to_json(&health)?);
         Ok(if health.ready {
             HealthAnswer::Well(body)

@@ -200,7 +200,7 @@ async fn handle(endpoint: &impl Endpoint<Output = Response>, request: Request, p
         .headers_mut()
         .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let status = response.status().as_u16();
-    tracing::debug!(%method, path, status, request_id, elapsed_us = started.elapsed().as_micros() as u64, "answered");
+    tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
     response
 }
 
@@ -220,8 +220,8 @@ fn fixed(content_type: &'static str, body: Bytes) -> impl Endpoint {
 }
 
 /// What the handlers need; absent only where the document alone is wanted.
-fn wired<T>(part: &Option<T>) -> Result<&T, Error> {
-    part.as_ref().ok_or_else(|| Error::Internal("not connected".to_owned()))
+fn wired<T>(part: Option<&T>) -> Result<&T, Error> {
+    part.ok_or_else(|| Error::Internal("not connected".to_owned()))
 }
 
 async fn in_time<T>(reading: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -208,7 +208,7 @@ impl OrdersApi {
         idempotency_key: Header<Option<String>>,
         body: Checked<NewOrderBody>,
     ) -> Result<CreateAnswer, CreateProblem> {
-        let app = super::wired(&self.app)?;
+        let app = super::wired(self.app.as_ref())?;
         let new = orders::NewOrder {
             id: Uuid::now_v7(),
             user_id: body.0.user_id,
@@ -217,7 +217,7 @@ impl OrdersApi {
             idempotency_key: check_key(idempotency_key.0)?,
             created_at: Micros::now(),
         };
-        let created = super::wired(&self.desk)?.create(new).await?;
+        let created = super::wired(self.desk.as_ref())?.create(new).await?;
         let location = location(created.order.order.id);
         let replayed = created.replayed.then(|| "true".to_owned());
         Ok(CreateAnswer::Created(ready(created.order)?, location, replayed))
@@ -230,7 +230,7 @@ impl OrdersApi {
         /// The order's id.
         id: Path<Uuid>,
     ) -> Result<FindAnswer, FindProblem> {
-        let app = super::wired(&self.app)?;
+        let app = super::wired(self.app.as_ref())?;
         if let Some(known) = app.cache.settled_order(id.0).await {
             return Ok(FindAnswer::Order(Ready::new(known.body)));
         }
@@ -260,7 +260,7 @@ impl OrdersApi {
         traceparent: Header<Option<String>>,
         body: Checked<PaymentBody>,
     ) -> Result<PayAnswer, PayProblem> {
-        let app = super::wired(&self.app)?;
+        let app = super::wired(self.app.as_ref())?;
         if body.0.payment_method.as_deref() == Some(DECLINED) {
             let order = super::in_time(orders::find(app.db.read(), id.0)).await?;
             if order.order.status == OrderStatus::Pending && order.order.accepted_at.is_none() {
@@ -269,7 +269,9 @@ impl OrdersApi {
             return paid_answer(order);
         }
         let traceparent = traceparent.0.filter(|value| is_traceparent(value));
-        let order = super::wired(&self.desk)?.accept_payment(id.0, traceparent).await?;
+        let order = super::wired(self.desk.as_ref())?
+            .accept_payment(id.0, traceparent)
+            .await?;
         paid_answer(order)
     }
 }

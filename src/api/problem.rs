@@ -150,7 +150,7 @@ impl Example for ProblemBody {
             pointer: "/items/0/quantity".to_owned(),
             detail: "the value is less than the minimum of 1".to_owned(),
         };
-        let mut problem = Problem::invalid("1 fault in the request", vec![fault]).body;
+        let mut problem = *Problem::invalid("1 fault in the request", vec![fault]).body;
         "/orders".clone_into(&mut problem.instance);
         problem
     }
@@ -169,7 +169,8 @@ pub struct FaultBody {
 #[derive(Clone, Debug)]
 pub struct Problem {
     kind: Kind,
-    body: ProblemBody,
+    /// Boxed, since it travels in the error of many results.
+    body: Box<ProblemBody>,
 }
 
 impl Problem {
@@ -177,14 +178,14 @@ impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self {
             kind,
-            body: ProblemBody {
+            body: Box::new(ProblemBody {
                 kind: format!("{TYPE_PREFIX}{}", kind.slug()),
                 title: kind.title().to_owned(),
                 status: kind.status().as_u16(),
                 detail: detail.into(),
                 instance: String::new(),
                 errors: Vec::new(),
-            },
+            }),
         }
     }
 
@@ -214,14 +215,14 @@ impl Problem {
         if self.kind.status() == StatusCode::SERVICE_UNAVAILABLE {
             response = response.header(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
-        response.body(serde_json::to_vec(&self.body).unwrap_or_default())
+        response.body(serde_json::to_vec(&*self.body).unwrap_or_default())
     }
 
     /// As the document shows it.
     #[must_use]
     pub fn example(kind: Kind, instance: &str) -> serde_json::Value {
         let example = match kind {
-            Kind::InvalidRequest => ProblemBody::example(),
+            Kind::InvalidRequest => Box::new(ProblemBody::example()),
             Kind::UnknownProduct => Self::from(Error::UnknownProducts(vec![(1, 9_999)])).body,
             Kind::TotalTooLarge => Self::from(Error::TotalTooLarge).body,
             Kind::IdempotencyKeyReused => Self::from(Error::IdempotencyKeyReused).body,
@@ -230,7 +231,7 @@ impl Problem {
             other => Self::new(other, "what went wrong this time").body,
         };
         let instance = instance.to_owned();
-        serde_json::json!(ProblemBody { instance, ..example })
+        serde_json::json!(ProblemBody { instance, ..*example })
     }
 
     #[must_use]

@@ -112,14 +112,14 @@ impl ProductsApi {
             after: parse_cursor(cursor.0.as_deref())?,
             name_contains: q.0.filter(|part| !part.is_empty()),
         };
-        let app = super::wired(&self.app)?;
+        let app = super::wired(self.app.as_ref())?;
         let key = format!(
             "{}:{}:{}",
             query.limit,
             query.after,
             query.name_contains.as_deref().unwrap_or_default()
         );
-        let page = app.cache.page(&key, super::in_time(load_page(app, &query))).await?;
+        let page = app.cache.page(&key, load_page(app, &query)).await?;
         let etag = page.etag.to_string();
         let cache_control = "no-cache".to_owned();
         if if_none_match.0.is_some_and(|known| names_etag(&known, &etag)) {
@@ -135,7 +135,7 @@ impl ProductsApi {
         /// The product's id.
         id: Path<i64>,
     ) -> Result<FindAnswer, FindProblem> {
-        let app = super::wired(&self.app)?;
+        let app = super::wired(self.app.as_ref())?;
         let product = super::in_time(catalog::find(app.db.read(), id.0)).await?;
         let body = ProductBody::new(product, &app.config.currency);
         Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
@@ -143,7 +143,7 @@ impl ProductsApi {
 }
 
 async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
-    let page = catalog::list(app.db.read(), query).await?;
+    let page = super::in_time(catalog::list(app.db.read(), query)).await?;
     let next_cursor = page
         .products
         .last()

@@ -94,13 +94,17 @@ impl Cache {
     {
         let near_key = (self.generation.load(Ordering::Acquire), key.to_owned());
         self.pages
-            .try_get_with(near_key, async {
-                let body = match &self.far {
-                    Far::None => load.await?,
-                    Far::Redis(redis) => redis.page(key, load).await?,
-                };
-                Ok(Page::new(body))
-            })
+            // Boxed: this is the rare way, and it is large.
+            .try_get_with(
+                near_key,
+                Box::pin(async {
+                    let body = match &self.far {
+                        Far::None => load.await?,
+                        Far::Redis(redis) => redis.page(key, load).await?,
+                    };
+                    Ok(Page::new(body))
+                }),
+            )
             .await
             .map_err(|error: Arc<Error>| (*error).clone())
     }
@@ -110,7 +114,7 @@ impl Cache {
     pub async fn forget_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         if let Far::Redis(redis) = &self.far {
-            redis.forget_pages().await;
+            Box::pin(redis.forget_pages()).await;
         }
     }
 
@@ -120,7 +124,7 @@ impl Cache {
             return Some(order);
         }
         let Far::Redis(redis) = &self.far else { return None };
-        let order = redis.order(id).await?;
+        let order = Box::pin(redis.order(id)).await?;
         self.orders.insert(id, order.clone()).await;
         Some(order)
     }
@@ -138,7 +142,7 @@ impl Cache {
     pub async fn ping(&self) -> Result<(), String> {
         match &self.far {
             Far::None => Ok(()),
-            Far::Redis(redis) => redis.ping().await,
+            Far::Redis(redis) => Box::pin(redis.ping()).await,
         }
     }
 }

@@ -52,7 +52,8 @@ impl Redis {
             })
             .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_MS, 2));
         let client = builder.build().map_err(|error| error.details().to_owned())?;
-        let _ = client.connect();
+        // The connection looks after itself from here on; it ends with the client.
+        drop(client.connect());
         Ok(Self {
             client,
             prefix: format!("{{{prefix}:{FORM}}}"),

@@ -100,8 +100,8 @@ struct Seed {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     orders: u32,
     /// The same number gives the same data.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    seed: u64,
+    #[arg(long = "seed", value_name = "S", default_value_t = 1)]
+    chance: u64,
 }
 
 #[derive(Debug, Args)]
@@ -160,8 +160,8 @@ impl Cli {
         let config = Config::load(&self.settings.overrides())?;
         telemetry::start(&config);
         match self.command {
-            Command::Serve(serve) => roles::serve(config, serve.demo).await,
-            Command::Work => roles::work(config).await,
+            Command::Serve(serve) => Box::pin(roles::serve(config, serve.demo)).await,
+            Command::Work => Box::pin(roles::work(config)).await,
             Command::Migrate(migrate) => migrate.run(&config).await,
             Command::Seed(seed) => seed.run(config).await,
             Command::Verify(verify) => verify.run(&config).await,
@@ -224,7 +224,7 @@ impl Seed {
         let plan = Plan {
             products: self.products as usize,
             orders: self.orders as usize,
-            seed: self.seed,
+            seed: self.chance,
         };
         let added = seed::fill(&app, plan)
             .await

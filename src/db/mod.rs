@@ -158,11 +158,10 @@ impl Db {
 #[must_use]
 pub fn fault(error: &DbErr) -> Fault {
     match error {
-        DbErr::ConnectionAcquire(_) => Fault::Away,
         DbErr::Conn(RuntimeErr::SqlxError(cause))
         | DbErr::Exec(RuntimeErr::SqlxError(cause))
         | DbErr::Query(RuntimeErr::SqlxError(cause)) => sqlx_fault(cause),
-        DbErr::Conn(_) => Fault::Away,
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Away,
         _ => Fault::Statement,
     }
 }

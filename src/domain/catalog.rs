@@ -1,7 +1,7 @@
 //! The catalogue: listing, finding and adding products.
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
     sea_query::{Expr, ExprTrait, Func, LikeExpr},
 };
 
@@ -98,7 +98,7 @@ pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[Ne
         .query_all_raw(insert.build())
         .await?
         .iter()
-        .map(|row| row.try_get_many_by_index())
+        .map(QueryResult::try_get_many_by_index)
         .collect::<Result<_, _>>()?;
     let (ids, stocks): (Vec<i64>, Vec<i64>) = added.iter().filter(|(_, stock)| *stock != 0).copied().unzip();
     let movements = Sql::new(

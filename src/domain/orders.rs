@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
+use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder, QueryResult};
 
 use super::{Error, OrderId, ProductId, UserId, money};
 use crate::{
@@ -65,15 +65,15 @@ pub struct Created {
 /// database's.
 pub async fn create(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let prices = prices_of(txn, orders).await?;
-    let priced: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
-    let written = insert_orders(txn, &priced).await?;
-    let mut item_ids = insert_items(txn, &priced, &written).await?;
-    let earlier = find_earlier(txn, &priced, &written).await?;
+    let candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
+    let written = insert_orders(txn, &candidates).await?;
+    let mut item_ids = insert_items(txn, &candidates, &written).await?;
+    let earlier = find_earlier(txn, &candidates, &written).await?;
     Ok(orders
         .iter()
-        .zip(priced)
-        .map(|(new, priced)| {
-            let mut order = priced?;
+        .zip(candidates)
+        .map(|(new, candidate)| {
+            let mut order = candidate?;
             if written.contains(&new.id) {
                 for item in &mut order.items {
                     item.id = item_ids.remove(&(item.order_id, item.product_id)).unwrap_or_default();
@@ -196,7 +196,7 @@ async fn prices_of(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<Ha
     let rows = txn.query_all_raw(select.build()).await?;
     Ok(rows
         .iter()
-        .map(|row| row.try_get_many_by_index())
+        .map(QueryResult::try_get_many_by_index)
         .collect::<Result<_, _>>()?)
 }
 
@@ -242,8 +242,11 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
 }
 
 /// Inserts those that can be; answers the ids that are new. What is missing from the answer has a row already.
-async fn insert_orders(txn: &impl ConnectionTrait, priced: &[Result<Order, Error>]) -> Result<HashSet<OrderId>, Error> {
-    let mut orders: Vec<&order::Model> = priced.iter().flatten().map(|order| &order.order).collect();
+async fn insert_orders(
+    txn: &impl ConnectionTrait,
+    candidates: &[Result<Order, Error>],
+) -> Result<HashSet<OrderId>, Error> {
+    let mut orders: Vec<&order::Model> = candidates.iter().flatten().map(|order| &order.order).collect();
     if orders.is_empty() {
         return Ok(HashSet::new());
     }
@@ -275,10 +278,10 @@ async fn insert_orders(txn: &impl ConnectionTrait, priced: &[Result<Order, Error
 
 async fn insert_items(
     txn: &impl ConnectionTrait,
-    priced: &[Result<Order, Error>],
+    candidates: &[Result<Order, Error>],
     written: &HashSet<OrderId>,
 ) -> Result<HashMap<(OrderId, ProductId), i64>, Error> {
-    let items: Vec<&order_item::Model> = priced
+    let items: Vec<&order_item::Model> = candidates
         .iter()
         .flatten()
         .filter(|order| written.contains(&order.order.id))
@@ -318,10 +321,10 @@ async fn insert_items(
 /// was lost.
 async fn find_earlier(
     txn: &impl ConnectionTrait,
-    priced: &[Result<Order, Error>],
+    candidates: &[Result<Order, Error>],
     written: &HashSet<OrderId>,
 ) -> Result<Vec<Order>, Error> {
-    let missing: Vec<&order::Model> = priced
+    let missing: Vec<&order::Model> = candidates
         .iter()
         .flatten()
         .map(|order| &order.order)

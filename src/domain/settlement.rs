@@ -314,7 +314,7 @@ async fn lock_products(
     let rows = txn.query_all_raw(select.build()).await?;
     Ok(rows
         .iter()
-        .map(|row| row.try_get_many_by_index())
+        .map(QueryResult::try_get_many_by_index)
         .collect::<Result<_, _>>()?)
 }
 

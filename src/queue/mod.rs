@@ -192,8 +192,8 @@ fn from_body(body: &[u8]) -> Result<OrderId, String> {
 /// A `traceparent` that starts a new trace (W3C Trace Context, version 00, sampled).
 #[must_use]
 pub fn new_traceparent() -> String {
-    let span = Uuid::new_v4().as_u128() as u64 | 1;
-    format!("00-{:032x}-{span:016x}-01", Uuid::new_v4().as_u128())
+    let (trace, (_, span)) = (Uuid::new_v4().simple(), Uuid::new_v4().as_u64_pair());
+    format!("00-{trace}-{span:016x}-01")
 }
 
 #[cfg(test)]

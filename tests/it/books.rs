@@ -24,9 +24,12 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
     }
     let verify = || run_to_end(&backend, &["verify"], &[]);
     assert!(verify().status.success());
-    let id_of = |id: &str| match backend.is_embedded() {
-        true => format!("x'{}'", id.replace('-', "")),
-        false => format!("'{id}'"),
+    let id_of = |id: &str| {
+        if backend.is_embedded() {
+            format!("x'{}'", id.replace('-', ""))
+        } else {
+            format!("'{id}'")
+        }
     };
     for (tamper, mend, told) in [
         (

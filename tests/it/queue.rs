@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use futures_util::StreamExt as _;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
         QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
-    types::FieldTable,
+    types::{FieldTable, ShortString},
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -144,54 +144,16 @@ async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
 }
 
 #[tokio::test]
-async fn messages_and_events_have_the_promised_form() {
+async fn a_message_has_the_promised_form() {
     let backend = Backend::servers();
     backend.stock(&[(100, 6)]).await;
     let shop = Shop::serve(&backend);
     let client = shop.client();
     let (_connection, channel) = channel(&backend.queue_url).await;
-    let events = format!("{}.events", backend.prefix);
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(
-            events.as_str().into(),
-            ExchangeKind::Topic,
-            durable,
-            FieldTable::default(),
-        )
-        .await
-        .expect("as the shop declares it");
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..Default::default()
-    };
-    let queue = channel
-        .queue_declare("".into(), exclusive, FieldTable::default())
-        .await
-        .expect("declared");
-    let queue = queue.name().clone();
-    channel
-        .queue_bind(
-            queue.clone(),
-            events.as_str().into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .expect("bound");
-
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let (paid, failed) = (client.order(&[(1, 2)]).await, client.order(&[(1, 5)]).await);
-    let pay = |id: &str| client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
-    pay(&paid)
-        .header("traceparent", traceparent)
-        .send()
-        .await
-        .expect("answers");
+    let id = client.order(&[(1, 2)]).await;
+    let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
+    pay.header("traceparent", traceparent).send().await.expect("answers");
     let settle = format!("{}.orders.settle", backend.prefix);
     let request = eventually("the bell is in the queue", || async {
         channel
@@ -200,36 +162,67 @@ async fn messages_and_events_have_the_promised_form() {
             .expect("asked")
     })
     .await;
-    let properties = &request.delivery.properties;
     let body: Value = serde_json::from_slice(&request.delivery.data).expect("JSON");
-    assert_eq!(body, serde_json::json!({ "order_id": paid }));
-    assert_eq!(
-        properties.message_id().as_ref().map(ToString::to_string),
-        Some(paid.clone())
-    );
+    assert_eq!(body, serde_json::json!({ "order_id": id }));
+    let properties = &request.delivery.properties;
+    assert_eq!(properties.message_id().as_ref().map(ToString::to_string), Some(id));
     assert_eq!(*properties.delivery_mode(), Some(2));
     let headers = properties.headers().clone().expect("headers");
     let trace = headers
         .inner()
         .get("traceparent")
-        .and_then(|value| value.as_long_string())
-        .map(ToString::to_string);
-    assert_eq!(trace.as_deref(), Some(traceparent));
-    request
-        .delivery
-        .acker
-        .reject(lapin::options::BasicRejectOptions { requeue: true })
-        .await
-        .expect("put back");
+        .and_then(|value| value.as_long_string());
+    assert_eq!(trace.map(ToString::to_string).as_deref(), Some(traceparent));
+}
 
-    let _workers = Shop::workers(&backend, 1);
-    client.settled(&paid).await;
-    client.pay(&failed).await;
-    client.settled(&failed).await;
-    let mut told = channel
-        .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
+/// Everything that is announced from now on.
+async fn listen(channel: &Channel, prefix: &str) -> Consumer {
+    let events = ShortString::from(format!("{prefix}.events"));
+    let (durable, exclusive) = (
+        ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        },
+        QueueDeclareOptions {
+            exclusive: true,
+            ..Default::default()
+        },
+    );
+    let none = FieldTable::default;
+    channel
+        .exchange_declare(events.clone(), ExchangeKind::Topic, durable, none())
         .await
-        .expect("consumes");
+        .expect("as the shop declares it");
+    let queue = channel
+        .queue_declare("".into(), exclusive, none())
+        .await
+        .expect("declared")
+        .name()
+        .clone();
+    channel
+        .queue_bind(queue.clone(), events, "#".into(), QueueBindOptions::default(), none())
+        .await
+        .expect("bound");
+    channel
+        .basic_consume(queue, "".into(), BasicConsumeOptions::default(), none())
+        .await
+        .expect("consumes")
+}
+
+#[tokio::test]
+async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
+    let backend = Backend::servers();
+    backend.stock(&[(100, 6)]).await;
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let mut told = listen(&channel, &backend.prefix).await;
+    let shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    let (paid, failed) = (client.order(&[(1, 2)]).await, client.order(&[(1, 5)]).await);
+    for id in [&paid, &failed] {
+        client.pay(id).await;
+        client.settled(id).await;
+    }
     let mut kinds = HashSet::new();
     while kinds.len() < 3 {
         let delivery = told.next().await.expect("more events").expect("arrives");
@@ -243,17 +236,19 @@ async fn messages_and_events_have_the_promised_form() {
                 "{attribute}: {event}"
             );
         }
-        let subject = event["subject"].as_str().expect("text");
-        match event["type"].as_str().expect("text") {
-            "order.paid" => assert_eq!((subject, &event["data"]["total_price"]), (paid.as_str(), &200.into())),
-            "order.failed" => assert_eq!(
-                (subject, &event["data"]["failure"]["lines"][0]["available"]),
-                (failed.as_str(), &4.into())
-            ),
-            "stock.low" => assert_eq!((subject, &event["data"]["stock"]), ("1", &4.into())),
+        let (kind, data) = (event["type"].as_str().expect("text"), &event["data"]);
+        let (subject, told) = match kind {
+            "order.paid" => (paid.as_str(), (&data["total_price"], 200)),
+            "order.failed" => (failed.as_str(), (&data["failure"]["lines"][0]["available"], 4)),
+            "stock.low" => ("1", (&data["stock"], 4)),
             other => panic!("{other}"),
-        }
-        kinds.insert(event["type"].to_string());
+        };
+        assert_eq!(
+            (event["subject"].as_str(), told.0.as_i64()),
+            (Some(subject), Some(told.1)),
+            "{event}"
+        );
+        kinds.insert(kind.to_owned());
     }
 }
 
