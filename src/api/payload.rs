@@ -6,11 +6,12 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     marker::PhantomData,
+    pin::pin,
     sync::{Arc, LazyLock, PoisonError, RwLock},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jsonschema::{Draft, Validator};
 use poem::{IntoResponse, Request, RequestBody, Response, error::ReadBodyError, http::header};
 use poem_openapi::{
@@ -21,11 +22,14 @@ use poem_openapi::{
     types::{ParseFromJSON, Type},
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::problem::{FaultBody, Kind, Problem};
 
-/// The largest body that is read.
-pub const MAX_BODY: usize = 64 * 1024;
+/// The largest body that is accepted, in bytes.
+pub const MAX_BODY: u64 = 64 * 1024;
+/// The most that is read of one that is larger, in bytes.
+const MAX_DRAINED: u64 = 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most faults that one answer lists.
@@ -119,15 +123,32 @@ async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Bytes> 
     let too_large = || poem::Error::from(Problem::new(Kind::PayloadTooLarge, "the body is larger than 64 KiB"));
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+    if announced.is_some_and(|length| length > MAX_DRAINED) {
         return Err(too_large());
     }
-    let body = body.take()?;
-    match tokio::time::timeout(BODY_TIMEOUT, body.into_bytes_limit(MAX_BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(ReadBodyError::PayloadTooLarge)) => Err(too_large()),
+    let reading = read_to_end(body.take()?.into_async_read());
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => Err(too_large()),
         Ok(Err(error)) => Err(Problem::fault("", format!("the body could not be read: {error}")).into()),
         Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body did not arrive within 5 seconds").into()),
+    }
+}
+
+/// The body, or nothing if it is larger than [`MAX_BODY`]. Of a larger one somewhat more is read and dropped: a client
+/// that is cut off in the middle of sending never sees the answer.
+async fn read_to_end(body: impl AsyncRead) -> std::io::Result<Option<Bytes>> {
+    let mut body = pin!(body);
+    let (mut chunk, mut bytes, mut length) = ([0; 4096], BytesMut::new(), 0);
+    loop {
+        let read = body.read(&mut chunk).await?;
+        length += read as u64;
+        if read == 0 || length > MAX_DRAINED {
+            return Ok((length <= MAX_BODY).then(|| bytes.freeze()));
+        }
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&chunk[..read]);
+        }
     }
 }
 

@@ -59,7 +59,12 @@ impl Db {
     /// When the URL is not understood, or the database does not answer.
     pub async fn connect(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
         if url.starts_with("sqlite:") {
-            let write = Database::connect(sqlite_options(url, 1)).await?;
+            // Of several processes that turn a new file to WAL at once, all but one are told that it is busy.
+            let first = || Database::connect(sqlite_options(url, 1));
+            let write = first
+                .retry(back_off())
+                .when(|error| fault(error) == Fault::Busy)
+                .await?;
             let read = if url.contains(":memory:") {
                 write.clone()
             } else {

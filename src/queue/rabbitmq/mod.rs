@@ -11,16 +11,19 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, future::try_join_all};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use tokio::{sync::Mutex, time::timeout};
 
+mod topology;
+
 use super::{Bell, Deliveries, Delivery, Event, QueueError};
+use topology::{Names, hosts};
 
 /// For connecting to one host and declaring what is needed there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,11 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to connect, who asks again sooner gets the same failure.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
-/// A broker that is silent for this long is given up.
-const HEARTBEAT_SECONDS: u16 = 10;
-/// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
-/// order's row is not touched by that, and the sweeper rings for it again.
-const DELIVERY_LIMIT: i32 = 50;
 const PERSISTENT: u8 = 2;
 
 #[derive(Clone)]
@@ -55,13 +53,6 @@ struct Shared {
 struct Hosts {
     urls: Vec<String>,
     next: AtomicUsize,
-}
-
-struct Names {
-    orders: ShortString,
-    settle: ShortString,
-    dead: ShortString,
-    events: ShortString,
 }
 
 #[derive(Default)]
@@ -91,12 +82,7 @@ impl Queue {
                     urls: hosts(url)?,
                     next: AtomicUsize::new(0),
                 },
-                names: Names {
-                    orders: format!("{prefix}.orders").into(),
-                    settle: format!("{prefix}.orders.settle").into(),
-                    dead: format!("{prefix}.orders.dead").into(),
-                    events: format!("{prefix}.events").into(),
-                },
+                names: Names::new(prefix),
                 prefetch,
                 publisher: Mutex::default(),
                 consumer: Mutex::default(),
@@ -322,45 +308,6 @@ impl Session {
     }
 }
 
-impl Names {
-    /// Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing left to defaults that differ between them.
-    async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let none = FieldTable::default;
-        channel
-            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none())
-            .await?;
-        channel
-            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none())
-            .await?;
-        channel
-            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum())
-            .await?;
-        let mut arguments = quorum();
-        let text = |value: &str| AMQPValue::LongString(value.into());
-        arguments.insert("x-dead-letter-exchange".into(), text(""));
-        arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
-        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        arguments.insert("x-overflow".into(), text("reject-publish"));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
-        channel
-            .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
-            .await?;
-        channel
-            .queue_bind(
-                self.settle.clone(),
-                self.orders.clone(),
-                "settle".into(),
-                QueueBindOptions::default(),
-                none(),
-            )
-            .await
-    }
-}
-
 struct Message {
     exchange: ShortString,
     routing_key: ShortString,
@@ -428,12 +375,6 @@ fn header(name: &str, value: &str) -> FieldTable {
     headers
 }
 
-fn quorum() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    arguments
-}
-
 fn passive() -> QueueDeclareOptions {
     QueueDeclareOptions {
         passive: true,
@@ -451,46 +392,5 @@ async fn within<T>(asked: impl Future<Output = Result<T, lapin::Error>>) -> Resu
     match timeout(ANSWER_TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| QueueError(error.to_string())),
         Err(_) => Err(QueueError("the broker did not answer in time".to_owned())),
-    }
-}
-
-/// One URL for each host of `amqp://user:password@one:5672,two:5672/vhost?…`.
-fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
-    let malformed = || QueueError("the URL is not of the form amqp://user:password@host:5672/vhost".to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (user, hosts) = authority
-        .rsplit_once('@')
-        .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-    let heartbeat = match (tail.contains("heartbeat="), tail.contains('?')) {
-        (true, _) => String::new(),
-        (false, true) => format!("&heartbeat={HEARTBEAT_SECONDS}"),
-        (false, false) => format!("?heartbeat={HEARTBEAT_SECONDS}"),
-    };
-    let urls: Vec<String> = hosts
-        .split(',')
-        .map(|host| format!("{scheme}://{user}{host}{tail}{heartbeat}"))
-        .collect();
-    for url in &urls {
-        url.parse::<lapin::uri::AMQPUri>().map_err(|_| malformed())?;
-    }
-    Ok(urls)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_with_several_hosts_becomes_one_url_a_host() {
-        assert_eq!(
-            hosts("amqp://u:p@one:5672,two:5673/shop?frame_max=8192").expect("well formed"),
-            [
-                "amqp://u:p@one:5672/shop?frame_max=8192&heartbeat=10",
-                "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
-            ]
-        );
-        let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
-        assert!(!error.contains("hunter2"));
     }
 }

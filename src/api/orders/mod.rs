@@ -1,34 +1,30 @@
 //! Making orders, paying them, looking at them.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use poem_openapi::{
-    ApiResponse, Enum, Object, OpenApi,
+    ApiResponse, OpenApi,
     param::{Header, Path},
-    types::Example,
 };
-use serde::Serialize;
-use time::OffsetDateTime;
 use uuid::Uuid;
+
+mod bodies;
+
+use bodies::{NewItemBody, NewOrderBody, OrderBody, PaymentBody};
 
 use super::{
     Tag,
     desk::Desk,
-    payload::{Checked, Ready, Rules},
-    problem::{FaultBody, Problem, problems},
+    payload::{Checked, Ready},
+    problem::{Problem, problems},
 };
 use crate::{
     app::App,
     cache::SettledOrder,
     domain::{
         Error, OrderId,
-        orders::{self, Line, Order},
+        orders::{self, Order},
     },
-    entities::{
-        Micros,
-        order::{Failure, FailureReason, OrderStatus},
-    },
+    entities::{Micros, order::OrderStatus},
 };
 
 /// The payment method that is always declined.
@@ -37,122 +33,6 @@ const DECLINED: &str = "pm_card_declined";
 pub struct OrdersApi {
     pub app: Option<App>,
     pub desk: Option<Desk>,
-}
-
-/// An order to be made.
-#[derive(Debug, Object)]
-#[oai(rename = "NewOrder", example)]
-pub struct NewOrderBody {
-    /// Whose order it is.
-    #[oai(validator(minimum(value = "1")))]
-    user_id: i64,
-    /// 1 to 100 lines, every product once.
-    #[oai(validator(min_items = 1, max_items = 100))]
-    items: Vec<NewItemBody>,
-}
-
-/// A line of an order to be made.
-#[derive(Debug, Object)]
-#[oai(rename = "NewOrderItem")]
-pub struct NewItemBody {
-    /// A product of the catalogue.
-    #[oai(validator(minimum(value = "1")))]
-    product_id: i64,
-    /// Units, 1 to 10,000.
-    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
-    quantity: i64,
-}
-
-/// How an order is paid.
-#[derive(Debug, Object)]
-#[oai(rename = "Payment", example)]
-pub struct PaymentBody {
-    /// `pm_card_declined` is declined, everything else is approved, and so is nothing.
-    #[oai(validator(max_length = 255))]
-    payment_method: Option<String>,
-}
-
-/// PENDING until it is settled, then PAID or FAILED for ever.
-#[derive(Clone, Copy, Debug, Enum, Serialize)]
-#[oai(rename = "OrderStatus", rename_all = "UPPERCASE")]
-#[serde(rename_all = "UPPERCASE")]
-pub enum StatusBody {
-    Pending,
-    Paid,
-    Failed,
-}
-
-/// An order with its lines.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "Order", example)]
-pub struct OrderBody {
-    /// A UUID of version 7.
-    order_id: Uuid,
-    /// Whose order it is.
-    user_id: i64,
-    status: StatusBody,
-    /// The sum over the lines, in the currency's minor unit.
-    #[oai(validator(minimum(value = "0")))]
-    total_price: i64,
-    /// ISO 4217.
-    currency: String,
-    /// When the order was made.
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-    /// The lines, in the order in which they were asked for.
-    items: Vec<ItemBody>,
-    /// When the payment was accepted.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    accepted_at: Option<OffsetDateTime>,
-    /// When it became PAID or FAILED.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
-    settled_at: Option<OffsetDateTime>,
-    /// Why it is FAILED.
-    #[oai(skip_serializing_if_is_none)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<FailureBody>,
-}
-
-/// A line of an order.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "OrderItem")]
-pub struct ItemBody {
-    /// Of the line itself.
-    id: i64,
-    product_id: i64,
-    /// Units.
-    quantity: i64,
-    /// The catalogue's price when the order was made, in the currency's minor unit.
-    unit_price: i64,
-}
-
-/// Why an order has failed.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "Failure")]
-pub struct FailureBody {
-    reason: ReasonBody,
-    /// The lines that were short. Nothing was taken for any line.
-    lines: Vec<ShortLineBody>,
-}
-
-#[derive(Clone, Copy, Debug, Enum, Serialize)]
-#[oai(rename = "FailureReason", rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum ReasonBody {
-    InsufficientStock,
-}
-
-/// A line that could not be served.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "ShortLine")]
-pub struct ShortLineBody {
-    product_id: i64,
-    /// Units that the order asked for.
-    requested: i64,
-    /// Units that were there when its turn came.
-    available: i64,
 }
 
 #[derive(ApiResponse)]
@@ -316,119 +196,6 @@ fn ready(order: Order) -> Result<Ready<OrderBody>, Error> {
 
 fn to_bytes(order: Order) -> Result<Bytes, Error> {
     super::to_json(&OrderBody::from(order))
-}
-
-impl Rules for NewOrderBody {
-    fn faults(&self) -> Vec<FaultBody> {
-        let mut seen = HashSet::new();
-        let repeated = |(place, item): (usize, &NewItemBody)| {
-            let first = seen.insert(item.product_id);
-            (!first).then(|| FaultBody {
-                pointer: format!("/items/{place}/product_id"),
-                detail: format!("product {} is in the order already; give it one line", item.product_id),
-            })
-        };
-        self.items.iter().enumerate().filter_map(repeated).collect()
-    }
-}
-
-impl Rules for PaymentBody {
-    const BODY_OPTIONAL: bool = true;
-}
-
-impl NewItemBody {
-    fn line(&self) -> Line {
-        Line {
-            product_id: self.product_id,
-            quantity: self.quantity,
-        }
-    }
-}
-
-impl From<Order> for OrderBody {
-    fn from(order: Order) -> Self {
-        let Order { order, items } = order;
-        Self {
-            order_id: order.id,
-            user_id: order.user_id,
-            status: match order.status {
-                OrderStatus::Pending => StatusBody::Pending,
-                OrderStatus::Paid => StatusBody::Paid,
-                OrderStatus::Failed => StatusBody::Failed,
-            },
-            total_price: order.total_price,
-            currency: order.currency,
-            created_at: order.created_at.to_utc(),
-            items: items
-                .into_iter()
-                .map(|item| ItemBody {
-                    id: item.id,
-                    product_id: item.product_id,
-                    quantity: item.quantity,
-                    unit_price: item.unit_price,
-                })
-                .collect(),
-            accepted_at: order.accepted_at.map(Micros::to_utc),
-            settled_at: order.settled_at.map(Micros::to_utc),
-            failure: order.failure.map(FailureBody::from),
-        }
-    }
-}
-
-impl From<Failure> for FailureBody {
-    fn from(failure: Failure) -> Self {
-        let lines = failure.lines.into_iter().map(|line| ShortLineBody {
-            product_id: line.product_id,
-            requested: line.requested,
-            available: line.available,
-        });
-        Self {
-            reason: match failure.reason {
-                FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
-            },
-            lines: lines.collect(),
-        }
-    }
-}
-
-impl Example for NewOrderBody {
-    fn example() -> Self {
-        let item = |product_id, quantity| NewItemBody { product_id, quantity };
-        Self {
-            user_id: 1,
-            items: vec![item(1, 2), item(2, 1)],
-        }
-    }
-}
-
-impl Example for PaymentBody {
-    fn example() -> Self {
-        Self {
-            payment_method: Some("pm_card_visa".to_owned()),
-        }
-    }
-}
-
-impl Example for OrderBody {
-    fn example() -> Self {
-        Self {
-            order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
-            user_id: 1,
-            status: StatusBody::Pending,
-            total_price: 4_990,
-            currency: "USD".to_owned(),
-            created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
-            items: vec![ItemBody {
-                id: 1,
-                product_id: 1,
-                quantity: 1,
-                unit_price: 4_990,
-            }],
-            accepted_at: None,
-            settled_at: None,
-            failure: None,
-        }
-    }
 }
 
 #[cfg(test)]

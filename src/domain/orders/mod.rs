@@ -1,0 +1,187 @@
+//! Orders before they are settled: creating them, accepting their payment, finding them. Creating and accepting take a whole batch, so that locks,
+//! round trips and the commit's fsync are paid once for all who asked meanwhile; each order is answered for itself.
+
+use std::{collections::HashMap, time::Duration};
+
+use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
+
+mod create;
+
+pub use create::create;
+
+use super::{Error, OrderId, ProductId, UserId};
+use crate::{
+    db::rows::{Column, Sql},
+    entities::{Micros, order, order_item},
+};
+
+/// An order accepted this long ago and still PENDING is rung for by the sweeper.
+pub const RING_AFTER: Duration = Duration::from_secs(5);
+/// The sweeper rings for one order no more rarely than this.
+pub const RING_AT_LEAST_EVERY: Duration = Duration::from_secs(40);
+
+/// A line that a customer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    pub product_id: ProductId,
+    /// Units, 1 or more.
+    pub quantity: i64,
+}
+
+/// An order to be. Its id is chosen by the caller, so that a transaction whose answer was lost can be run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOrder {
+    pub id: OrderId,
+    pub user_id: UserId,
+    /// One or more, no product twice.
+    pub lines: Vec<Line>,
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+    pub created_at: Micros,
+}
+
+/// An order with its lines, in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub order: order::Model,
+    pub items: Vec<order_item::Model>,
+}
+
+/// What became of a request to create an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub order: Order,
+    /// The order had been created before, under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Accepts the payment of those that are PENDING, once: however often it is asked for, the first acceptance stands.
+/// Answers with each order as it is now, in the order of `ids`.
+///
+/// # Errors
+/// For one order: [`Error::OrderNotFound`]. For all: the database's.
+pub async fn accept_payments(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    ids: &[OrderId],
+) -> Result<Vec<Result<Order, Error>>, Error> {
+    // Locked in id order, as everywhere: an UPDATE alone would lock in the order in which it happens to find them.
+    let accept = Sql::new(
+        txn.get_database_backend(),
+        "WITH due AS (SELECT id FROM orders WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+    .push(") AND status = 'PENDING' AND accepted_at IS NULL ORDER BY id")
+    .for_update()
+    .push(") UPDATE orders SET accepted_at = ")
+    .bind(now)
+    .push(", ring_after = ")
+    .bind(now.plus(RING_AFTER))
+    .push(" WHERE id IN (SELECT id FROM due)");
+    txn.execute_raw(accept.build()).await?;
+    let found = find_many(txn, ids).await?;
+    Ok(ids
+        .iter()
+        .map(|id| found.get(id).cloned().ok_or(Error::OrderNotFound(*id)))
+        .collect())
+}
+
+/// # Errors
+/// [`Error::OrderNotFound`], or the database's.
+pub async fn find(connection: &impl ConnectionTrait, id: OrderId) -> Result<Order, Error> {
+    let rows = order::Entity::find_by_id(id)
+        .find_with_related(order_item::Entity)
+        .order_by_asc(order_item::Column::Id)
+        .all(connection)
+        .await?;
+    let (order, items) = rows.into_iter().next().ok_or(Error::OrderNotFound(id))?;
+    Ok(Order { order, items })
+}
+
+/// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `due`, pushes their next
+/// ring out from `now` (twice as far each time, up to [`RING_AT_LEAST_EVERY`]), and answers their ids.
+///
+/// # Errors
+/// The database's.
+pub async fn take_overdue(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    due: Micros,
+    limit: i64,
+) -> Result<Vec<OrderId>, Error> {
+    let first = i64::try_from(RING_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let doublings = (RING_AT_LEAST_EVERY.as_secs() / RING_AFTER.as_secs()).ilog2();
+    let take = Sql::new(
+        txn.get_database_backend(),
+        "WITH due AS (SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND ring_after <= ",
+    )
+    .bind(due)
+    .push(" ORDER BY ring_after LIMIT ")
+    .bind(limit)
+    .for_update_skip_locked()
+    .push(") UPDATE orders SET rings = rings + 1, ring_after = ")
+    .bind(now)
+    .push(" + ")
+    .bind(first)
+    .push(" * (1 << (CASE WHEN rings < ")
+    .bind(i32::try_from(doublings).unwrap_or(0))
+    .push(" THEN rings + 1 ELSE ")
+    .bind(i32::try_from(doublings).unwrap_or(0))
+    .push(" END)) WHERE id IN (SELECT id FROM due) RETURNING id");
+    let rows = txn.query_all_raw(take.build()).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?)
+}
+
+/// How many of `ids` are orders already.
+///
+/// # Errors
+/// The database's.
+pub async fn count_known(
+    connection: &impl ConnectionTrait,
+    ids: impl Iterator<Item = OrderId>,
+) -> Result<usize, Error> {
+    let select = Sql::new(
+        connection.get_database_backend(),
+        "SELECT id FROM orders WHERE id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.collect()))])
+    .push(")");
+    Ok(connection.query_all_raw(select.build()).await?.len())
+}
+
+/// The orders that exist among `ids`, with their lines.
+async fn find_many(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, Error> {
+    let backend = connection.get_database_backend();
+    let select = |text: &str| {
+        Sql::new(backend, text)
+            .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+            .push(")")
+    };
+    let orders = select("SELECT o.* FROM orders o WHERE o.id IN (SELECT t.id FROM ").build();
+    let items = select("SELECT i.* FROM order_items i WHERE i.order_id IN (SELECT t.id FROM ")
+        .push(" ORDER BY i.id")
+        .build();
+    let orders = order::Entity::find().from_raw_sql(orders).all(connection).await?;
+    let items = order_item::Entity::find().from_raw_sql(items).all(connection).await?;
+    let mut found: HashMap<OrderId, Order> = orders
+        .into_iter()
+        .map(|order| {
+            (
+                order.id,
+                Order {
+                    order,
+                    items: Vec::new(),
+                },
+            )
+        })
+        .collect();
+    for item in items {
+        if let Some(order) = found.get_mut(&item.order_id) {
+            order.items.push(item);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,117 @@
+//! What is where on the broker: the hosts of the cluster, and the exchanges and queues that the shop declares.
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::queue::QueueError;
+
+/// A broker that is silent for this long is given up.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
+/// order's row is not touched by that, and the sweeper rings for it again.
+const DELIVERY_LIMIT: i32 = 50;
+/// The exchanges and queues.
+pub(super) struct Names {
+    pub orders: ShortString,
+    pub settle: ShortString,
+    pub dead: ShortString,
+    pub events: ShortString,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            orders: format!("{prefix}.orders").into(),
+            settle: format!("{prefix}.orders.settle").into(),
+            dead: format!("{prefix}.orders.dead").into(),
+            events: format!("{prefix}.events").into(),
+        }
+    }
+
+    /// Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing left to defaults that differ between them.
+    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let none = FieldTable::default;
+        channel
+            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none())
+            .await?;
+        channel
+            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none())
+            .await?;
+        channel
+            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum())
+            .await?;
+        let mut arguments = quorum();
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+        channel
+            .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
+            .await?;
+        channel
+            .queue_bind(
+                self.settle.clone(),
+                self.orders.clone(),
+                "settle".into(),
+                QueueBindOptions::default(),
+                none(),
+            )
+            .await
+    }
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}
+
+/// One URL for each host of `amqp://user:password@one:5672,two:5672/vhost?…`.
+pub(super) fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
+    let malformed = || QueueError("the URL is not of the form amqp://user:password@host:5672/vhost".to_owned());
+    let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = authority
+        .rsplit_once('@')
+        .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
+    let heartbeat = match (tail.contains("heartbeat="), tail.contains('?')) {
+        (true, _) => String::new(),
+        (false, true) => format!("&heartbeat={HEARTBEAT_SECONDS}"),
+        (false, false) => format!("?heartbeat={HEARTBEAT_SECONDS}"),
+    };
+    let urls: Vec<String> = hosts
+        .split(',')
+        .map(|host| format!("{scheme}://{user}{host}{tail}{heartbeat}"))
+        .collect();
+    for url in &urls {
+        url.parse::<lapin::uri::AMQPUri>().map_err(|_| malformed())?;
+    }
+    Ok(urls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_several_hosts_becomes_one_url_a_host() {
+        assert_eq!(
+            hosts("amqp://u:p@one:5672,two:5673/shop?frame_max=8192").expect("well formed"),
+            [
+                "amqp://u:p@one:5672/shop?frame_max=8192&heartbeat=10",
+                "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
+            ]
+        );
+        let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
+        assert!(!error.contains("hunter2"));
+    }
+}
