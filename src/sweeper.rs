@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,48 +14,58 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two rounds while there is more to ring for.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
 /// The most orders rung for at once.
-const AT_ONCE: usize = 1_000;
+const AT_ONCE: usize = 2_000;
 /// With this many messages waiting the bells are not lost, the workers are only behind.
-const BUSY_QUEUE: u64 = 1_000;
+const BUSY_QUEUE: u64 = 2_000;
 
-/// Sweeps every second until `stop`.
+/// What a round of sweeping came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// Every order that was due has been rung for.
+    All,
+    /// There may be more: the round was full, or the queue was.
+    Some,
+}
+
+/// Sweeps every second until `stop`, and faster while there is much to ring for.
 pub async fn run(app: App, stop: CancellationToken) {
     if app.queue.is_memory() {
         recall(&app).await;
     }
-    let mut tick = interval(EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
+            () = sleep(pause) => {}
         }
-        while let Ok(rung) = sweep(&app, Micros::now()).await
-            && rung == AT_ONCE
-            && !stop.is_cancelled()
-        {}
+        pause = match sweep(&app).await {
+            Ok(Swept::Some) => BETWEEN_ROUNDS,
+            Ok(Swept::All) | Err(_) => EVERY,
+        };
     }
 }
 
-/// Rings for the orders due at `due`, [`AT_ONCE`] at most, and answers how many there were. Does nothing while the
-/// queue cannot be reached, so that nothing is put off for a bell that cannot ring.
+/// Rings for the orders that are due, [`AT_ONCE`] at most. Does nothing while the queue cannot be reached, so that
+/// nothing is put off for a bell that cannot ring.
 ///
 /// # Errors
 /// When the database or the queue could not be asked.
-pub async fn sweep(app: &App, due: Micros) -> Result<usize, Error> {
+pub async fn sweep(app: &App) -> Result<Swept, Error> {
     let waiting = app
         .queue
         .depth()
         .await
         .map_err(|error| Error::Unavailable(error.to_string()))?;
     if waiting >= BUSY_QUEUE {
-        return Ok(0);
+        return Ok(Swept::Some);
     }
     let (now, limit) = (Micros::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
     let overdue = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, due, limit).await }))
+        .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, limit).await }))
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
     let bells: Vec<Bell> = overdue
@@ -71,13 +81,25 @@ pub async fn sweep(app: &App, due: Micros) -> Result<usize, Error> {
     if let Err(error) = app.queue.ring(&bells).await {
         tracing::warn!(%error, "could not ring again; the next round will");
     }
-    Ok(bells.len())
+    Ok(if bells.len() == AT_ONCE {
+        Swept::Some
+    } else {
+        Swept::All
+    })
 }
 
-/// The queue inside the process has forgotten everything, so at the start every order that waits is rung for, due or
-/// not. Bounded by the queue: it ends when the queue is busy, and the rounds go on from there.
+/// The queue inside the process has forgotten everything, so at the start every order that waits is due at once.
 async fn recall(app: &App) {
-    while let Ok(rung) = sweep(app, Micros(i64::MAX)).await
-        && rung == AT_ONCE
-    {}
+    let now = Micros::now();
+    let recalled = app
+        .db
+        .transaction(move |txn| Box::pin(async move { orders::recall(txn, now).await }));
+    match recalled.await {
+        Ok(0) => {}
+        Ok(orders) => tracing::info!(
+            orders,
+            "accepted orders were waiting when the process ended; ringing for them"
+        ),
+        Err::<_, Error>(error) => tracing::warn!(%error, "could not look for orders that waited; the rounds will"),
+    }
 }

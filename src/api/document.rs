@@ -1,11 +1,11 @@
 //! The OpenAPI document, and Swagger UI around it. What the framework cannot say about the API is added here, once.
 
-use poem_openapi::{ContactObject, LicenseObject, OpenApiService, ServerObject};
+use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
 use serde_json::{Map, Value, json};
 
 use super::{
     health::HealthApi,
-    orders::OrdersApi,
+    orders::{OrdersApi, bodies::OrderBody},
     problem::{self, Kind, Problem},
     products::ProductsApi,
 };
@@ -38,9 +38,13 @@ pub fn document(service: &OpenApiService<Apis, ()>) -> Value {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
-            for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+            if path == "/products/{id}" {
+                operation["parameters"][0]["example"] = json!(1);
+            }
+            for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
                 describe_headers(response);
                 add_examples(response, path);
+                add_order_example(response, status);
             }
         }
     }
@@ -52,7 +56,6 @@ pub fn service(apis: Apis) -> OpenApiService<Apis, ()> {
     OpenApiService::new(apis, "shop", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
-        .contact(ContactObject::new().name("The shop authors"))
         .server(ServerObject::new("/").description("this server"))
 }
 
@@ -114,6 +117,20 @@ fn add_examples(response: &mut Value, path: &str) {
         })
         .collect();
     content["examples"] = Value::Object(examples);
+}
+
+/// An order shows what is known of it by then: nothing more when it is made, more once it is accepted or settled.
+fn add_order_example(response: &mut Value, status: &str) {
+    let [accepted, settled] = OrderBody::examples();
+    let example = match status {
+        "202" => json!(accepted),
+        "200" => json!(settled),
+        _ => return,
+    };
+    let content = response.pointer_mut("/content/application~1json");
+    if let Some(content) = content.filter(|content| content["schema"]["$ref"] == "#/components/schemas/Order") {
+        content["example"] = example;
+    }
 }
 
 /// The schemas of requests refuse fields that they do not know, and say so.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi, types::Example};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -36,6 +36,7 @@ pub enum State {
 
 /// The state of the parts.
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
+#[oai(example)]
 pub struct Health {
     /// Whether this process can do its work now.
     pub ready: bool,
@@ -48,39 +49,46 @@ pub struct Health {
 }
 
 #[derive(ApiResponse)]
-pub enum HealthAnswer {
-    /// Alive, or ready.
+pub enum LifeAnswer {
+    /// Alive.
     #[oai(status = 200)]
-    Well(Ready<Health>),
+    Alive(Ready<Health>),
+}
+
+#[derive(ApiResponse)]
+pub enum ReadyAnswer {
+    /// Ready.
+    #[oai(status = 200)]
+    Ready(Ready<Health>),
     /// Not ready: see which part is down.
     #[oai(status = 503)]
-    Unwell(Ready<Health>),
+    NotReady(Ready<Health>),
 }
 
 problems!(HealthProblem: Internal);
 
-#[OpenApi(tag = "Tag::Operations")]
+#[OpenApi(tag = "Tag::Health")]
 impl HealthApi {
     /// Is it alive?
     ///
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
     #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
-    async fn healthz(&self) -> Result<HealthAnswer, HealthProblem> {
+    async fn healthz(&self) -> Result<LifeAnswer, HealthProblem> {
         let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
-        Ok(HealthAnswer::Well(Ready::new(super::to_json(&health)?)))
+        Ok(LifeAnswer::Alive(Ready::new(super::to_json(&health)?)))
     }
 
     /// Is it ready?
     ///
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
-    async fn readyz(&self) -> Result<HealthAnswer, HealthProblem> {
+    async fn readyz(&self) -> Result<ReadyAnswer, HealthProblem> {
         let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
         let body = Ready::new(super::to_json(&health)?);
         Ok(if health.ready {
-            HealthAnswer::Well(body)
+            ReadyAnswer::Ready(body)
         } else {
-            HealthAnswer::Unwell(body)
+            ReadyAnswer::NotReady(body)
         })
     }
 }
@@ -104,5 +112,16 @@ async fn probe(part: impl Future<Output = bool>) -> State {
         State::Up
     } else {
         State::Down
+    }
+}
+
+impl Example for Health {
+    fn example() -> Self {
+        Self {
+            ready: true,
+            database: State::Up,
+            queue: State::Up,
+            cache: State::Up,
+        }
     }
 }

@@ -52,8 +52,8 @@ pub enum Tag {
     Catalogue,
     /// From the basket to PAID or FAILED.
     Orders,
-    /// For those who run it.
-    Operations,
+    /// Whether the server lives and can work.
+    Health,
 }
 
 /// A server that has its port and has not begun to answer.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use jsonschema::{Draft, Validator};
-use poem::{IntoResponse, Request, RequestBody, Response, error::ReadBodyError, http::header};
+use poem::{IntoResponse, Request, RequestBody, Response, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,

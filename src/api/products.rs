@@ -34,6 +34,7 @@ pub struct ProductsApi {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Product", example)]
 pub struct ProductBody {
+    /// Whole numbers, counted up.
     pub id: i64,
     /// What to call it.
     pub name: String,
@@ -69,11 +70,20 @@ pub enum ListAnswer {
         /// Changes with the content; send it back in If-None-Match.
         #[oai(header = "ETag")]
         String,
-        #[oai(header = "Cache-Control")] String,
+        /// `no-cache`: keep it, and ask with If-None-Match before using it again.
+        #[oai(header = "Cache-Control")]
+        String,
     ),
     /// The page is the one that If-None-Match names.
     #[oai(status = 304)]
-    NotModified(#[oai(header = "ETag")] String, #[oai(header = "Cache-Control")] String),
+    NotModified(
+        /// Of the page that the caller has.
+        #[oai(header = "ETag")]
+        String,
+        /// `no-cache`: keep it, and ask with If-None-Match before using it again.
+        #[oai(header = "Cache-Control")]
+        String,
+    ),
 }
 
 #[derive(ApiResponse)]
@@ -96,7 +106,7 @@ impl ProductsApi {
         &self,
         /// How many products to a page.
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
-        limit: Query<u64>,
+        limit: Query<i64>,
         /// `next_cursor` of the page before.
         #[oai(validator(max_length = 64))]
         cursor: Query<Option<String>>,
@@ -108,7 +118,7 @@ impl ProductsApi {
         if_none_match: Header<Option<String>>,
     ) -> Result<ListAnswer, ListProblem> {
         let query = ProductQuery {
-            limit: limit.0.min(MAX_PAGE),
+            limit: u64::try_from(limit.0).unwrap_or(DEFAULT_PAGE).min(MAX_PAGE),
             after: parse_cursor(cursor.0.as_deref())?,
             name_contains: q.0.filter(|part| !part.is_empty()),
         };
@@ -129,6 +139,8 @@ impl ProductsApi {
     }
 
     /// Find a product
+    ///
+    /// As it is now: price and stock come from the database.
     #[oai(path = "/products/:id", method = "get", operation_id = "findProduct")]
     async fn find(
         &self,
@@ -160,8 +172,8 @@ async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
     })
 }
 
-fn default_page() -> u64 {
-    DEFAULT_PAGE
+fn default_page() -> i64 {
+    i64::try_from(DEFAULT_PAGE).unwrap_or(i64::MAX)
 }
 
 /// A cursor is the last id of the page before; callers are told nothing but to hand it back.
@@ -196,10 +208,10 @@ impl Example for ProductBody {
     fn example() -> Self {
         Self {
             id: 1,
-            name: "Walnut Desk Lamp".to_owned(),
-            price: 4_990,
+            name: "Rattan Water Bottle".to_owned(),
+            price: 3_460,
             currency: "USD".to_owned(),
-            stock: 120,
+            stock: 279,
             created_at: time::macros::datetime!(2026-01-15 09:30 UTC),
         }
     }

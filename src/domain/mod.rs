@@ -24,7 +24,7 @@ pub enum Error {
     #[error("there is no order {0}")]
     OrderNotFound(OrderId),
     /// Each with its place among the lines of the request.
-    #[error("{} of the ordered products do not exist", .0.len())]
+    #[error("ordered products that do not exist: {}", .0.len())]
     UnknownProducts(Vec<(usize, ProductId)>),
     #[error("the order's total is larger than a 64-bit amount")]
     TotalTooLarge,

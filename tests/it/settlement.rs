@@ -185,7 +185,7 @@ async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "serve
     let seconds = |seconds: i64| Micros(seconds * 1_000_000);
     let mut rung_at = Vec::new();
     for second in 0..200 {
-        let overdue = orders::take_overdue(app.db.write(), seconds(second), seconds(second), 100)
+        let overdue = orders::take_overdue(app.db.write(), seconds(second), 100)
             .await
             .expect("asked");
         assert!(!overdue.contains(&unpaid));
@@ -195,7 +195,7 @@ async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "serve
     }
     assert_eq!(rung_at, [5, 15, 35, 75, 115, 155, 195]);
     settle(&app, &[id]).await;
-    let later = orders::take_overdue(app.db.write(), seconds(9_999), seconds(9_999), 100)
+    let later = orders::take_overdue(app.db.write(), seconds(9_999), 100)
         .await
         .expect("asked");
     assert_eq!(later, Vec::<OrderId>::new());

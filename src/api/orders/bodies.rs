@@ -67,6 +67,7 @@ pub struct OrderBody {
     order_id: Uuid,
     /// Whose order it is.
     user_id: i64,
+    /// PENDING until it is settled.
     status: StatusBody,
     /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
@@ -98,6 +99,7 @@ pub struct OrderBody {
 pub struct ItemBody {
     /// Of the line itself.
     id: i64,
+    /// A product of the catalogue.
     product_id: i64,
     /// Units.
     quantity: i64,
@@ -109,6 +111,7 @@ pub struct ItemBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Failure")]
 pub struct FailureBody {
+    /// What kind of failure it is.
     reason: ReasonBody,
     /// The lines that were short. Nothing was taken for any line.
     lines: Vec<ShortLineBody>,
@@ -125,6 +128,7 @@ pub enum ReasonBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "ShortLine")]
 pub struct ShortLineBody {
+    /// The product that was short.
     product_id: i64,
     /// Units that the order asked for.
     requested: i64,
@@ -225,22 +229,42 @@ impl Example for PaymentBody {
 
 impl Example for OrderBody {
     fn example() -> Self {
+        let item = |id, product_id, quantity, unit_price| ItemBody {
+            id,
+            product_id,
+            quantity,
+            unit_price,
+        };
         Self {
             order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
             user_id: 1,
             status: StatusBody::Pending,
-            total_price: 4_990,
+            total_price: 10_600,
             currency: "USD".to_owned(),
             created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
-            items: vec![ItemBody {
-                id: 1,
-                product_id: 1,
-                quantity: 1,
-                unit_price: 4_990,
-            }],
+            items: vec![item(1, 1, 2, 3_460), item(2, 2, 1, 3_680)],
             accepted_at: None,
             settled_at: None,
             failure: None,
         }
+    }
+}
+
+impl OrderBody {
+    /// The example as it is once its payment is accepted, and as it is once settled.
+    pub fn examples() -> [Self; 2] {
+        let accepted_at = Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC));
+        let settled_at = Some(time::macros::datetime!(2026-01-15 09:31:40.508127 UTC));
+        let accepted = Self {
+            accepted_at,
+            ..Self::example()
+        };
+        let settled = Self {
+            accepted_at,
+            settled_at,
+            status: StatusBody::Paid,
+            ..Self::example()
+        };
+        [accepted, settled]
     }
 }

@@ -7,7 +7,7 @@ use poem_openapi::{
 };
 use uuid::Uuid;
 
-mod bodies;
+pub mod bodies;
 
 use bodies::{NewItemBody, NewOrderBody, OrderBody, PaymentBody};
 
@@ -64,7 +64,12 @@ pub enum PayAnswer {
     Paid(Ready<OrderBody>),
     /// The payment is accepted, and the order will be settled.
     #[oai(status = 202)]
-    Accepted(Ready<OrderBody>, #[oai(header = "Location")] String),
+    Accepted(
+        Ready<OrderBody>,
+        /// Where the order is.
+        #[oai(header = "Location")]
+        String,
+    ),
 }
 
 problems!(CreateProblem:
@@ -103,30 +108,6 @@ impl OrdersApi {
         Ok(CreateAnswer::Created(ready(created.order)?, location, replayed))
     }
 
-    /// Find an order
-    #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
-    async fn find(
-        &self,
-        /// The order's id.
-        id: Path<Uuid>,
-    ) -> Result<FindAnswer, FindProblem> {
-        let app = super::wired(self.app.as_ref())?;
-        if let Some(known) = app.cache.settled_order(id.0).await {
-            return Ok(FindAnswer::Order(Ready::new(known.body)));
-        }
-        let order = super::in_time(orders::find(app.db.read(), id.0)).await?;
-        let (user_id, settled) = (order.order.user_id, order.order.status != OrderStatus::Pending);
-        let body = to_bytes(order)?;
-        if settled {
-            let order = SettledOrder {
-                user_id,
-                body: body.clone(),
-            };
-            app.cache.keep_settled_order(id.0, order).await;
-        }
-        Ok(FindAnswer::Order(Ready::new(body)))
-    }
-
     /// Pay an order
     ///
     /// Simulates the payment and hands the order to the workers. `202` means that the payment is accepted for good:
@@ -153,6 +134,32 @@ impl OrdersApi {
             .accept_payment(id.0, traceparent)
             .await?;
         paid_answer(order)
+    }
+
+    /// Find an order
+    ///
+    /// As it is now. PAID and FAILED are for ever.
+    #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
+    async fn find(
+        &self,
+        /// The order's id.
+        id: Path<Uuid>,
+    ) -> Result<FindAnswer, FindProblem> {
+        let app = super::wired(self.app.as_ref())?;
+        if let Some(known) = app.cache.settled_order(id.0).await {
+            return Ok(FindAnswer::Order(Ready::new(known.body)));
+        }
+        let order = super::in_time(orders::find(app.db.read(), id.0)).await?;
+        let (user_id, settled) = (order.order.user_id, order.order.status != OrderStatus::Pending);
+        let body = to_bytes(order)?;
+        if settled {
+            let order = SettledOrder {
+                user_id,
+                body: body.clone(),
+            };
+            app.cache.keep_settled_order(id.0, order).await;
+        }
+        Ok(FindAnswer::Order(Ready::new(body)))
     }
 }
 

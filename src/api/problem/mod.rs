@@ -66,6 +66,7 @@ impl Example for ProblemBody {
 pub struct FaultBody {
     /// Where in the body (JSON Pointer, RFC 6901); `/query/NAME`, `/path/NAME` and `/header/NAME` for what is not in it.
     pub pointer: String,
+    /// What is wrong there.
     pub detail: String,
 }
 

@@ -98,24 +98,19 @@ pub async fn find(connection: &impl ConnectionTrait, id: OrderId) -> Result<Orde
     Ok(Order { order, items })
 }
 
-/// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `due`, pushes their next
-/// ring out from `now` (twice as far each time, up to [`RING_AT_LEAST_EVERY`]), and answers their ids.
+/// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `now`, pushes their next
+/// ring out (twice as far each time, up to [`RING_AT_LEAST_EVERY`]), and answers their ids.
 ///
 /// # Errors
 /// The database's.
-pub async fn take_overdue(
-    txn: &impl ConnectionTrait,
-    now: Micros,
-    due: Micros,
-    limit: i64,
-) -> Result<Vec<OrderId>, Error> {
+pub async fn take_overdue(txn: &impl ConnectionTrait, now: Micros, limit: i64) -> Result<Vec<OrderId>, Error> {
     let first = i64::try_from(RING_AFTER.as_micros()).unwrap_or(i64::MAX);
     let doublings = (RING_AT_LEAST_EVERY.as_secs() / RING_AFTER.as_secs()).ilog2();
     let take = Sql::new(
         txn.get_database_backend(),
         "WITH due AS (SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND ring_after <= ",
     )
-    .bind(due)
+    .bind(now)
     .push(" ORDER BY ring_after LIMIT ")
     .bind(limit)
     .for_update_skip_locked()
@@ -133,6 +128,17 @@ pub async fn take_overdue(
         .iter()
         .map(|row| row.try_get_by_index(0))
         .collect::<Result<_, _>>()?)
+}
+
+/// Makes every order that was accepted and is still PENDING due for a ring at `now`; answers how many there are.
+///
+/// # Errors
+/// The database's.
+pub async fn recall(txn: &impl ConnectionTrait, now: Micros) -> Result<u64, Error> {
+    let recall = Sql::new(txn.get_database_backend(), "UPDATE orders SET ring_after = ")
+        .bind(now)
+        .push(" WHERE status = 'PENDING' AND accepted_at IS NOT NULL");
+    Ok(txn.execute_raw(recall.build()).await?.rows_affected())
 }
 
 /// How many of `ids` are orders already.

@@ -1,0 +1,401 @@
+//! Every figure, measured.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::ConnectionTrait as _;
+use serde_json::Value;
+use shop::queue::{Bell, Queue, new_traceparent};
+use uuid::Uuid;
+
+use crate::{
+    client::{Connection, get, load, post},
+    floors::{self, Bare},
+    report::{Round, Table, median},
+    rounds, seconds,
+    servers::{self, run::run},
+    shop::{Place, Process, run_to_end},
+};
+
+const CONNECTIONS: u64 = 64;
+/// What `pgbench` settles fastest with, spread out; more clients only wait for each other on one product.
+const SETTLING_CLIENTS: u64 = 16;
+const PRODUCTS: u64 = 1_000;
+/// Orders settled in one round by the shop, and by a transaction an order.
+const BATCHED_ORDERS: u64 = 40_000;
+const SINGLE_ORDERS: u64 = 8_000;
+
+pub async fn measure(wanted: &[String], table: &mut Table) {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
+    if is_wanted("create") {
+        create(table).await;
+    }
+    for (name, products) in [("settle spread", PRODUCTS), ("settle hot", 1)] {
+        if is_wanted(name) {
+            settle(table, name, products).await;
+        }
+    }
+    if is_wanted("read") {
+        read(table).await;
+    }
+    if is_wanted("alone") {
+        alone(table).await;
+    }
+    if is_wanted("workers") {
+        workers(table).await;
+    }
+    if is_wanted("embedded") {
+        embedded(table).await;
+    }
+    if is_wanted("memory") {
+        memory(table).await;
+    }
+    if is_wanted("growth") {
+        growth(table).await;
+    }
+}
+
+/// A fresh database with a catalogue, on the shared servers.
+fn place() -> Place {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let servers = servers::shared();
+    let place = Place {
+        database_url: servers.postgres.create_database(),
+        queue_url: servers.rabbitmq.url(),
+        cache_url: servers.redis.url(),
+        prefix: format!("bench{number}"),
+    };
+    run_to_end(&place, &["migrate"]);
+    sql(
+        &place,
+        &format!(
+            "INSERT INTO products (name, price, stock, created_at) \
+             SELECT 'product ' || n, 1500, 1000000000, 1 FROM generate_series(1, {PRODUCTS}) n; \
+             INSERT INTO stock_movements (product_id, delta, reason, created_at) \
+             SELECT id, stock, 'initial stock', 1 FROM products; ANALYZE"
+        ),
+    );
+    place
+}
+
+fn sql(place: &Place, text: &str) -> String {
+    servers::shared().postgres.psql(&place.database_url, text)
+}
+
+fn two_lines(number: u64) -> String {
+    let product = number * 7 % (PRODUCTS - 1) + 1;
+    format!(
+        "{{\"user_id\":7,\"items\":[{{\"product_id\":{product},\"quantity\":1}},{{\"product_id\":{},\"quantity\":1}}]}}",
+        product + 1
+    )
+}
+
+/// Orders 1 to `count` that wait to be settled, a line each, over the first `products` products.
+fn accepted_orders(place: &Place, count: u64, products: u64) {
+    sql(
+        place,
+        &format!(
+            "TRUNCATE order_items, orders; \
+             INSERT INTO orders (id, user_id, status, total_price, currency, created_at, accepted_at, ring_after) \
+             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', n, n, {} \
+             FROM generate_series(1, {count}) n; \
+             INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
+             SELECT id, 1 + created_at * 7919 % {products}, 1, 1500 FROM orders ORDER BY id",
+            i64::MAX
+        ),
+    );
+    sql(place, "VACUUM ANALYZE orders");
+    sql(place, "VACUUM ANALYZE order_items");
+    sql(place, "VACUUM ANALYZE products");
+    sql(place, "CHECKPOINT");
+}
+
+async fn create(table: &mut Table) {
+    let place = place();
+    let serve = Process::serve(&place);
+    let time = Duration::from_secs(seconds());
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        sql(&place, "TRUNCATE order_items, orders; CHECKPOINT");
+        let floor = floors::pgbench_create(&place.database_url, CONNECTIONS, time);
+        sql(&place, "TRUNCATE order_items, orders; CHECKPOINT");
+        let round = load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+        measured.push(Round { floor, ..round });
+    }
+    table.rate("`POST /orders`, two lines, 64 connections", "pgbench, one statement an order", &measured);
+}
+
+async fn settle(table: &mut Table, name: &str, products: u64) {
+    let place = place();
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        accepted_orders(&place, SINGLE_ORDERS, products);
+        let floor = floors::pgbench_settle(&place.database_url, SETTLING_CLIENTS, SINGLE_ORDERS);
+        let rate = drain(&place, products, 1).await;
+        measured.push(Round {
+            rate,
+            floor,
+            ..Round::default()
+        });
+    }
+    let figure = match name {
+        "settle hot" => "settled through RabbitMQ, one hot product".to_owned(),
+        _ => format!("settled through RabbitMQ, over {products} products"),
+    };
+    table.rate(&figure, "pgbench, a transaction an order", &measured);
+}
+
+/// Orders a second that so many `work` processes settle, while the queue is full.
+async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
+    accepted_orders(place, BATCHED_ORDERS, products);
+    let queue = Queue::new(&place.queue_url, &place.prefix, 1).expect("a known URL");
+    let bells: Vec<Bell> = (1..=BATCHED_ORDERS)
+        .map(|number| Bell {
+            order_id: Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000 + u128::from(number)),
+            traceparent: new_traceparent(),
+        })
+        .collect();
+    for bells in bells.chunks(500) {
+        queue.ring(bells).await.expect("rings");
+    }
+    let working: Vec<Process> = (0..workers).map(|_| Process::work(place)).collect();
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let waiting = sql(place, "SELECT count(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL");
+        if waiting == "0" {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{waiting} orders are not settled");
+    }
+    let cpu: f64 = working.iter().map(Process::cpu).sum();
+    drop(working);
+    queue.close().await;
+    // From the first commit to the last; the first batch had been settled when the clock started.
+    let span = sql(
+        place,
+        "SELECT (max(settled_at) - min(settled_at)) / 1e6, count(*) FILTER (WHERE settled_at > (SELECT min(settled_at) FROM orders)) FROM orders",
+    );
+    let (span, count) = span.split_once('|').expect("two columns");
+    let (span, count): (f64, f64) = (span.parse().expect("seconds"), count.parse().expect("orders"));
+    let share = cpu / span * 100.0;
+    eprintln!("  {count:.0} orders in {span:.2} s; the workers used {share:.0} % of a core");
+    count / span
+}
+
+async fn read(table: &mut Table) {
+    let place = place();
+    let serve = Process::serve(&place);
+    let mut connection = Connection::open(&serve.address).await;
+    accepted_orders(&place, 10, PRODUCTS);
+    sql(&place, "UPDATE orders SET status = 'PAID', settled_at = 1");
+    let order = "/orders/00000000-0000-7000-8000-000000000001";
+    for (figure, path) in [("`GET /products`, 50 products", "/products"), ("`GET /orders/{id}`, settled", order)] {
+        let (status, body) = connection.send(get(path)).await;
+        assert_eq!(status, 200);
+        let bare = Bare::start(&body);
+        let time = Duration::from_secs(seconds());
+        let mut measured = Vec::new();
+        for _ in 0..rounds() {
+            let floor = load(&bare.address, CONNECTIONS, time, 200, move |_| get(path)).await.rate;
+            let round = load(&serve.address, CONNECTIONS, time, 200, move |_| get(path)).await;
+            measured.push(Round { floor, ..round });
+        }
+        table.rate(figure, "bare handler, same bytes", &measured);
+    }
+}
+
+/// One order at a time on an idle system: from the request to pay to the commit of PAID.
+async fn alone(table: &mut Table) {
+    let place = place();
+    let (serve, _work) = (Process::serve(&place), Process::work(&place));
+    let mut connection = Connection::open(&serve.address).await;
+    let mut took = Vec::new();
+    for number in 0..100 {
+        let (_, made) = connection.send(post("/orders", two_lines(number))).await;
+        let made: Value = serde_json::from_slice(&made).expect("JSON");
+        let id = made["order_id"].as_str().expect("an id").to_owned();
+        let asked = micros_now();
+        connection.send(post(&format!("/orders/{id}/pay"), "{}".to_owned())).await;
+        let begun = Instant::now();
+        let settled = loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let settled = sql(&place, &format!("SELECT (pg_xact_commit_timestamp(xmin) IS NULL)::text, settled_at FROM orders WHERE id = '{id}' AND settled_at IS NOT NULL"));
+            if let Some((_, settled_at)) = settled.split_once('|') {
+                break settled_at.parse::<i64>().expect("a time");
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is not settled");
+        };
+        took.push((settled - asked) as f64 / 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    table.add([
+        "one order alone, from pay to PAID".to_owned(),
+        String::new(),
+        format!("{:.2} ms, two commits by fdatasync", 2.0 * fsync_milliseconds()),
+        String::new(),
+        format!("{:.2} ms", median(took.clone())),
+        format!("{:.2} ms", took[took.len() * 99 / 100]),
+    ]);
+}
+
+async fn workers(table: &mut Table) {
+    let place = place();
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        let floor = drain(&place, PRODUCTS, 1).await;
+        let rate = drain(&place, PRODUCTS, 2).await;
+        measured.push(Round {
+            rate,
+            floor,
+            ..Round::default()
+        });
+    }
+    table.rate("settled by two `work` processes", "by one", &measured);
+}
+
+fn micros_now() -> i64 {
+    shop::entities::Micros::now().0
+}
+
+/// What one small write to the disk of the database costs.
+fn fsync_milliseconds() -> f64 {
+    use std::io::Write as _;
+    let (_, folder) = run().new_folder("fsync");
+    let mut file = std::fs::File::create(folder.join("probe")).expect("the folder is ours");
+    let costs = (0..200).map(|_| {
+        let begun = Instant::now();
+        file.write_all(&[0; 8192]).expect("written");
+        file.sync_data().expect("synced");
+        begun.elapsed().as_secs_f64() * 1e3
+    });
+    median(costs.collect())
+}
+
+/// SQLite with `synchronous=FULL`, queue and cache inside the process.
+async fn embedded(table: &mut Table) {
+    let time = Duration::from_secs(seconds());
+    let (mut created, mut settled) = (Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        let (place, db) = embedded_place().await;
+        let (create_floor, settle_floor) = floors::sqlite(&db).await;
+        let serve = Process::serve(&place);
+        let round = load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+        created.push(Round {
+            floor: create_floor,
+            ..round
+        });
+        drop(serve);
+        settled.push(Round {
+            rate: drain_embedded(&place, &db).await,
+            floor: settle_floor,
+            ..Round::default()
+        });
+    }
+    table.rate("embedded: `POST /orders`, two lines", "SQLite, a transaction an order", &created);
+    table.rate("embedded: settled", "SQLite, a transaction an order", &settled);
+}
+
+async fn embedded_place() -> (Place, shop::db::Db) {
+    let (_, folder) = run().new_folder("embedded");
+    let place = Place {
+        database_url: format!("sqlite://{}/shop.db?mode=rwc", folder.display()),
+        queue_url: "memory:".to_owned(),
+        cache_url: "memory:".to_owned(),
+        prefix: "bench".to_owned(),
+    };
+    run_to_end(&place, &["migrate"]);
+    let db = shop::db::Db::connect(&place.database_url, 2, 100).await.expect("opens");
+    let fill = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {PRODUCTS}) \
+         INSERT INTO products (name, price, stock, created_at) SELECT 'product ' || n, 1500, 1000000000, 1 FROM n; \
+         INSERT INTO stock_movements (product_id, delta, reason, created_at) SELECT id, stock, 'initial stock', 1 FROM products"
+    );
+    db.write().execute_unprepared(&fill).await.expect("filled");
+    (place, db)
+}
+
+/// Everything accepted that was made before; the restarted process rings for it and settles.
+async fn drain_embedded(place: &Place, db: &shop::db::Db) -> f64 {
+    let accept = "UPDATE orders SET accepted_at = created_at, ring_after = 0 WHERE status = 'PENDING'";
+    db.write().execute_unprepared(accept).await.expect("accepted");
+    let _serve = Process::serve(place);
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let waiting = db
+            .read()
+            .query_one_raw(sea_orm::Statement::from_string(
+                sea_orm::DbBackend::Sqlite,
+                "SELECT (max(settled_at) - min(settled_at)) / 1e6, count(settled_at), count(*) FROM orders WHERE accepted_at > 1",
+            ))
+            .await
+            .expect("asked")
+            .expect("a row");
+        let (span, settled, all): (Option<f64>, i64, i64) = waiting.try_get_many_by_index().expect("numbers");
+        if settled == all {
+            return all as f64 / span.unwrap_or(1.0);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{settled} of {all} are settled");
+    }
+}
+
+/// Resident memory idle and under load, of both roles.
+async fn memory(table: &mut Table) {
+    let place = place();
+    let (serve, work) = (Process::serve(&place), Process::work(&place));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let idle = [serve.memory(), work.memory()];
+    let time = Duration::from_secs(seconds());
+    load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+    load(&serve.address, CONNECTIONS, time, 200, |_| get("/products")).await;
+    let busy_serve = serve.memory();
+    drop(work);
+    let mut busy_work = 0;
+    accepted_orders(&place, BATCHED_ORDERS, PRODUCTS);
+    let work = Process::work(&place);
+    sql(&place, "UPDATE orders SET ring_after = 0");
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        busy_work = busy_work.max(work.memory());
+    }
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    for (role, idle, busy) in [("serve", idle[0], busy_serve), ("work", idle[1], busy_work)] {
+        let figure = format!("memory of `{role}`, idle and under load");
+        table.add([
+            figure,
+            format!("{} and {}", megabytes(idle), megabytes(busy)),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+        ]);
+    }
+}
+
+/// The same rates with a hundred times as many orders stored.
+async fn growth(table: &mut Table) {
+    let place = place();
+    let serve = Process::serve(&place);
+    let time = Duration::from_secs(seconds());
+    let mut rates = Vec::new();
+    for stored in [10_000, 1_000_000] {
+        accepted_orders(&place, stored, PRODUCTS);
+        sql(&place, "UPDATE orders SET status = 'PAID', settled_at = 1");
+        sql(&place, "VACUUM ANALYZE orders");
+        sql(&place, "CHECKPOINT");
+        let mut measured = Vec::new();
+        for _ in 0..rounds() {
+            measured.push(load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await.rate);
+        }
+        rates.push(median(measured));
+    }
+    table.add([
+        "`POST /orders` with 1,000,000 orders stored".to_owned(),
+        format!("{:.0}/s", rates[1]),
+        format!("{:.0}/s with 10,000", rates[0]),
+        format!("{:.2}", rates[1] / rates[0]),
+        String::new(),
+        String::new(),
+    ]);
+}
