@@ -43,7 +43,9 @@ pub fn get(path: &str) -> Outgoing {
 }
 
 pub fn post(path: &str, body: String) -> Outgoing {
-    let request = Request::post(path).header("host", "shop").header("content-type", "application/json");
+    let request = Request::post(path)
+        .header("host", "shop")
+        .header("content-type", "application/json");
     request.body(Full::new(body.into())).expect("a request")
 }
 
@@ -74,7 +76,12 @@ where
     let mut latencies: Vec<Duration> = clients.join_all().await.concat();
     let took = begun.elapsed();
     latencies.sort_unstable();
-    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let at = |share: f64| {
+        latencies
+            .get((latencies.len() as f64 * share) as usize)
+            .copied()
+            .unwrap_or_default()
+    };
     Round {
         rate: latencies.len() as f64 / took.as_secs_f64(),
         p50: at(0.5),

@@ -119,10 +119,17 @@ async fn create(table: &mut Table) {
         sql(&place, "TRUNCATE order_items, orders; CHECKPOINT");
         let floor = floors::pgbench_create(&place.database_url, CONNECTIONS, time);
         sql(&place, "TRUNCATE order_items, orders; CHECKPOINT");
-        let round = load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+        let round = load(&serve.address, CONNECTIONS, time, 201, |number| {
+            post("/orders", two_lines(number))
+        })
+        .await;
         measured.push(Round { floor, ..round });
     }
-    table.rate("`POST /orders`, two lines, 64 connections", "pgbench, one statement an order", &measured);
+    table.rate(
+        "`POST /orders`, two lines, 64 connections",
+        "pgbench, one statement an order",
+        &measured,
+    );
 }
 
 async fn settle(table: &mut Table, name: &str, products: u64) {
@@ -162,11 +169,17 @@ async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
     let begun = Instant::now();
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let waiting = sql(place, "SELECT count(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL");
+        let waiting = sql(
+            place,
+            "SELECT count(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL",
+        );
         if waiting == "0" {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "{waiting} orders are not settled");
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "{waiting} orders are not settled"
+        );
     }
     let cpu: f64 = working.iter().map(Process::cpu).sum();
     drop(working);
@@ -190,14 +203,19 @@ async fn read(table: &mut Table) {
     accepted_orders(&place, 10, PRODUCTS);
     sql(&place, "UPDATE orders SET status = 'PAID', settled_at = 1");
     let order = "/orders/00000000-0000-7000-8000-000000000001";
-    for (figure, path) in [("`GET /products`, 50 products", "/products"), ("`GET /orders/{id}`, settled", order)] {
+    for (figure, path) in [
+        ("`GET /products`, 50 products", "/products"),
+        ("`GET /orders/{id}`, settled", order),
+    ] {
         let (status, body) = connection.send(get(path)).await;
         assert_eq!(status, 200);
         let bare = Bare::start(&body);
         let time = Duration::from_secs(seconds());
         let mut measured = Vec::new();
         for _ in 0..rounds() {
-            let floor = load(&bare.address, CONNECTIONS, time, 200, move |_| get(path)).await.rate;
+            let floor = load(&bare.address, CONNECTIONS, time, 200, move |_| get(path))
+                .await
+                .rate;
             let round = load(&serve.address, CONNECTIONS, time, 200, move |_| get(path)).await;
             measured.push(Round { floor, ..round });
         }
@@ -216,11 +234,18 @@ async fn alone(table: &mut Table) {
         let made: Value = serde_json::from_slice(&made).expect("JSON");
         let id = made["order_id"].as_str().expect("an id").to_owned();
         let asked = micros_now();
-        connection.send(post(&format!("/orders/{id}/pay"), "{}".to_owned())).await;
+        connection
+            .send(post(&format!("/orders/{id}/pay"), "{}".to_owned()))
+            .await;
         let begun = Instant::now();
         let settled = loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let settled = sql(&place, &format!("SELECT (pg_xact_commit_timestamp(xmin) IS NULL)::text, settled_at FROM orders WHERE id = '{id}' AND settled_at IS NOT NULL"));
+            let settled = sql(
+                &place,
+                &format!(
+                    "SELECT (pg_xact_commit_timestamp(xmin) IS NULL)::text, settled_at FROM orders WHERE id = '{id}' AND settled_at IS NOT NULL"
+                ),
+            );
             if let Some((_, settled_at)) = settled.split_once('|') {
                 break settled_at.parse::<i64>().expect("a time");
             }
@@ -280,7 +305,10 @@ async fn embedded(table: &mut Table) {
         let (place, db) = embedded_place().await;
         let (create_floor, settle_floor) = floors::sqlite(&db).await;
         let serve = Process::serve(&place);
-        let round = load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+        let round = load(&serve.address, CONNECTIONS, time, 201, |number| {
+            post("/orders", two_lines(number))
+        })
+        .await;
         created.push(Round {
             floor: create_floor,
             ..round
@@ -292,7 +320,11 @@ async fn embedded(table: &mut Table) {
             ..Round::default()
         });
     }
-    table.rate("embedded: `POST /orders`, two lines", "SQLite, a transaction an order", &created);
+    table.rate(
+        "embedded: `POST /orders`, two lines",
+        "SQLite, a transaction an order",
+        &created,
+    );
     table.rate("embedded: settled", "SQLite, a transaction an order", &settled);
 }
 
@@ -336,7 +368,10 @@ async fn drain_embedded(place: &Place, db: &shop::db::Db) -> f64 {
         if settled == all {
             return all as f64 / span.unwrap_or(1.0);
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "{settled} of {all} are settled");
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "{settled} of {all} are settled"
+        );
     }
 }
 
@@ -347,7 +382,10 @@ async fn memory(table: &mut Table) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let idle = [serve.memory(), work.memory()];
     let time = Duration::from_secs(seconds());
-    load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
+    load(&serve.address, CONNECTIONS, time, 201, |number| {
+        post("/orders", two_lines(number))
+    })
+    .await;
     load(&serve.address, CONNECTIONS, time, 200, |_| get("/products")).await;
     let busy_serve = serve.memory();
     drop(work);
@@ -386,7 +424,13 @@ async fn growth(table: &mut Table) {
         sql(&place, "CHECKPOINT");
         let mut measured = Vec::new();
         for _ in 0..rounds() {
-            measured.push(load(&serve.address, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await.rate);
+            measured.push(
+                load(&serve.address, CONNECTIONS, time, 201, |number| {
+                    post("/orders", two_lines(number))
+                })
+                .await
+                .rate,
+            );
         }
         rates.push(median(measured));
     }

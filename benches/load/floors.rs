@@ -49,7 +49,12 @@ pub fn pgbench_create(database_url: &str, clients: u64, time: Duration) -> f64 {
 pub fn pgbench_settle(database_url: &str, clients: u64, orders: u64) -> f64 {
     let share = (orders / clients).to_string();
     // `\gset` text into a quoted literal works in the simple protocol only.
-    pgbench(database_url, SETTLE, clients, &["-t", &share, "-D", &format!("share={share}"), "-D", "k=0"])
+    pgbench(
+        database_url,
+        SETTLE,
+        clients,
+        &["-t", &share, "-D", &format!("share={share}"), "-D", "k=0"],
+    )
 }
 
 fn pgbench(database_url: &str, script: &str, clients: u64, arguments: &[&str]) -> f64 {
@@ -58,7 +63,11 @@ fn pgbench(database_url: &str, script: &str, clients: u64, arguments: &[&str]) -
     let file = folder.join("script.sql");
     fs::write(&file, script).expect("the folder is ours");
     let mut command = Command::new(program("pgbench", "postgresql-contrib", &folders));
-    command.args(["-n", "-j", "2", "-c", &clients.to_string(), "-f"]).arg(&file).args(arguments).arg(database_url);
+    command
+        .args(["-n", "-j", "2", "-c", &clients.to_string(), "-f"])
+        .arg(&file)
+        .args(arguments)
+        .arg(database_url);
     let output = run().output(&mut command);
     let tps = output.lines().find_map(|line| line.strip_prefix("tps = "));
     let tps = tps.and_then(|line| line.split_whitespace().next()?.parse().ok());
@@ -83,7 +92,10 @@ impl Bare {
         let child = run().spawn(&mut command);
         let begun = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the bare handler does not start");
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "the bare handler does not start"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { child, address }
@@ -106,7 +118,6 @@ pub fn serve_bare(address: &str, file: &str) {
     let server = Server::new(TcpListener::bind(address.to_owned())).run(app);
     runtime.expect("a runtime").block_on(server).expect("it serves");
 }
-
 
 /// Orders a second that SQLite creates, and settles, with a transaction each: the same statements, nothing batched.
 pub async fn sqlite(db: &shop::db::Db) -> (f64, f64) {

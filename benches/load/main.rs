@@ -5,7 +5,14 @@
 //! `pgbench` with a transaction an order, or the same bytes by a bare handler. Machines differ; ratios differ less.
 //! `cargo bench -- NAME…` measures only what has one of the names in its own; `ROUNDS=9` and `SECONDS=10` measure longer.
 
-#[path = "../../tests/it/servers.rs"]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures are rounded anyway"
+)]
+
+#[path = "../../tests/it/servers/mod.rs"]
 mod servers;
 
 mod client;
@@ -28,7 +35,9 @@ fn main() {
     let wanted: Vec<String> = arguments.into_iter().filter(|word| !word.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let mut table = Table::default();
-    runtime.expect("a runtime").block_on(figures::measure(&wanted, &mut table));
+    runtime
+        .expect("a runtime")
+        .block_on(figures::measure(&wanted, &mut table));
     table.print();
 }
 
@@ -43,5 +52,8 @@ fn seconds() -> u64 {
 }
 
 fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }

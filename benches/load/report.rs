@@ -24,7 +24,11 @@ impl Table {
         let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
         let latency = |value: fn(&Round) -> Duration| {
             let milliseconds = median(rounds.iter().map(|round| value(round).as_secs_f64() * 1e3).collect());
-            if milliseconds == 0.0 { String::new() } else { format!("{milliseconds:.2} ms") }
+            if milliseconds == 0.0 {
+                String::new()
+            } else {
+                format!("{milliseconds:.2} ms")
+            }
         };
         self.add([
             figure.to_owned(),

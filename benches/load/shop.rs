@@ -39,7 +39,9 @@ impl Process {
         let mut command = command(place, &[role]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = run().spawn(&mut command);
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(child.stderr.take().expect("piped"))
+            .lines()
+            .map_while(Result::ok);
         let mut said = Vec::new();
         let address = lines.by_ref().find_map(|line| {
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
@@ -69,8 +71,17 @@ impl Process {
 /// From `/proc/PID/stat`, at the usual hundred ticks a second.
 pub fn cpu_of(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     (ticks(11) + ticks(12)) / 100.0
 }
 
@@ -85,7 +96,11 @@ impl Drop for Process {
 /// Runs a command that ends by itself.
 pub fn run_to_end(place: &Place, arguments: &[&str]) {
     let output = command(place, arguments).output().expect("it can be run");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn command(place: &Place, arguments: &[&str]) -> Command {
