@@ -30,8 +30,8 @@ impl App {
     /// One sentence that names the key and says what to do.
     pub async fn connect(config: Config) -> anyhow::Result<Self> {
         let db = connect_database(&config).await?;
-        // Twice a batch: one is being settled while the next one gathers.
-        let prefetch = u16::try_from(config.batch_max * 2).unwrap_or(u16::MAX);
+        // One batch is being announced, one waits for that, one is being settled, and the next one gathers.
+        let prefetch = u16::try_from(config.batch_max * 4).unwrap_or(u16::MAX);
         let queue =
             Queue::new(&config.queue_url, &config.queue_prefix, prefetch).context("`queue_url` is not usable")?;
         let cache = Cache::new(&config.cache_url, &config.cache_prefix, config.cache_ttl())

@@ -4,7 +4,10 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,48 +25,72 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Consumes until `stop`, then finishes the batch in hand.
+/// A batch that has been settled, and not yet told of.
+type InHand = (Deliveries, Settlement);
+
+/// Consumes until `stop`, then finishes the batches in hand. One batch is settled while the one before it is announced
+/// and acknowledged.
 pub async fn run(app: App, stop: CancellationToken) {
+    let (settled, finishing) = mpsc::channel(1);
+    tokio::join!(settle_all(&app, &stop, settled), finish_all(&app, &stop, finishing));
+}
+
+async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<InHand>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let next = tokio::select! {
             () = stop.cancelled() => return,
             next = app.queue.next(app.config.batch_max) => next,
         };
-        match next {
+        let gone_on = match next {
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
-                if process(&app, &deliveries, &stop).await.is_none() {
-                    return;
+                let settlement = settle_until_done(app, &orders_of(&deliveries), stop).await;
+                match settlement {
+                    Some(settlement) => settled.send((deliveries, settlement)).await.ok(),
+                    None => None,
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "not consuming; connecting again");
-                if rest(&mut pause, &stop).await.is_none() {
-                    return;
-                }
+                rest(&mut pause, stop).await
             }
+        };
+        if gone_on.is_none() {
+            return;
         }
     }
 }
 
-/// Takes one batch all the way to its acknowledgement. `None` when it was told to stop before that; the batch then
-/// comes again.
-async fn process(app: &App, deliveries: &Deliveries, stop: &CancellationToken) -> Option<()> {
-    let mut orders: Vec<OrderId> = deliveries
+async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Receiver<InHand>) {
+    while let Some((deliveries, settlement)) = settled.recv().await {
+        if finish(app, &deliveries, &settlement, stop).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The orders that a batch names, each once.
+fn orders_of(deliveries: &Deliveries) -> Vec<OrderId> {
+    let named = deliveries
         .deliveries
         .iter()
-        .filter_map(|delivery| delivery.order_id.as_ref().ok().copied())
-        .collect();
+        .filter_map(|delivery| delivery.order_id.as_ref().ok());
+    let mut orders: Vec<OrderId> = named.copied().collect();
     orders.sort_unstable();
     orders.dedup();
-    let settlement = settle_until_done(app, &orders, stop).await?;
+    orders
+}
+
+/// What follows the commit, with the acknowledgement last. `None` when it was told to stop before that; the batch then
+/// comes again.
+async fn finish(app: &App, deliveries: &Deliveries, settlement: &Settlement, stop: &CancellationToken) -> Option<()> {
     if settlement.taken > 0 {
         app.cache.forget_pages().await;
     }
-    report(&settlement, deliveries.deliveries.len());
-    let dead = dead_letters(deliveries, &settlement);
-    let events = events(&settlement);
+    report(settlement, deliveries.deliveries.len());
+    let dead = dead_letters(deliveries, settlement);
+    let events = events(settlement);
     until_taken(stop, "dead letters", || app.queue.bury(&dead)).await?;
     until_taken(stop, "events", || app.queue.announce(&events)).await?;
     if let Err(error) = app.queue.acknowledge(deliveries).await {

@@ -27,7 +27,7 @@ use desk::Desk;
 use health::{HealthApi, Role};
 use orders::OrdersApi;
 use problem::{Kind, Problem};
-use products::ProductsApi;
+use products::{NearPages, ProductsApi};
 
 pub mod desk;
 pub mod document;
@@ -117,8 +117,12 @@ pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
         .at("/docs", fixed("text/html; charset=utf-8", ui))
         .at("/openapi.json", fixed("application/json", document.to_string().into()))
         .at("/openapi.yaml", fixed("application/yaml", yaml.into()))
-        .nest("/", service);
-    layered(route, app.config.max_in_flight)
+        .nest_no_strip("/", service);
+    let near_pages = NearPages {
+        inner: route,
+        app: app.clone(),
+    };
+    layered(near_pages, app.config.max_in_flight)
 }
 
 /// What the management address answers.
@@ -129,7 +133,7 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
         role,
     };
     let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
-    layered(Route::new().nest("/", service), app.config.max_in_flight)
+    layered(Route::new().nest_no_strip("/", service), app.config.max_in_flight)
 }
 
 /// The OpenAPI document without any back end.
@@ -152,9 +156,9 @@ fn to_yaml(service: &OpenApiService<document::Apis, ()>) -> String {
 
 /// Around every request: a bound on how many run, a bound on how long each runs, a request id, a problem document for
 /// every error, and a line in the log.
-fn layered(route: Route, max_in_flight: usize) -> BoxEndpoint<'static, Response> {
+fn layered(inner: impl Endpoint<Output = Response> + 'static, max_in_flight: usize) -> BoxEndpoint<'static, Response> {
     Layered {
-        inner: route,
+        inner,
         places: Semaphore::new(max_in_flight),
     }
     .boxed()

@@ -1,6 +1,10 @@
 //! Looking at the catalogue.
 
 use bytes::Bytes;
+use poem::{
+    Endpoint, IntoResponse as _, Request, Response,
+    http::{Method, header},
+};
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
     param::{Header, Path, Query},
@@ -16,6 +20,7 @@ use super::{
 };
 use crate::{
     app::App,
+    cache::Page,
     domain::{
         Error,
         catalog::{self, MAX_PAGE, ProductQuery},
@@ -104,6 +109,7 @@ impl ProductsApi {
     #[oai(path = "/products", method = "get", operation_id = "listProducts")]
     async fn list(
         &self,
+        request: &Request,
         /// How many products to a page.
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
@@ -123,19 +129,8 @@ impl ProductsApi {
             name_contains: q.0.filter(|part| !part.is_empty()),
         };
         let app = super::wired(self.app.as_ref())?;
-        let key = format!(
-            "{}:{}:{}",
-            query.limit,
-            query.after,
-            query.name_contains.as_deref().unwrap_or_default()
-        );
-        let page = app.cache.page(&key, load_page(app, &query)).await?;
-        let etag = page.etag.to_string();
-        let cache_control = "no-cache".to_owned();
-        if if_none_match.0.is_some_and(|known| names_etag(&known, &etag)) {
-            return Ok(ListAnswer::NotModified(etag, cache_control));
-        }
-        Ok(ListAnswer::Page(Ready::new(page.body), etag, cache_control))
+        let page = app.cache.page(page_key(request), load_page(app, &query)).await?;
+        Ok(ListAnswer::new(page, if_none_match.0.as_deref()))
     }
 
     /// Find a product
@@ -151,6 +146,43 @@ impl ProductsApi {
         let product = super::in_time(catalog::find(app.db.read(), id.0)).await?;
         let body = ProductBody::new(product, &app.config.currency);
         Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
+    }
+}
+
+/// Answers a page that is near at hand before anything else is looked at: whatever is kept under a query was valid, and
+/// found, when it was asked for last.
+pub struct NearPages<E> {
+    pub inner: E,
+    pub app: App,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        if request.method() == Method::GET && request.uri().path() == "/products" {
+            let near = self.app.cache.near_page(page_key(&request)).await;
+            if let Some(page) = near {
+                return Ok(ListAnswer::new(page, request.header(header::IF_NONE_MATCH)).into_response());
+            }
+        }
+        self.inner.call(request).await
+    }
+}
+
+/// A page is kept under the query that asked for it, as it was spelled.
+fn page_key(request: &Request) -> &str {
+    request.uri().query().unwrap_or_default()
+}
+
+impl ListAnswer {
+    fn new(page: Page, if_none_match: Option<&str>) -> Self {
+        let etag = page.etag.to_string();
+        let cache_control = "no-cache".to_owned();
+        if if_none_match.is_some_and(|known| names_etag(known, &etag)) {
+            return Self::NotModified(etag, cache_control);
+        }
+        Self::Page(Ready::new(page.body), etag, cache_control)
     }
 }
 

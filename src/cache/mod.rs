@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moka::future::Cache as Near;
+use moka::{Equivalent, future::Cache as Near};
 
 use crate::domain::{Error, OrderId, UserId};
 
@@ -109,6 +109,12 @@ impl Cache {
             .map_err(|error: Arc<Error>| (*error).clone())
     }
 
+    /// The page under `key` if it is near at hand.
+    pub async fn near_page(&self, key: &str) -> Option<Page> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.pages.get(&NearKey(generation, key)).await
+    }
+
     /// Forgets all pages of products, here at once and everywhere else within [`NEAR_PAGE_TTL`]. Call it after the
     /// commit that changed a product.
     pub async fn forget_pages(&self) {
@@ -144,6 +150,16 @@ impl Cache {
             Far::None => Ok(()),
             Far::Redis(redis) => Box::pin(redis.ping()).await,
         }
+    }
+}
+
+/// A near page's key without owning it; hashes as the owned one does.
+#[derive(Hash)]
+struct NearKey<'a>(u64, &'a str);
+
+impl Equivalent<(u64, String)> for NearKey<'_> {
+    fn equivalent(&self, (generation, key): &(u64, String)) -> bool {
+        self.0 == *generation && self.1 == key
     }
 }
 

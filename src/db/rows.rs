@@ -67,6 +67,15 @@ impl Sql {
         }
     }
 
+    /// As [`Sql::for_update`], the rows of one table of several.
+    #[must_use]
+    pub fn for_update_of(self, table: &str) -> Self {
+        match self.backend {
+            DbBackend::Postgres => self.push(" FOR NO KEY UPDATE OF ").push(table),
+            _ => self,
+        }
+    }
+
     /// As [`Sql::for_update`], leaving out the rows that somebody else has locked.
     #[must_use]
     pub fn for_update_skip_locked(self) -> Self {

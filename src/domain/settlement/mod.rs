@@ -1,7 +1,7 @@
 //! Settling paid orders. [`settle`] is the transaction: it locks, reads, lets [`decide`] say what happens, and writes
 //! it down.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
 use sea_orm::{ConnectionTrait, QueryResult};
 
@@ -66,26 +66,23 @@ pub async fn settle(
     ids: &[OrderId],
     low_stock_at: i64,
 ) -> Result<Settlement, Error> {
-    let rows = lock_orders(txn, ids).await?;
+    let (rows, lines) = lock_orders(txn, ids).await?;
     let mut settlement = Settlement::default();
     let mut open: HashMap<OrderId, OrderRow> = HashMap::new();
     let mut settled_before: HashSet<OrderId> = HashSet::new();
-    let mut known: HashSet<OrderId> = HashSet::new();
-    for row in rows {
-        known.insert(row.id);
+    settlement.unknown = ids.iter().filter(|id| !rows.contains_key(id)).copied().collect();
+    for (id, row) in rows {
         match (row.status, row.accepted_at) {
             (OrderStatus::Pending, Some(_)) => {
-                open.insert(row.id, row);
+                open.insert(id, row);
             }
-            (OrderStatus::Pending, None) => settlement.not_accepted.push(row.id),
+            (OrderStatus::Pending, None) => settlement.not_accepted.push(id),
             _ => {
-                settled_before.insert(row.id);
+                settled_before.insert(id);
                 settlement.settled.extend(row.settled_before());
             }
         }
     }
-    settlement.unknown = ids.iter().filter(|id| !known.contains(id)).copied().collect();
-    let lines = lines_of(txn, open.keys().chain(&settled_before)).await?;
     let claims: Vec<Claim> = lines.claims(&open);
     let mut stock = lock_products(txn, &lines, &open).await?;
     let before: HashMap<ProductId, i64> = stock.iter().map(|(id, shelf)| (*id, *shelf)).collect();
@@ -122,9 +119,9 @@ struct OrderRow {
 }
 
 impl OrderRow {
-    fn read(row: &QueryResult) -> Result<Self, Error> {
+    fn read(id: OrderId, row: &QueryResult) -> Result<Self, Error> {
         Ok(Self {
-            id: row.try_get_by_index(0)?,
+            id,
             user_id: row.try_get_by_index(1)?,
             status: row.try_get_by_index(2)?,
             total_price: row.try_get_by_index(3)?,
@@ -193,43 +190,37 @@ impl Lines {
     }
 }
 
-async fn lock_orders(txn: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<OrderRow>, Error> {
+/// Locks the orders in id order, as everywhere, and reads them and their lines in one go.
+async fn lock_orders(
+    txn: &impl ConnectionTrait,
+    ids: &[OrderId],
+) -> Result<(HashMap<OrderId, OrderRow>, Lines), Error> {
     let select = Sql::new(
         txn.get_database_backend(),
-        "SELECT id, user_id, status, total_price, currency, accepted_at, settled_at, failure FROM orders \
-         WHERE id IN (SELECT t.id FROM ",
+        "SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.accepted_at, o.settled_at, o.failure, \
+                i.product_id, i.quantity, i.unit_price \
+         FROM orders o LEFT JOIN order_items i ON i.order_id = o.id WHERE o.id IN (SELECT t.id FROM ",
     )
     .rows("t", [("id", Column::Uuid(ids.to_vec()))])
-    .push(") ORDER BY id")
-    .for_update();
-    txn.query_all_raw(select.build())
-        .await?
-        .iter()
-        .map(OrderRow::read)
-        .collect()
-}
-
-async fn lines_of(txn: &impl ConnectionTrait, orders: impl Iterator<Item = &OrderId>) -> Result<Lines, Error> {
-    let ids: Vec<OrderId> = orders.copied().collect();
+    .push(") ORDER BY o.id, i.id")
+    .for_update_of("o");
+    let mut orders = HashMap::with_capacity(ids.len());
     let mut lines: HashMap<OrderId, Vec<ClaimedLine>> = HashMap::with_capacity(ids.len());
-    if ids.is_empty() {
-        return Ok(Lines(lines));
-    }
-    let select = Sql::new(
-        txn.get_database_backend(),
-        "SELECT order_id, product_id, quantity, unit_price FROM order_items WHERE order_id IN (SELECT t.id FROM ",
-    )
-    .rows("t", [("id", Column::Uuid(ids))])
-    .push(")");
     for row in txn.query_all_raw(select.build()).await? {
-        let (order_id, product_id, quantity, unit_price) = row.try_get_many_by_index()?;
-        lines.entry(order_id).or_default().push(ClaimedLine {
-            product_id,
-            quantity,
-            unit_price,
-        });
+        let id = row.try_get_by_index(0)?;
+        if let Entry::Vacant(vacant) = orders.entry(id) {
+            vacant.insert(OrderRow::read(id, &row)?);
+        }
+        let product_id: Option<ProductId> = row.try_get_by_index(8)?;
+        if let Some(product_id) = product_id {
+            lines.entry(id).or_default().push(ClaimedLine {
+                product_id,
+                quantity: row.try_get_by_index(9)?,
+                unit_price: row.try_get_by_index(10)?,
+            });
+        }
     }
-    Ok(Lines(lines))
+    Ok((orders, Lines(lines)))
 }
 
 /// Locks the products of the open orders, in id order as everywhere, and reads what is on their shelves.
