@@ -95,10 +95,11 @@ impl Db {
         self.write.get_database_backend() == DbBackend::Sqlite
     }
 
-    /// How many transactions it helps to have under way at once.
+    /// How many batches it helps to have under way at once: on PostgreSQL one is on its way to the disk while others are
+    /// being written.
     #[must_use]
     pub fn writers(&self) -> usize {
-        if self.is_sqlite() { 1 } else { 2 }
+        if self.is_sqlite() { 1 } else { 4 }
     }
 
     /// Runs `work` in a transaction and commits it. Deadlocks, serialization failures and lost connections are tried

@@ -1,5 +1,7 @@
 //! What is where on the broker: the hosts of the cluster, and the exchanges and queues that the shop declares.
 
+use std::fmt::Write as _;
+
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -9,7 +11,9 @@ use lapin::{
 use crate::queue::QueueError;
 
 /// A broker that is silent for this long is given up.
-const HEARTBEAT_SECONDS: u16 = 10;
+const HEARTBEAT_SECONDS: u32 = 10;
+/// The client keeps room for 64 frames a connection. Ours are small, and a larger body is split over several.
+const FRAME_BYTES: u32 = 16_384;
 /// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
 /// order's row is not touched by that, and the sweeper rings for it again.
 const DELIVERY_LIMIT: i32 = 50;
@@ -83,14 +87,16 @@ pub(super) fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
     let (user, hosts) = authority
         .rsplit_once('@')
         .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-    let heartbeat = match (tail.contains("heartbeat="), tail.contains('?')) {
-        (true, _) => String::new(),
-        (false, true) => format!("&heartbeat={HEARTBEAT_SECONDS}"),
-        (false, false) => format!("?heartbeat={HEARTBEAT_SECONDS}"),
-    };
+    let mut tail = tail.to_owned();
+    for (name, default) in [("heartbeat", HEARTBEAT_SECONDS), ("frame_max", FRAME_BYTES)] {
+        if !tail.contains(&format!("{name}=")) {
+            let joint = if tail.contains('?') { '&' } else { '?' };
+            let _ = write!(tail, "{joint}{name}={default}");
+        }
+    }
     let urls: Vec<String> = hosts
         .split(',')
-        .map(|host| format!("{scheme}://{user}{host}{tail}{heartbeat}"))
+        .map(|host| format!("{scheme}://{user}{host}{tail}"))
         .collect();
     for url in &urls {
         url.parse::<lapin::uri::AMQPUri>().map_err(|_| malformed())?;
@@ -110,6 +116,10 @@ mod tests {
                 "amqp://u:p@one:5672/shop?frame_max=8192&heartbeat=10",
                 "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
             ]
+        );
+        assert_eq!(
+            hosts("amqp://one").expect("well formed"),
+            ["amqp://one?heartbeat=10&frame_max=16384"]
         );
         let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
         assert!(!error.contains("hunter2"));
