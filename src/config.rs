@@ -331,6 +331,17 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_the_image_is_valid() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/docker.toml");
+        let overrides = Overrides {
+            file: Some(file.into()),
+            flags: Vec::new(),
+        };
+        let nothing = Environment::with_prefix("SHOP").source(Some(config::Map::new()));
+        Config::from_layers(&overrides, nothing).expect("valid");
+    }
+
+    #[test]
     fn every_fault_names_its_key_and_no_secret() {
         let faults: [(&str, &str, &str); 9] = [
             ("SHOP_DATABSE_URL", "sqlite::memory:", "databse_url"),

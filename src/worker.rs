@@ -188,7 +188,7 @@ fn report(settlement: &Settlement, deliveries: usize) {
             .filter(|order| order.fresh && order.status == status)
             .count()
     };
-    tracing::info!(
+    tracing::debug!(
         deliveries,
         paid = count(OrderStatus::Paid),
         failed = count(OrderStatus::Failed),

@@ -76,6 +76,41 @@ pub fn swagger_ui(service: &OpenApiService<Apis, ()>, document: &Value) -> Strin
         )
 }
 
+/// Which methods a path knows, for the header `Allow` of a 405 (RFC 9110, section 15.5.6).
+pub struct Allowed(Vec<(String, String)>);
+
+impl Allowed {
+    #[must_use]
+    pub fn new(document: &Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let methods = |operations: &Value| {
+            let names = operations
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.to_uppercase());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let documented = paths.map(|(path, operations)| (path.clone(), methods(operations)));
+        let fixed = ["/docs", "/openapi.json", "/openapi.yaml"].map(|path| (path.to_owned(), "GET".to_owned()));
+        Self(documented.chain(fixed).collect())
+    }
+
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&str> {
+        let fits = |template: &str| {
+            let (mut parts, mut given) = (template.split('/'), path.split('/'));
+            parts
+                .by_ref()
+                .zip(given.by_ref())
+                .all(|(part, given)| part.starts_with('{') || part == given)
+                && template.split('/').count() == path.split('/').count()
+        };
+        let found = self.0.iter().find(|(template, _)| fits(template));
+        found.map(|(_, methods)| methods.as_str())
+    }
+}
+
 /// The schemas of a registry as a schema for `name`, closed to fields that are not known.
 #[must_use]
 pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {

@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use poem::{
     Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route, Server,
     endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     listener::{Acceptor as _, Listener as _, TcpAcceptor, TcpListener},
 };
 use poem_openapi::{OpenApiService, Tags};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::{app::App, domain::Error};
 use desk::Desk;
+use document::Allowed;
 use health::{HealthApi, Role};
 use orders::OrdersApi;
 use problem::{Kind, Problem};
@@ -122,7 +123,7 @@ pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
         inner: route,
         app: app.clone(),
     };
-    layered(near_pages, app.config.max_in_flight)
+    layered(near_pages, app.config.max_in_flight, Allowed::new(&document))
 }
 
 /// What the management address answers.
@@ -133,7 +134,9 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
         role,
     };
     let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
-    layered(Route::new().nest_no_strip("/", service), app.config.max_in_flight)
+    let document: serde_json::Value = serde_json::from_str(&service.spec()).unwrap_or_default();
+    let route = Route::new().nest_no_strip("/", service);
+    layered(route, app.config.max_in_flight, Allowed::new(&document))
 }
 
 /// The OpenAPI document without any back end.
@@ -156,10 +159,15 @@ fn to_yaml(service: &OpenApiService<document::Apis, ()>) -> String {
 
 /// Around every request: a bound on how many run, a bound on how long each runs, a request id, a problem document for
 /// every error, and a line in the log.
-fn layered(inner: impl Endpoint<Output = Response> + 'static, max_in_flight: usize) -> BoxEndpoint<'static, Response> {
+fn layered(
+    inner: impl Endpoint<Output = Response> + 'static,
+    max_in_flight: usize,
+    allowed: Allowed,
+) -> BoxEndpoint<'static, Response> {
     Layered {
         inner,
         places: Semaphore::new(max_in_flight),
+        allowed,
     }
     .boxed()
 }
@@ -167,33 +175,46 @@ fn layered(inner: impl Endpoint<Output = Response> + 'static, max_in_flight: usi
 struct Layered<E> {
     inner: E,
     places: Semaphore,
+    allowed: Allowed,
 }
 
 impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        Ok(handle(&self.inner, request, &self.places).await)
+        let path = request.uri().path().to_owned();
+        let mut response = handle(&self.inner, request, &path, &self.places).await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(methods) = self.allowed.at(&path)
+            && let Ok(methods) = HeaderValue::from_str(methods)
+        {
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
+        Ok(response)
     }
 }
 
-async fn handle(endpoint: &impl Endpoint<Output = Response>, request: Request, places: &Semaphore) -> Response {
+async fn handle(
+    endpoint: &impl Endpoint<Output = Response>,
+    request: Request,
+    path: &str,
+    places: &Semaphore,
+) -> Response {
     let started = Instant::now();
-    let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let request_id = request_id(&request);
     let span = tracing::debug_span!("request", %method, path, request_id);
     let answered = async {
         let Ok(_place) = places.try_acquire() else {
-            return Problem::from(Error::Overloaded).respond(&path);
+            return Problem::from(Error::Overloaded).respond(path);
         };
         let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
         match timeout(REQUEST_TIMEOUT, call).await {
             Ok(Ok(Ok(response))) => response,
-            Ok(Ok(Err(error))) => problem::respond(&error, &path),
+            Ok(Ok(Err(error))) => problem::respond(&error, path),
             // The panic hook has logged it.
-            Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(&path),
-            Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(&path),
+            Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
+            Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
         }
     };
     let mut response = answered.instrument(span).await;

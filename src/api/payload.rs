@@ -98,7 +98,7 @@ impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
     ) -> poem::Result<Self> {
         let bytes = read(request, body).await?;
         if bytes.is_empty() && T::BODY_OPTIONAL {
-            return parse::<T>(&json!({})).map_err(poem::Error::from);
+            return parse::<T>(json!({})).map_err(poem::Error::from);
         }
         match request.content_type() {
             Some(content_type) if Self::check_content_type(content_type) => {}
@@ -115,7 +115,7 @@ impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
         }
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| poem::Error::from(Problem::fault("", format!("the body is not valid JSON: {error}"))))?;
-        parse::<T>(&value).map_err(poem::Error::from)
+        parse::<T>(value).map_err(poem::Error::from)
     }
 }
 
@@ -152,19 +152,10 @@ async fn read_to_end(body: impl AsyncRead) -> std::io::Result<Option<Bytes>> {
     }
 }
 
-fn parse<T: ParseFromJSON + Rules + 'static>(value: &Value) -> Result<Checked<T>, Problem> {
-    let mut faults: Vec<FaultBody> = validator::<T>()
-        .iter_errors(value)
-        .take(MAX_FAULTS)
-        .map(|error| FaultBody {
-            pointer: error.instance_path().to_string(),
-            detail: error.masked_with("the value").to_string(),
-        })
-        .collect();
-    find_oversized(value, &mut String::new(), &mut faults);
+fn parse<T: ParseFromJSON + Rules + 'static>(value: Value) -> Result<Checked<T>, Problem> {
+    let mut faults = faults_of::<T>(&value);
     if faults.is_empty() {
-        let parsed = T::parse_from_json(Some(value.clone()));
-        match parsed {
+        match T::parse_from_json(Some(value)) {
             Ok(parsed) => {
                 faults = parsed.faults();
                 if faults.is_empty() {
@@ -182,6 +173,22 @@ fn parse<T: ParseFromJSON + Rules + 'static>(value: &Value) -> Result<Checked<T>
         count => format!("the request has {count} faults"),
     };
     Err(Problem::invalid(detail, faults))
+}
+
+/// Every fault that the schema finds, and every number that is too large for it to see.
+fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
+    let validator = validator::<T>();
+    let mut faults: Vec<FaultBody> = Vec::new();
+    find_oversized(value, &mut String::new(), &mut faults);
+    if validator.is_valid(value) {
+        return faults;
+    }
+    let by_schema = validator.iter_errors(value).take(MAX_FAULTS).map(|error| FaultBody {
+        pointer: error.instance_path().to_string(),
+        detail: error.masked_with("the value").to_string(),
+    });
+    faults.extend(by_schema);
+    faults
 }
 
 /// Whole numbers that do not fit 64 bits, which a schema cannot tell from others.

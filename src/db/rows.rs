@@ -4,8 +4,8 @@
 
 use std::fmt::Write as _;
 
-use sea_orm::{DbBackend, Statement, Value, sea_query::ArrayType};
-use serde_json::{Value as Json, json};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value, sea_query::ArrayType};
+use serde_json::Value as Json;
 use uuid::Uuid;
 
 /// One column of a derived table, with its values.
@@ -85,6 +85,27 @@ impl Sql {
         }
     }
 
+    /// Runs this INSERT of `count` rows into a table whose `id` counts up, and answers the ids in the order of the rows.
+    /// All rows must be inserted.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn insert_numbered(self, txn: &impl ConnectionTrait, count: usize) -> Result<Vec<i64>, DbErr> {
+        if self.backend == DbBackend::Postgres {
+            // Others count up at the same time, so there may be gaps; but each row takes its number when it is its turn.
+            let rows = txn.query_all_raw(self.push(" RETURNING id").build()).await?;
+            let ids = rows.iter().map(|row| row.try_get_by_index(0));
+            let mut ids = ids.collect::<Result<Vec<i64>, DbErr>>()?;
+            ids.sort_unstable();
+            return Ok(ids);
+        }
+        // Nobody else writes meanwhile, so the numbers follow one another.
+        let inserted = txn.execute_raw(self.build()).await?;
+        let last = i64::try_from(inserted.last_insert_id()).unwrap_or(i64::MAX);
+        let first = last - i64::try_from(count).unwrap_or(0) + 1;
+        Ok((first..=last).collect())
+    }
+
     #[must_use]
     pub fn build(self) -> Statement {
         Statement::from_sql_and_values(self.backend, self.text, self.values)
@@ -105,10 +126,17 @@ impl Sql {
 
     fn rows_by_json<const N: usize>(mut self, name: &str, columns: &[(&str, Column); N]) -> Self {
         let length = columns.iter().map(|(_, column)| column.len()).max().unwrap_or(0);
-        let rows: Vec<Json> = (0..length)
-            .map(|row| columns.iter().map(|(_, column)| column.json_at(row)).collect())
-            .collect();
-        self.values.push(Json::Array(rows).to_string().into());
+        let mut rows = String::with_capacity(length * columns.len() * 24 + 2);
+        for row in 0..length {
+            rows.push(if row == 0 { '[' } else { ',' });
+            for (index, (_, column)) in columns.iter().enumerate() {
+                rows.push(if index == 0 { '[' } else { ',' });
+                column.write_json(row, &mut rows);
+            }
+            rows.push(']');
+        }
+        rows.push_str(if length == 0 { "[]" } else { "]" });
+        self.values.push(rows.into());
         let source = self.values.len();
         let select: Vec<String> = columns
             .iter()
@@ -145,12 +173,13 @@ impl Column {
         }
     }
 
-    fn json_at(&self, row: usize) -> Json {
-        match self {
-            Self::BigInt(values) => json!(values[row]),
-            Self::Uuid(values) => json!(values[row].simple().to_string()),
-            Self::Text(values) | Self::Json(values) => json!(values[row]),
-        }
+    fn write_json(&self, row: usize, into: &mut String) {
+        let _ = match self {
+            Self::BigInt(values) => write!(into, "{}", values[row]),
+            Self::Uuid(values) => write!(into, "\"{}\"", values[row].simple()),
+            // The Display of a JSON value is JSON.
+            Self::Text(values) | Self::Json(values) => write!(into, "{}", Json::from(values[row].as_str())),
+        };
     }
 
     fn select_from_json(&self, index: usize, name: &str) -> String {

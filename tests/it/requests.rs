@@ -137,6 +137,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
 #[case(Method::GET, "/products?limit=0", 400, "invalid-request")]
 #[case(Method::GET, "/products?limit=201", 400, "invalid-request")]
 #[case(Method::GET, "/products?limit=x", 400, "invalid-request")]
+#[case(Method::GET, "/products?q=%00", 400, "invalid-request")]
 #[case(Method::GET, "/products?cursor=-5", 400, "invalid-request")]
 #[case(Method::GET, "/products?cursor=99999999999999999999", 400, "invalid-request")]
 #[case(Method::DELETE, "/products", 405, "method-not-allowed")]
@@ -149,7 +150,14 @@ async fn odd_addresses_and_methods_get_a_problem_document(
     #[case] slug: &str,
 ) {
     let (_backend, _app, _shop, client) = shop_with_products().await;
-    Answer::of(client.request(method, path)).await.problem(status, slug);
+    let answer = Answer::of(client.request(method, path)).await;
+    answer.problem(status, slug);
+    let allowed = match (status, path) {
+        (405, "/products") => Some("GET"),
+        (405, "/orders") => Some("POST"),
+        _ => None,
+    };
+    assert_eq!(answer.header("allow"), allowed);
 }
 
 #[tokio::test]

@@ -22,19 +22,16 @@ use crate::{
 /// database's.
 pub async fn create(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let prices = prices_of(txn, orders).await?;
-    let candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
+    let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
     let written = insert_orders(txn, &candidates).await?;
-    let mut item_ids = insert_items(txn, &candidates, &written).await?;
+    insert_items(txn, &mut candidates, &written).await?;
     let earlier = find_earlier(txn, &candidates, &written).await?;
     Ok(orders
         .iter()
         .zip(candidates)
         .map(|(new, candidate)| {
-            let mut order = candidate?;
+            let order = candidate?;
             if written.contains(&new.id) {
-                for item in &mut order.items {
-                    item.id = item_ids.remove(&(item.order_id, item.product_id)).unwrap_or_default();
-                }
                 return Ok(Created { order, replayed: false });
             }
             replay(new, &earlier)
@@ -128,27 +125,39 @@ async fn insert_orders(
          SELECT t.id, t.user_id, 'PENDING', t.total_price, t.currency, t.created_at, NULLIF(t.key, '') FROM ",
     )
     .rows("t", columns)
-    .push(" WHERE true ON CONFLICT DO NOTHING RETURNING id");
-    let rows = txn.query_all_raw(insert.build()).await?;
+    .push(" WHERE true ON CONFLICT DO NOTHING");
+    let ids = orders.iter().map(|order| order.id);
+    if txn.execute_raw(insert.build()).await?.rows_affected() == orders.len() as u64 {
+        return Ok(ids.collect());
+    }
+    // Some were there already. Those of earlier transactions have their lines; those written just now do not yet.
+    let select = Sql::new(
+        txn.get_database_backend(),
+        "SELECT o.id FROM orders o WHERE o.id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.collect()))])
+    .push(") AND NOT EXISTS (SELECT 1 FROM order_items i WHERE i.order_id = o.id)");
+    let rows = txn.query_all_raw(select.build()).await?;
     Ok(rows
         .iter()
         .map(|row| row.try_get_by_index(0))
         .collect::<Result<_, _>>()?)
 }
 
+/// Inserts the lines of the orders that are new, and puts in the ids that they were given.
 async fn insert_items(
     txn: &impl ConnectionTrait,
-    candidates: &[Result<Order, Error>],
+    candidates: &mut [Result<Order, Error>],
     written: &HashSet<OrderId>,
-) -> Result<HashMap<(OrderId, ProductId), i64>, Error> {
-    let items: Vec<&order_item::Model> = candidates
-        .iter()
+) -> Result<(), Error> {
+    let mut items: Vec<&mut order_item::Model> = candidates
+        .iter_mut()
         .flatten()
         .filter(|order| written.contains(&order.order.id))
-        .flat_map(|order| &order.items)
+        .flat_map(|order| &mut order.items)
         .collect();
     if items.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(());
     }
     let numbers =
         |number: fn(&order_item::Model) -> i64| Column::BigInt(items.iter().map(|item| number(item)).collect());
@@ -166,15 +175,12 @@ async fn insert_items(
         "INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
          SELECT t.order_id, t.product_id, t.quantity, t.unit_price FROM ",
     )
-    .rows("t", columns)
-    .push(" RETURNING order_id, product_id, id");
-    let rows = txn.query_all_raw(insert.build()).await?;
-    let mut ids = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let (order_id, product_id, id) = row.try_get_many_by_index()?;
-        ids.insert((order_id, product_id), id);
+    .rows("t", columns);
+    let ids = insert.insert_numbered(txn, items.len()).await?;
+    for (item, id) in items.iter_mut().zip(ids) {
+        item.id = id;
     }
-    Ok(ids)
+    Ok(())
 }
 
 /// The rows that stood in the way of an insert: those of an idempotency key, and those of a transaction whose answer
