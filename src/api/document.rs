@@ -4,7 +4,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
 use serde_json::{Map, Value, json};
 
 use super::{
-    health::HealthApi,
+    health::{HealthApi, Role},
     orders::{OrdersApi, bodies::OrderBody},
     problem::{self, Kind, Problem},
     products::ProductsApi,
@@ -59,14 +59,25 @@ pub fn service(apis: Apis) -> OpenApiService<Apis, ()> {
         .server(ServerObject::new("/").description("this server"))
 }
 
-/// Swagger UI with all that it needs in one page.
-///
-/// # Panics
-/// Never: the document is a JSON value.
+/// The operations without any back end, for the document alone.
 #[must_use]
-pub fn swagger_ui(service: &OpenApiService<Apis, ()>, document: &Value) -> String {
+pub fn unconnected() -> OpenApiService<Apis, ()> {
+    service((
+        ProductsApi { app: None },
+        OrdersApi { app: None, desk: None },
+        HealthApi {
+            app: None,
+            role: Role::Serve,
+        },
+    ))
+}
+
+/// Swagger UI with all that it needs in one page.
+#[must_use]
+pub fn swagger_ui() -> String {
+    let service = unconnected();
     // `</` would end the script that the document stands in.
-    let document = document.to_string().replace("</", "<\\/");
+    let document = document(&service).to_string().replace("</", "<\\/");
     let page = service.swagger_ui_html().replacen(&service.spec(), &document, 1);
     page.replacen("<html charset=\"UTF-8\">", "<!DOCTYPE html>\n<html lang=\"en\">", 1)
         .replacen(

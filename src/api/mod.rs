@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     panic::AssertUnwindSafe,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -112,12 +113,11 @@ pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
         },
     ));
     let document = document::document(&service);
-    let ui = Bytes::from(document::swagger_ui(&service, &document));
-    let yaml = to_yaml(&service);
+    let (json, yaml) = (document.to_string(), to_yaml(&document));
     let route = Route::new()
-        .at("/docs", fixed("text/html; charset=utf-8", ui))
-        .at("/openapi.json", fixed("application/json", document.to_string().into()))
-        .at("/openapi.yaml", fixed("application/yaml", yaml.into()))
+        .at("/docs", when_asked("text/html; charset=utf-8", document::swagger_ui))
+        .at("/openapi.json", when_asked("application/json", move || json.clone()))
+        .at("/openapi.yaml", when_asked("application/yaml", move || yaml.clone()))
         .nest_no_strip("/", service);
     let near_pages = NearPages {
         inner: route,
@@ -142,19 +142,13 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
 /// The OpenAPI document without any back end.
 #[must_use]
 pub fn openapi() -> (serde_json::Value, String) {
-    let service = document::service((
-        ProductsApi { app: None },
-        OrdersApi { app: None, desk: None },
-        HealthApi {
-            app: None,
-            role: Role::Serve,
-        },
-    ));
-    (document::document(&service), to_yaml(&service))
+    let document = document::document(&document::unconnected());
+    let yaml = to_yaml(&document);
+    (document, yaml)
 }
 
-fn to_yaml(service: &OpenApiService<document::Apis, ()>) -> String {
-    serde_norway::to_string(&document::document(service)).unwrap_or_default()
+fn to_yaml(document: &serde_json::Value) -> String {
+    serde_norway::to_string(document).unwrap_or_default()
 }
 
 /// Around every request: a bound on how many run, a bound on how long each runs, a request id, a problem document for
@@ -240,8 +234,13 @@ fn request_id(request: &Request) -> String {
     given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-fn fixed(content_type: &'static str, body: Bytes) -> impl Endpoint {
-    poem::get(make_sync(move |_| body.clone().with_content_type(content_type)))
+/// A body that never changes, made when it is asked for first: most processes never show Swagger UI.
+fn when_asked(content_type: &'static str, make: impl Fn() -> String + Send + Sync + 'static) -> impl Endpoint {
+    let body: OnceLock<Bytes> = OnceLock::new();
+    poem::get(make_sync(move |_| {
+        let bytes = body.get_or_init(|| make().into());
+        bytes.clone().with_content_type(content_type)
+    }))
 }
 
 /// What the handlers need; absent only where the document alone is wanted.

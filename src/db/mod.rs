@@ -20,6 +20,8 @@ pub mod schema;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a writer waits for another process that writes to the same SQLite file.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows on their way from SQLite's thread.
+const SQLITE_ROW_BUFFER: usize = 4_096;
 /// A connection idle for longer is tested before it is used.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
 
@@ -95,11 +97,11 @@ impl Db {
         self.write.get_database_backend() == DbBackend::Sqlite
     }
 
-    /// How many batches it helps to have under way at once: on PostgreSQL one is on its way to the disk while others are
-    /// being written.
+    /// How many batches it helps to have under way at once: on PostgreSQL one is on its way to the disk while the
+    /// next is written. More only make smaller batches.
     #[must_use]
     pub fn writers(&self) -> usize {
-        if self.is_sqlite() { 1 } else { 4 }
+        if self.is_sqlite() { 1 } else { 2 }
     }
 
     /// Runs `work` in a transaction and commits it. Deadlocks, serialization failures and lost connections are tried
@@ -225,6 +227,8 @@ fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(SQLITE_BUSY_TIMEOUT)
             .foreign_keys(true)
+            // Rows come from another thread, which sleeps when nobody takes them: let a batch's rows through at once.
+            .row_buffer_size(SQLITE_ROW_BUFFER)
     });
     options
 }
