@@ -3,7 +3,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::domain::Error;
 
@@ -84,19 +84,17 @@ where
         if waiting.recv_many(&mut batch, limits.batch).await == 0 {
             return;
         }
-        let run = Arc::clone(&run);
-        tokio::spawn(async move {
-            serve(batch, &*run).await;
-            drop(place);
-        });
+        tokio::spawn(serve(batch, Arc::clone(&run), place));
     }
 }
 
-async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: &Run<T, R>) {
+/// Runs a batch and answers it. The next batch may begin as soon as this one has run: it does not wait for the answers.
+async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, place: OwnedSemaphorePermit) {
     let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
     let items: Arc<[T]> = items.into();
     match run(Arc::clone(&items)).await {
         Ok(answers) => {
+            drop(place);
             assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");
             for (answer, waiting) in answers.into_iter().zip(waiting) {
                 let _ = waiting.send(answer);
@@ -105,7 +103,7 @@ async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: &Run<T, R>) {
         // The whole batch was refused, though perhaps for the sake of one: each is tried by itself.
         Err(error) if items.len() > 1 && !is_general(&error) => {
             for (item, waiting) in items.iter().zip(waiting) {
-                let _ = waiting.send(run_alone(item.clone(), run).await);
+                let _ = waiting.send(run_alone(item.clone(), &*run).await);
             }
         }
         Err(error) => {

@@ -33,11 +33,7 @@ fn main() {
     }
     // Cargo's own.
     let wanted: Vec<String> = arguments.into_iter().filter(|word| !word.starts_with("--")).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The load must leave the machine to what it is sent to.
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let mut table = Table::default();
     runtime
         .expect("a runtime")
