@@ -37,6 +37,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
             settle(table, name, products).await;
         }
     }
+    if is_wanted("queue") {
+        queue_alone(table).await;
+    }
     if is_wanted("read") {
         read(table).await;
     }
@@ -197,6 +200,43 @@ async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
     let share = cpu / span * 100.0;
     eprintln!("  {count:.0} orders in {span:.2} s; the workers used {share:.0} % of a core");
     count / span
+}
+
+/// What the queue carries when nobody settles: publish with confirms, consume, acknowledge.
+async fn queue_alone(table: &mut Table) {
+    let place = place();
+    let queue = Queue::new(&place.queue_url, &place.prefix, 2_000).expect("a known URL");
+    let bells: Vec<Bell> = (0..500)
+        .map(|_| Bell {
+            order_id: Uuid::now_v7(),
+            traceparent: new_traceparent(),
+        })
+        .collect();
+    let batches = usize::try_from(BATCHED_ORDERS).expect("small") / bells.len();
+    let (mut published, mut consumed) = (Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        let begun = Instant::now();
+        for _ in 0..batches {
+            queue.ring(&bells).await.expect("rings");
+        }
+        published.push(BATCHED_ORDERS as f64 / begun.elapsed().as_secs_f64());
+        let (begun, mut left) = (Instant::now(), BATCHED_ORDERS as usize);
+        while left > 0 {
+            let deliveries = queue.next(500).await.expect("delivers");
+            left -= deliveries.deliveries.len();
+            queue.acknowledge(&deliveries).await.expect("acknowledges");
+        }
+        consumed.push(BATCHED_ORDERS as f64 / begun.elapsed().as_secs_f64());
+    }
+    queue.close().await;
+    table.add([
+        "the queue alone: published and confirmed; consumed and acknowledged".to_owned(),
+        format!("{:.0}/s; {:.0}/s", median(published), median(consumed)),
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+    ]);
 }
 
 async fn read(table: &mut Table) {
