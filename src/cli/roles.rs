@@ -182,8 +182,8 @@ fn print_demo(address: SocketAddr) {
     let base = format!("http://{address}");
     println!(
         "\nTry it ({base}/docs shows the rest):\n\n\
-         curl -s '{base}/products?limit=3'\n\
+         curl -s '{base}/products?limit=3'; echo\n\
          ORDER=$(curl -s {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
-         curl -s -X POST {base}/orders/$ORDER/pay; sleep 1; curl -s {base}/orders/$ORDER\n"
+         curl -s -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s {base}/orders/$ORDER; echo\n"
     );
 }
