@@ -1,11 +1,16 @@
 //! Every figure, measured.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait as _, Set, Statement, TransactionTrait as _};
 use serde_json::Value;
 use shop::{
     db::Db,
+    domain::orders::{self, Line, NewOrder},
+    entities::{Micros, order, order_item},
     queue::{Bell, Queue, new_traceparent},
 };
 use uuid::Uuid;
@@ -36,6 +41,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
         if is_wanted(name) {
             settle(table, name, products).await;
         }
+    }
+    if is_wanted("builder") {
+        builder(table).await;
     }
     if is_wanted("queue") {
         queue_alone(table).await;
@@ -200,6 +208,88 @@ async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
     let share = cpu / span * 100.0;
     eprintln!("  {count:.0} orders in {span:.2} s; the workers used {share:.0} % of a core");
     count / span
+}
+
+/// Batches of 500 orders of two lines: the statements with arrays, reading prices included, against SeaORM's builder.
+async fn builder(table: &mut Table) {
+    const BATCHES: usize = 40;
+    let place = place();
+    let db = Db::connect(&place.database_url, 2, 100).await.expect("connects");
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        let begun = Instant::now();
+        for _ in 0..BATCHES {
+            write_by_builder(&db, new_orders()).await;
+        }
+        let floor = begun.elapsed();
+        let begun = Instant::now();
+        for _ in 0..BATCHES {
+            let batch: Arc<[NewOrder]> = new_orders().into();
+            let written = db.transaction::<_, shop::domain::Error, _>(move |txn| {
+                let batch = Arc::clone(&batch);
+                Box::pin(async move { orders::create(txn, &batch).await })
+            });
+            assert_eq!(written.await.expect("written").len(), 500);
+        }
+        let a_second = |took: Duration| (BATCHES * 500) as f64 / took.as_secs_f64();
+        measured.push(Round {
+            rate: a_second(begun.elapsed()),
+            floor: a_second(floor),
+            ..Round::default()
+        });
+    }
+    table.rate(
+        "orders written by array statements, 500 a batch",
+        "SeaORM's builder",
+        &measured,
+    );
+}
+
+fn new_orders() -> Vec<NewOrder> {
+    let line = |product_id| Line {
+        product_id,
+        quantity: 1,
+    };
+    let order = |number: i64| NewOrder {
+        id: Uuid::now_v7(),
+        user_id: 7,
+        lines: vec![line(number % 999 + 1), line(number % 999 + 2)],
+        currency: "USD".to_owned(),
+        idempotency_key: None,
+        created_at: Micros::now(),
+    };
+    (0..500).map(order).collect()
+}
+
+async fn write_by_builder(db: &Db, batch: Vec<NewOrder>) {
+    let orders = batch.iter().map(|new| order::ActiveModel {
+        id: Set(new.id),
+        user_id: Set(new.user_id),
+        status: Set(order::OrderStatus::Pending),
+        total_price: Set(3_000),
+        currency: Set(new.currency.clone()),
+        created_at: Set(new.created_at),
+        ..Default::default()
+    });
+    let items = batch.iter().flat_map(|new| {
+        new.lines.iter().map(|line| order_item::ActiveModel {
+            order_id: Set(new.id),
+            product_id: Set(line.product_id),
+            quantity: Set(line.quantity),
+            unit_price: Set(1_500),
+            ..Default::default()
+        })
+    });
+    let txn = db.write().begin().await.expect("begins");
+    order::Entity::insert_many(orders)
+        .exec_without_returning(&txn)
+        .await
+        .expect("written");
+    order_item::Entity::insert_many(items)
+        .exec_with_returning(&txn)
+        .await
+        .expect("written");
+    txn.commit().await.expect("commits");
 }
 
 /// What the queue carries when nobody settles: publish with confirms, consume, acknowledge.
