@@ -27,6 +27,7 @@ pub struct Failed;
 #[derive(Debug, Parser)]
 #[command(
     version,
+    propagate_version = true,
     about,
     max_term_width = 110,
     after_help = "Example, without any server:\n  shop serve --demo\n\nOn PostgreSQL, RabbitMQ and Redis:\n  \

@@ -12,6 +12,10 @@ fn every_command_has_help_with_an_example() {
         assert!(help.status.success());
         let text = String::from_utf8_lossy(&help.stdout).into_owned();
         assert!(text.contains("Example:\n  shop "), "{command}: {text}");
+        assert!(
+            run_to_end(&backend, &[command, "--version"], &[]).status.success(),
+            "{command}"
+        );
     }
     assert!(run_to_end(&backend, &["--version"], &[]).status.success());
 }
