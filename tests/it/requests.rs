@@ -1,6 +1,6 @@
 //! Bad input: a clear answer, every fault in it, and nothing stored.
 
-use reqwest::Method;
+use reqwest::{Method, header::HeaderValue};
 use rstest::rstest;
 use sea_orm::{EntityTrait as _, PaginatorTrait as _};
 use serde_json::{Value, json};
@@ -74,6 +74,25 @@ async fn unknown_products_are_all_named_and_nothing_is_stored() {
     let items = json!([{ "product_id": 2, "quantity": 1 }, { "product_id": 3, "quantity": 2 }]);
     let answer = client.post("/orders", &json!({ "user_id": 1, "items": items })).await;
     answer.problem(422, "total-too-large");
+    assert_eq!(stored(&app).await, (0, 0));
+}
+
+/// A key that is ignored would be worse than none: its sender believes that the order is safe to repeat.
+#[tokio::test]
+async fn an_idempotency_key_that_cannot_be_kept_is_refused() {
+    let (_backend, app, _shop, client) = shop_with_products().await;
+    let order = json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 1 }] });
+    let ask = |key: &[u8]| {
+        let key = HeaderValue::from_bytes(key).expect("a header can hold it");
+        client.request(Method::POST, "/orders").header("idempotency-key", key)
+    };
+    let too_long = vec![b'k'; 256];
+    for key in [&b""[..], b"two words", b"caf\xc3\xa9", &too_long] {
+        let pointers = Answer::of(ask(key).json(&order)).await.problem(400, "invalid-request");
+        assert_eq!(pointers, ["/header/Idempotency-Key"]);
+    }
+    let twice = ask(b"one").header("idempotency-key", "other").json(&order);
+    Answer::of(twice).await.problem(400, "invalid-request");
     assert_eq!(stored(&app).await, (0, 0));
 }
 
