@@ -55,6 +55,7 @@ pub struct Config {
     pub batch_queued: usize,
     pub max_in_flight: usize,
     pub low_stock_at: i64,
+    pub books_every_seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -175,6 +176,7 @@ impl Config {
         range("batch_max", self.batch_max as u64, 1, 5_000)?;
         range("batch_queued", self.batch_queued as u64, 1, 100_000)?;
         range("max_in_flight", self.max_in_flight as u64, 1, 100_000)?;
+        range("books_every_seconds", self.books_every_seconds, 0, 86_400)?;
         name("queue_prefix", &self.queue_prefix)?;
         name("cache_prefix", &self.cache_prefix)?;
         if self.low_stock_at < 0 {

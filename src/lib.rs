@@ -14,12 +14,13 @@
 //! `api::orders::pay → Batcher → domain::orders::accept_payments → queue.ring` ·
 //! `worker → domain::settlement::settle → cache.forget_pages → queue.announce → acknowledge`.
 //!
-//! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | seed} → domain → entities`, and
+//! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | auditor | seed} → domain → entities`, and
 //! all of them `→ app → {config, db, queue, cache}`. [`domain`] imports none of `app`, `api`, `queue`, `cache`: its
 //! functions take a connection and the time. Of [`db`] it uses only the way to put many rows into one statement.
 
 pub mod api;
 pub mod app;
+pub mod auditor;
 pub mod batch;
 pub mod cache;
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod entities;
+pub mod fault;
 pub mod queue;
 pub mod seed;
 pub mod sweeper;

@@ -17,6 +17,7 @@ use crate::{
         settlement::{self, LowStock, Settled, Settlement},
     },
     entities::{Micros, order::OrderStatus},
+    fault::{self, Point},
     queue::{Deliveries, Delivery, Event, QueueError},
 };
 
@@ -45,7 +46,9 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
         let gone_on = match next {
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
+                fault::point(Point::Delivered);
                 let settlement = settle_until_done(app, &orders_of(&deliveries), stop).await;
+                fault::point(Point::Settled);
                 match settlement {
                     Some(settlement) => settled.send((deliveries, settlement)).await.ok(),
                     None => None,
@@ -88,14 +91,17 @@ async fn finish(app: &App, deliveries: &Deliveries, settlement: &Settlement, sto
     if settlement.taken > 0 {
         app.cache.forget_pages().await;
     }
+    fault::point(Point::Forgotten);
     report(settlement, deliveries.deliveries.len());
     let dead = dead_letters(deliveries, settlement);
     let events = events(settlement);
     until_taken(stop, "dead letters", || app.queue.bury(&dead)).await?;
     until_taken(stop, "events", || app.queue.announce(&events)).await?;
+    fault::point(Point::Announced);
     if let Err(error) = app.queue.acknowledge(deliveries).await {
         tracing::warn!(%error, "a settled batch was not acknowledged and will come again");
     }
+    fault::point(Point::Acknowledged);
     Some(())
 }
 

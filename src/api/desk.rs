@@ -16,6 +16,7 @@ use crate::{
         orders::{self, Created, NewOrder, Order},
     },
     entities::{Micros, order::OrderStatus},
+    fault::{self, Point},
     queue::{Bell, Queue, QueueError, new_traceparent},
 };
 
@@ -77,9 +78,9 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
         let batch = Arc::clone(&batch);
         Box::pin(async move { orders::create(txn, &batch).await })
     });
-    timeout(BATCH_TIMEOUT, written)
-        .await
-        .unwrap_or_else(|_| Err(too_slow()))
+    let answers = timeout(BATCH_TIMEOUT, written).await;
+    fault::point(Point::Created);
+    answers.unwrap_or_else(|_| Err(too_slow()))
 }
 
 async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -> Answers<Order> {
@@ -92,6 +93,7 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
     let answers: Vec<Result<Order, Error>> = timeout(BATCH_TIMEOUT, written)
         .await
         .unwrap_or_else(|_| Err(too_slow()))?;
+    fault::point(Point::Accepted);
     for (answer, (id, traceparent)) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
             && order.order.status == OrderStatus::Pending
@@ -124,7 +126,9 @@ async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
                 if count == 0 {
                     return;
                 }
-                queue.ring(&bells).await
+                let rung = queue.ring(&bells).await;
+                fault::point(Point::Rung);
+                rung
             }
             _ = tick.tick() => queue.ping().await,
         };

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::{app::App, domain::Error};
+use crate::{app::App, domain::Error, telemetry};
 use desk::Desk;
 use document::Allowed;
 use health::{HealthApi, Role};
@@ -135,7 +135,10 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
     };
     let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
     let document: serde_json::Value = serde_json::from_str(&service.spec()).unwrap_or_default();
-    let route = Route::new().nest_no_strip("/", service);
+    let metrics = poem::get(make_sync(|_| {
+        telemetry::figures().with_content_type("text/plain; version=0.0.4; charset=utf-8")
+    }));
+    let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
     layered(route, app.config.max_in_flight, Allowed::new(&document))
 }
 

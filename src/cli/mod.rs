@@ -1,6 +1,6 @@
 //! The command line. Each command is a few lines that call one function.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,6 +14,7 @@ use crate::{
     telemetry,
 };
 
+mod dead_letters;
 mod health;
 mod roles;
 mod verify;
@@ -59,6 +60,9 @@ enum Command {
     /// Check the books; exit code 1 and a table when something does not add up.
     #[command(after_help = "Example:\n  shop verify --max-age 10m")]
     Verify(verify::Verify),
+    /// Look at what could not be processed, send it again, or drop it; `list` when nothing is said.
+    #[command(after_help = "Example:\n  shop dead-letters list")]
+    DeadLetters(dead_letters::DeadLetters),
     /// Print the OpenAPI document.
     #[command(after_help = "Example:\n  shop openapi --yaml > openapi.yaml")]
     Openapi(Openapi),
@@ -166,6 +170,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run(&config).await,
             Command::Seed(seed) => seed.run(config).await,
             Command::Verify(verify) => verify.run(&config).await,
+            Command::DeadLetters(dead_letters) => dead_letters.run(&config).await,
             Command::Health => health::ask(&config).await,
             Command::Openapi(openapi) => openapi.print(),
         }
@@ -245,5 +250,33 @@ impl Openapi {
             println!("{}", serde_json::to_string_pretty(&document)?);
         }
         Ok(())
+    }
+}
+
+/// A whole number and a unit: 90s, 5m or 1h.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).len());
+    let seconds_each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err("give a number and a unit: 90s, 5m or 1h".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{number:?} is not a whole number"))?;
+    let seconds = number.checked_mul(seconds_each).ok_or("that is too long")?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(["5", "m", "1d"].iter().all(|bad| parse_duration(bad).is_err()));
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, desk::Desk, health::Role},
     app::App,
+    auditor,
     config::{Bind, Config, ConfigError, reachable},
     domain::catalog::{self, ProductQuery},
     seed::{self, Plan},
@@ -99,6 +100,7 @@ fn settle_in_background(app: &App, stop: &CancellationToken) -> JoinSet<()> {
     let mut background = JoinSet::new();
     background.spawn(worker::run(app.clone(), stop.clone()));
     background.spawn(sweeper::run(app.clone(), stop.clone()));
+    background.spawn(auditor::run(app.clone(), stop.clone()));
     background
 }
 

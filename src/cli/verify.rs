@@ -4,75 +4,95 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::json;
 
-use super::Failed;
+use super::{Failed, parse_duration};
 use crate::{
     app,
     config::Config,
-    domain::books::{self, Report},
+    domain::books::{self, MAX_LISTED, Report},
     entities::Micros,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// How long an accepted order may be PENDING: 90s, 5m, 1h.
-    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = parse_age)]
+    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = parse_duration)]
     max_age: Duration,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Verify {
+    /// Reads one snapshot of the database, so that it is right while orders are being settled.
     pub(super) async fn run(&self, config: &Config) -> anyhow::Result<()> {
         let db = app::connect_database(config).await?;
         let max_age = self.max_age;
         let report = db
             .snapshot(move |txn| Box::pin(async move { books::check(txn, Micros::now(), max_age).await }))
             .await
-            .context("the books could not be read")?;
+            .context("the books could not be read; has `shop migrate` been run?")?;
         db.close().await;
+        if self.json {
+            let mut json = json!(report);
+            json["ok"] = json!(report.is_clean());
+            println!("{}", serde_json::to_string_pretty(&json)?);
+        } else {
+            print(&report);
+        }
         if report.is_clean() {
-            println!("the books are right");
             return Ok(());
         }
-        print(&report);
+        eprintln!("shop: the books do not add up");
         Err(Failed.into())
     }
 }
 
 fn print(report: &Report) {
-    for fault in &report.stock {
+    if report.is_clean() {
         println!(
-            "product {}: stock is {}, but {} were put in and {} are in PAID orders",
-            fault.product_id, fault.stock, fault.put_in, fault.sold
+            "the books are right: {} products, {} orders",
+            report.products, report.orders
         );
+        return;
     }
-    for fault in &report.orders {
-        println!("order {} ({}): {}", fault.order_id, fault.status, fault.fault);
+    if !report.stock_faults.is_empty() {
+        let mut table = table(&["product", "stock", "put in", "in PAID orders", "off by"]);
+        for fault in &report.stock_faults {
+            let expected = i128::from(fault.put_in) - i128::from(fault.sold);
+            let off_by = i128::from(fault.stock) - expected;
+            table.add_row([
+                fault.product_id.to_string(),
+                fault.stock.to_string(),
+                fault.put_in.to_string(),
+                fault.sold.to_string(),
+                format!("{off_by:+}"),
+            ]);
+        }
+        println!("{table}");
+    }
+    if !report.order_faults.is_empty() || !report.overdue.is_empty() {
+        let mut table = table(&["order", "status", "fault"]);
+        for fault in report.order_faults.iter().chain(&report.overdue) {
+            table.add_row([fault.order_id.to_string(), fault.status.clone(), fault.fault.clone()]);
+        }
+        println!("{table}");
+    }
+    let longest = [
+        report.stock_faults.len(),
+        report.order_faults.len(),
+        report.overdue.len(),
+    ];
+    if longest.iter().any(|length| i64::try_from(*length) == Ok(MAX_LISTED)) {
+        println!("only the first {MAX_LISTED} of a kind are listed");
     }
 }
 
-fn parse_age(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).len());
-    let seconds_each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        _ => return Err("give a number and a unit: 90s, 5m or 1h".to_owned()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("{number:?} is not a whole number"))?;
-    let seconds = number.checked_mul(seconds_each).ok_or("that is too long")?;
-    Ok(Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_a_number_and_a_unit() {
-        assert_eq!(parse_age("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_age("5m"), Ok(Duration::from_secs(300)));
-        assert!(parse_age("5").is_err() && parse_age("m").is_err() && parse_age("1d").is_err());
-    }
+/// A table that reads well and can be cut into columns.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
 }

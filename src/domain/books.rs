@@ -4,17 +4,21 @@
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, FromQueryResult};
+use serde::Serialize;
 
 use super::{Error, OrderId, ProductId};
 use crate::{db::rows::Sql, entities::Micros};
 
 /// The most faults of one kind that a report lists.
 pub const MAX_LISTED: i64 = 1_000;
+/// How long an accepted order may be PENDING unless told otherwise.
+pub const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// A product whose shelf does not hold what the movements and the PAID orders say.
-#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize)]
 pub struct StockFault {
     pub product_id: ProductId,
+    /// What the shelf holds.
     pub stock: i64,
     /// Everything ever put in, less what was written off.
     pub put_in: i64,
@@ -23,24 +27,32 @@ pub struct StockFault {
 }
 
 /// An order whose row contradicts itself or waits too long.
-#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize)]
 pub struct OrderFault {
     pub order_id: OrderId,
     pub status: String,
     pub fault: String,
 }
 
-/// What `shop verify` found; empty when the books are right. Each list holds [`MAX_LISTED`] at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What `shop verify` found; the books are right when all three lists are empty. Each holds [`MAX_LISTED`] at most, the
+/// lowest ids first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    pub stock: Vec<StockFault>,
-    pub orders: Vec<OrderFault>,
+    /// Products that were looked at.
+    pub products: i64,
+    /// Orders that were looked at.
+    pub orders: i64,
+    pub stock_faults: Vec<StockFault>,
+    /// Orders that contradict themselves.
+    pub order_faults: Vec<OrderFault>,
+    /// Orders accepted for payment that are PENDING for longer than they may be.
+    pub overdue: Vec<OrderFault>,
 }
 
 impl Report {
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.stock.is_empty() && self.orders.is_empty()
+        self.stock_faults.is_empty() && self.order_faults.is_empty() && self.overdue.is_empty()
     }
 }
 
@@ -50,8 +62,24 @@ impl Report {
 /// The database's.
 pub async fn check(connection: &impl ConnectionTrait, now: Micros, max_age: Duration) -> Result<Report, Error> {
     let backend = connection.get_database_backend();
-    let stock = Sql::new(
+    let counts = Sql::new(
         backend,
+        "SELECT (SELECT COUNT(*) FROM products), (SELECT COUNT(*) FROM orders)",
+    );
+    let counts = connection.query_one_raw(counts.build()).await?;
+    let counts = counts.ok_or_else(|| Error::Internal("nothing was counted".to_owned()))?;
+    Ok(Report {
+        products: counts.try_get_by_index(0)?,
+        orders: counts.try_get_by_index(1)?,
+        stock_faults: stock_faults(connection).await?,
+        order_faults: order_faults(connection).await?,
+        overdue: overdue(connection, now, max_age).await?,
+    })
+}
+
+async fn stock_faults(connection: &impl ConnectionTrait) -> Result<Vec<StockFault>, Error> {
+    let select = Sql::new(
+        connection.get_database_backend(),
         "SELECT p.id AS product_id, p.stock, \
                 CAST(COALESCE(m.put_in, 0) AS bigint) AS put_in, CAST(COALESCE(s.sold, 0) AS bigint) AS sold \
          FROM products p \
@@ -63,26 +91,41 @@ pub async fn check(connection: &impl ConnectionTrait, now: Micros, max_age: Dura
          WHERE p.stock < 0 OR p.stock <> COALESCE(m.put_in, 0) - COALESCE(s.sold, 0) ORDER BY p.id LIMIT ",
     )
     .bind(MAX_LISTED);
-    let orders = Sql::new(
-        backend,
+    Ok(StockFault::find_by_statement(select.build()).all(connection).await?)
+}
+
+async fn order_faults(connection: &impl ConnectionTrait) -> Result<Vec<OrderFault>, Error> {
+    let select = Sql::new(
+        connection.get_database_backend(),
         "SELECT id AS order_id, status, fault FROM (SELECT o.id, o.status, CASE \
            WHEN i.order_id IS NULL THEN 'has no lines' \
            WHEN o.status = 'PAID' AND o.total_price <> i.total THEN 'its total is not the sum of its lines' \
            WHEN o.status = 'FAILED' AND o.failure IS NULL THEN 'has failed without a reason' \
-           WHEN o.status = 'PENDING' AND o.accepted_at < ",
-    )
-    .bind(Micros(
-        now.0
-            .saturating_sub(i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX)),
-    ))
-    .push(
-        " THEN 'was accepted too long ago and is not settled' END AS fault FROM orders o \
+         END AS fault FROM orders o \
          LEFT JOIN (SELECT order_id, SUM(quantity * unit_price) AS total FROM order_items GROUP BY order_id) i \
                 ON i.order_id = o.id) f WHERE fault IS NOT NULL ORDER BY id LIMIT ",
     )
     .bind(MAX_LISTED);
-    Ok(Report {
-        stock: StockFault::find_by_statement(stock.build()).all(connection).await?,
-        orders: OrderFault::find_by_statement(orders.build()).all(connection).await?,
-    })
+    Ok(OrderFault::find_by_statement(select.build()).all(connection).await?)
+}
+
+/// Orders accepted longer than `max_age` ago and still PENDING.
+///
+/// # Errors
+/// The database's.
+pub async fn overdue(
+    connection: &impl ConnectionTrait,
+    now: Micros,
+    max_age: Duration,
+) -> Result<Vec<OrderFault>, Error> {
+    let max_age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
+    let select = Sql::new(
+        connection.get_database_backend(),
+        "SELECT id AS order_id, status, 'was accepted too long ago and is not settled' AS fault FROM orders \
+         WHERE status = 'PENDING' AND accepted_at < ",
+    )
+    .bind(Micros(now.0.saturating_sub(max_age)))
+    .push(" ORDER BY id LIMIT ")
+    .bind(MAX_LISTED);
+    Ok(OrderFault::find_by_statement(select.build()).all(connection).await?)
 }

@@ -1,18 +1,21 @@
 //! The catalogue: listing, finding and adding products.
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect, Set,
     sea_query::{Expr, ExprTrait, Func, LikeExpr},
 };
 
 use super::{Error, ProductId};
 use crate::{
     db::rows::{Column, Sql},
-    entities::{Micros, product},
+    entities::{Micros, product, stock_movement},
 };
 
 /// The most products on a page.
 pub const MAX_PAGE: u64 = 200;
+
+/// The most units that a shelf holds, and the highest price in minor units: so that no sum over a database overflows.
+pub const MAX_STOCK: i64 = 1_000_000_000_000;
 
 /// Which products to list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +113,121 @@ pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[Ne
     .rows("t", [("product_id", Column::BigInt(ids)), ("delta", Column::BigInt(stocks))]);
     txn.execute_raw(movements.build()).await?;
     Ok(added.len())
+}
+
+/// Adds a product, with the movement that explains its first stock. Run it in a transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn add(txn: &impl ConnectionTrait, now: Micros, new: &NewProduct) -> Result<product::Model, Error> {
+    let insert = Sql::new(
+        txn.get_database_backend(),
+        "INSERT INTO products (name, price, stock, created_at) VALUES (",
+    )
+    .bind(new.name.clone())
+    .push(", ")
+    .bind(new.price)
+    .push(", ")
+    .bind(new.stock)
+    .push(", ")
+    .bind(now)
+    .push(") RETURNING *");
+    let added = product::Entity::find().from_raw_sql(insert.build()).one(txn).await?;
+    let added = added.ok_or_else(|| Error::Internal("a new product was not returned".to_owned()))?;
+    if added.stock != 0 {
+        record_movement(txn, now, added.id, added.stock, "initial stock").await?;
+    }
+    Ok(added)
+}
+
+/// What of a product is to be different. Orders that were made keep the price they were made at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductChange {
+    pub name: Option<String>,
+    /// Minor units, not negative.
+    pub price: Option<i64>,
+}
+
+/// Changes name, price or both.
+///
+/// # Errors
+/// [`Error::ProductNotFound`], or the database's.
+pub async fn change(
+    connection: &impl ConnectionTrait,
+    id: ProductId,
+    change: &ProductChange,
+) -> Result<product::Model, Error> {
+    let update = Sql::new(
+        connection.get_database_backend(),
+        "UPDATE products SET name = COALESCE(",
+    )
+    .bind(change.name.clone())
+    .push(", name), price = COALESCE(")
+    .bind(change.price)
+    .push(", price) WHERE id = ")
+    .bind(id)
+    .push(" RETURNING *");
+    let changed = product::Entity::find()
+        .from_raw_sql(update.build())
+        .one(connection)
+        .await?;
+    changed.ok_or(Error::ProductNotFound(id))
+}
+
+/// Puts units on the shelf or writes them off, and keeps why. The change is relative, so that it adds up with the
+/// orders that are settled meanwhile. Run it in a transaction.
+///
+/// # Errors
+/// [`Error::ProductNotFound`], [`Error::StockOutOfRange`], or the database's.
+pub async fn change_stock(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    id: ProductId,
+    delta: i64,
+    reason: &str,
+    low_stock_at: i64,
+) -> Result<product::Model, Error> {
+    let update = Sql::new(txn.get_database_backend(), "UPDATE products SET stock = stock + ")
+        .bind(delta)
+        // What is low again after this is told of by the settlement that finds it so.
+        .push(", low_since = CASE WHEN stock + ")
+        .bind(delta)
+        .push(" > ")
+        .bind(low_stock_at)
+        .push(" THEN NULL ELSE low_since END WHERE id = ")
+        .bind(id)
+        .push(" AND stock + ")
+        .bind(delta)
+        .push(" BETWEEN 0 AND ")
+        .bind(MAX_STOCK)
+        .push(" RETURNING *");
+    let changed = product::Entity::find().from_raw_sql(update.build()).one(txn).await?;
+    let Some(changed) = changed else {
+        let stock = find(txn, id).await?.stock;
+        return Err(Error::StockOutOfRange { id, stock, delta });
+    };
+    record_movement(txn, now, id, delta, reason).await?;
+    Ok(changed)
+}
+
+async fn record_movement(
+    txn: &impl ConnectionTrait,
+    now: Micros,
+    product_id: ProductId,
+    delta: i64,
+    reason: &str,
+) -> Result<(), Error> {
+    let movement = stock_movement::ActiveModel {
+        product_id: Set(product_id),
+        delta: Set(delta),
+        reason: Set(reason.to_owned()),
+        created_at: Set(now),
+        ..Default::default()
+    };
+    stock_movement::Entity::insert(movement)
+        .exec_without_returning(txn)
+        .await?;
+    Ok(())
 }
 
 /// The ids of all products, ascending.

@@ -21,6 +21,9 @@ pub type UserId = i64;
 pub enum Error {
     #[error("there is no product {0}")]
     ProductNotFound(ProductId),
+    /// A change that would leave less than nothing, or more than [`catalog::MAX_STOCK`], on the shelf.
+    #[error("there are {stock} units of product {id}, so its stock cannot change by {delta}")]
+    StockOutOfRange { id: ProductId, stock: i64, delta: i64 },
     #[error("there is no order {0}")]
     OrderNotFound(OrderId),
     /// Each with its place among the lines of the request.

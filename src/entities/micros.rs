@@ -29,6 +29,13 @@ impl Micros {
         Duration::from_micros(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
+    /// Seconds since the Unix epoch, as figures are given in.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "exact until the year 2255")]
+    pub fn to_seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
     /// For RFC 3339 output; instants outside the years that RFC 3339 can write become the epoch.
     #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {

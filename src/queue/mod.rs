@@ -2,6 +2,7 @@
 //! message is a doorbell: it says "look at this order's row" and nothing more, so losing one costs time and no order.
 
 use serde::Serialize;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::OrderId;
@@ -33,6 +34,15 @@ pub struct Deliveries {
     pub deliveries: Vec<Delivery>,
     /// Which consumer they came through: their tags mean nothing to a later one.
     session: u64,
+}
+
+/// A message that was laid aside, because it can never be processed or because its consumers crashed too often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub reason: String,
+    /// When it was laid aside, to the second, if that is known.
+    pub since: Option<OffsetDateTime>,
+    pub body: Vec<u8>,
 }
 
 /// A fact to be told, as `CloudEvents` 1.0 in structured JSON.
@@ -155,6 +165,40 @@ impl Queue {
         match &self.backend {
             Backend::Memory(queue) => Ok(queue.depth()),
             Backend::RabbitMq(queue) => queue.depth().await,
+        }
+    }
+
+    /// The dead letters, oldest first, `limit` at most. They stay where they are. The queue inside the process keeps
+    /// none.
+    ///
+    /// # Errors
+    /// When the queue cannot be asked.
+    pub async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(Vec::new()),
+            Backend::RabbitMq(queue) => queue.dead_letters(limit).await,
+        }
+    }
+
+    /// Sends the dead letters of this moment to the workers again; answers how many.
+    ///
+    /// # Errors
+    /// When the connection is lost. What was not sent again is still a dead letter.
+    pub async fn replay_dead_letters(&self) -> Result<u32, QueueError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(0),
+            Backend::RabbitMq(queue) => queue.replay().await,
+        }
+    }
+
+    /// Drops the dead letters; answers how many.
+    ///
+    /// # Errors
+    /// When the queue cannot be asked.
+    pub async fn purge_dead_letters(&self) -> Result<u32, QueueError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(0),
+            Backend::RabbitMq(queue) => queue.purge().await,
         }
     }
 

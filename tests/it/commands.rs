@@ -7,7 +7,16 @@ use crate::support::{Backend, Shop, run_to_end};
 #[test]
 fn every_command_has_help_with_an_example() {
     let backend = Backend::embedded();
-    for command in ["serve", "work", "migrate", "seed", "verify", "openapi", "health"] {
+    for command in [
+        "serve",
+        "work",
+        "migrate",
+        "seed",
+        "verify",
+        "dead-letters",
+        "openapi",
+        "health",
+    ] {
         let help = run_to_end(&backend, &[command, "--help"], &[]);
         assert!(help.status.success());
         let text = String::from_utf8_lossy(&help.stdout).into_owned();

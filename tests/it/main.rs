@@ -1,14 +1,20 @@
 //! The integration tests, one binary so that one set of servers serves them all. A file a subject; the names of the tests
 //! are the promises they prove.
 
+mod attacks;
 mod books;
 mod cache;
 mod commands;
+mod dead_letters;
 mod decide;
+#[cfg(feature = "fault-points")]
+mod fault_points;
 mod flow;
+mod outages;
 mod queue;
 mod requests;
 mod schema;
 mod servers;
 mod settlement;
+mod soak;
 mod support;

@@ -1,25 +1,29 @@
 //! Both queues, and what RabbitMQ may do to us: junk, redelivery, an outage, a queue that is gone.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
-        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use rstest::rstest;
 use serde_json::Value;
 use shop::queue::{Bell, Queue, new_traceparent};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
     servers::RabbitMq,
-    support::{Backend, Shop, eventually},
+    support::{Backend, PATIENCE, Shop, eventually},
 };
+
+/// With nothing to be heard for so long, there is nothing more.
+const QUIET: Duration = Duration::from_secs(1);
 
 fn bell() -> Bell {
     Bell {
@@ -175,46 +179,79 @@ async fn a_message_has_the_promised_form() {
     assert_eq!(trace.map(ToString::to_string).as_deref(), Some(traceparent));
 }
 
-/// Everything that is announced from now on.
-async fn listen(channel: &Channel, prefix: &str) -> Consumer {
-    let events = ShortString::from(format!("{prefix}.events"));
-    let (durable, exclusive) = (
-        ExchangeDeclareOptions {
-            durable: true,
+/// Hears everything that is announced from now on: a queue keeps it, also while the broker is away for a while.
+pub struct Spy {
+    _connection: Connection,
+    consumer: Consumer,
+}
+
+impl Spy {
+    pub async fn on(backend: &Backend) -> Self {
+        let (connection, channel) = channel(&backend.queue_url).await;
+        let queue = declare_spy(&channel, backend).await;
+        let options = BasicConsumeOptions {
+            no_ack: true,
             ..Default::default()
-        },
-        QueueDeclareOptions {
-            exclusive: true,
-            ..Default::default()
-        },
+        };
+        let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default());
+        Self {
+            consumer: consumer.await.expect("consumes"),
+            _connection: connection,
+        }
+    }
+
+    /// From now on there is a queue that listens, for a later [`Spy::on`] to read.
+    pub async fn begin(backend: &Backend) {
+        let (connection, channel) = channel(&backend.queue_url).await;
+        declare_spy(&channel, backend).await;
+        connection.close(200, "bye".into()).await.expect("closed");
+    }
+
+    /// The next event, whose type is also its routing key.
+    pub async fn next(&mut self) -> Value {
+        let delivery = timeout(PATIENCE, self.consumer.next()).await.expect("in time");
+        let delivery = delivery.expect("more events").expect("arrives");
+        let event: Value = serde_json::from_slice(&delivery.data).expect("JSON");
+        assert_eq!(event["type"], delivery.routing_key.as_str());
+        event
+    }
+
+    /// What there is, once nothing more comes.
+    pub async fn all(mut self) -> Vec<Value> {
+        let mut heard = Vec::new();
+        while let Ok(Some(Ok(delivery))) = timeout(QUIET, self.consumer.next()).await {
+            heard.push(serde_json::from_slice(&delivery.data).expect("JSON"));
+        }
+        heard
+    }
+}
+
+async fn declare_spy(channel: &Channel, backend: &Backend) -> ShortString {
+    let (events, queue) = (
+        ShortString::from(format!("{}.events", backend.prefix)),
+        ShortString::from(format!("{}.spy", backend.prefix)),
     );
-    let none = FieldTable::default;
-    channel
-        .exchange_declare(events.clone(), ExchangeKind::Topic, durable, none())
-        .await
-        .expect("as the shop declares it");
-    let queue = channel
-        .queue_declare("".into(), exclusive, none())
-        .await
-        .expect("declared")
-        .name()
-        .clone();
-    channel
-        .queue_bind(queue.clone(), events, "#".into(), QueueBindOptions::default(), none())
-        .await
-        .expect("bound");
-    channel
-        .basic_consume(queue, "".into(), BasicConsumeOptions::default(), none())
-        .await
-        .expect("consumes")
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let mut quorum = FieldTable::default();
+    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let exchange = channel.exchange_declare(events.clone(), ExchangeKind::Topic, durable, FieldTable::default());
+    exchange.await.expect("as the shop declares it");
+    let declared = channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), quorum);
+    declared.await.expect("declared");
+    let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
+    let bound = channel.queue_bind(queue.clone(), events, "#".into(), bind, none);
+    bound.await.expect("bound");
+    queue
 }
 
 #[tokio::test]
 async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
     let backend = Backend::servers();
     backend.stock(&[(100, 6)]).await;
-    let (_connection, channel) = channel(&backend.queue_url).await;
-    let mut told = listen(&channel, &backend.prefix).await;
+    let mut told = Spy::on(&backend).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
@@ -225,11 +262,8 @@ async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
     }
     let mut kinds = HashSet::new();
     while kinds.len() < 3 {
-        let delivery = told.next().await.expect("more events").expect("arrives");
-        delivery.ack(BasicAckOptions::default()).await.expect("acknowledged");
-        let event: Value = serde_json::from_slice(&delivery.data).expect("JSON");
+        let event = told.next().await;
         assert_eq!(event["specversion"], "1.0");
-        assert_eq!(event["type"], delivery.routing_key.as_str());
         for attribute in ["id", "source", "time", "subject"] {
             assert!(
                 event[attribute].as_str().is_some_and(|text| !text.is_empty()),

@@ -11,6 +11,7 @@ pub enum Kind {
     MethodNotAllowed,
     RequestTimeout,
     OrderFailed,
+    StockOutOfRange,
     PayloadTooLarge,
     UnsupportedMediaType,
     UnknownProduct,
@@ -23,13 +24,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::PaymentDeclined,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::OrderFailed,
+        Self::StockOutOfRange,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::UnknownProduct,
@@ -51,6 +53,7 @@ impl Kind {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::RequestTimeout => "request-timeout",
             Self::OrderFailed => "order-failed",
+            Self::StockOutOfRange => "stock-out-of-range",
             Self::PayloadTooLarge => "payload-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::UnknownProduct => "unknown-product",
@@ -72,6 +75,7 @@ impl Kind {
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::RequestTimeout => "The request came too slowly",
             Self::OrderFailed => "The order has failed",
+            Self::StockOutOfRange => "The stock cannot change by this much",
             Self::PayloadTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body is not JSON",
             Self::UnknownProduct => "A product does not exist",
@@ -92,7 +96,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::OrderFailed => StatusCode::CONFLICT,
+            Self::OrderFailed | Self::StockOutOfRange => StatusCode::CONFLICT,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownProduct | Self::TotalTooLarge | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,

@@ -161,6 +161,7 @@ impl From<Error> for Problem {
             Error::TotalTooLarge => Self::new(Kind::TotalTooLarge, detail),
             Error::IdempotencyKeyReused => Self::new(Kind::IdempotencyKeyReused, detail),
             Error::PaymentDeclined => Self::new(Kind::PaymentDeclined, detail),
+            Error::StockOutOfRange { .. } => Self::new(Kind::StockOutOfRange, detail),
             Error::OrderFailed(_) => Self::new(Kind::OrderFailed, detail),
             Error::Overloaded => Self::new(Kind::Overloaded, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => {

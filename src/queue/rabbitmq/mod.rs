@@ -20,6 +20,7 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
+mod dead;
 mod topology;
 
 use super::{Bell, Deliveries, Delivery, Event, QueueError};

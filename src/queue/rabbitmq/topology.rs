@@ -17,6 +17,9 @@ const FRAME_BYTES: u32 = 16_384;
 /// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
 /// order's row is not touched by that, and the sweeper rings for it again.
 const DELIVERY_LIMIT: i32 = 50;
+/// Dead letters may be looked at as often as anybody likes; RabbitMQ 4 would drop them after 20 looks.
+const NO_LIMIT: i32 = i32::MAX;
+
 /// The exchanges and queues.
 pub(super) struct Names {
     pub orders: ShortString,
@@ -49,15 +52,14 @@ impl Names {
             .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none())
             .await?;
         channel
-            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum())
+            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum(NO_LIMIT))
             .await?;
-        let mut arguments = quorum();
+        let mut arguments = quorum(DELIVERY_LIMIT);
         let text = |value: &str| AMQPValue::LongString(value.into());
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
         channel
             .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
             .await?;
@@ -73,9 +75,10 @@ impl Names {
     }
 }
 
-fn quorum() -> FieldTable {
+fn quorum(delivery_limit: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(delivery_limit));
     arguments
 }
 

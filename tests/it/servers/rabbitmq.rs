@@ -35,8 +35,29 @@ impl RabbitMq {
         Self::start_named(&node, &name, &folder)
     }
 
+    /// As many nodes as one cluster.
+    pub fn start_cluster(size: usize) -> Vec<Self> {
+        let nodes: Vec<Self> = (0..size).map(|_| Self::start()).collect();
+        for joining in &nodes[1..] {
+            for step in [
+                &["stop_app"][..],
+                &["reset"],
+                &["join_cluster", &nodes[0].node],
+                &["start_app"],
+            ] {
+                joining.ctl(step);
+            }
+        }
+        nodes
+    }
+
     pub fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        format!("amqp://guest:guest@{}/%2f", self.host())
+    }
+
+    /// Address and port.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// What `rabbitmqctl` prints when it is asked about this node. Panics where it fails.

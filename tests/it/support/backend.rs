@@ -2,17 +2,28 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use sea_orm::{ConnectionTrait as _, Statement};
 use shop::{
     app::{self, App},
     config::{Config, Overrides},
     db::schema::Change,
-    domain::catalog::{self, NewProduct},
+    domain::{
+        Error, OrderId,
+        books::{self, MAX_AGE, Report},
+        catalog::{self, NewProduct},
+        orders::{self, Line, NewOrder},
+    },
     entities::Micros,
 };
+use uuid::Uuid;
 
+use super::eventually;
 use crate::servers::{self, run::run};
 
 pub struct Backend {
@@ -112,6 +123,74 @@ impl Backend {
         assert_eq!(added.expect("products can be added"), products.len());
         app
     }
+}
+
+/// Orders of `lines` whose payment has been accepted, and for which nobody has rung yet.
+pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64, i64)>) -> Vec<OrderId> {
+    const AT_ONCE: usize = 500;
+    let line = |(product_id, quantity)| Line { product_id, quantity };
+    let new: Vec<NewOrder> = (0..count)
+        .map(|number| NewOrder {
+            id: Uuid::now_v7(),
+            user_id: 7,
+            lines: lines(number).into_iter().map(line).collect(),
+            currency: "USD".to_owned(),
+            idempotency_key: None,
+            created_at: Micros::now(),
+        })
+        .collect();
+    for batch in new.chunks(AT_ONCE) {
+        let batch: Arc<[NewOrder]> = batch.into();
+        let written = app.db.transaction(move |txn| {
+            let batch = Arc::clone(&batch);
+            Box::pin(async move {
+                let ids: Vec<OrderId> = batch.iter().map(|order| order.id).collect();
+                orders::create(txn, &batch).await?;
+                orders::accept_payments(txn, Micros::now(), &ids).await
+            })
+        });
+        let answers: Vec<Result<_, Error>> = written.await.expect("written");
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    new.iter().map(|order| order.id).collect()
+}
+
+/// What `shop verify` proves, from within the test.
+pub async fn books(app: &App) -> Report {
+    let report = app
+        .db
+        .snapshot(|txn| Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await }));
+    report
+        .await
+        .map_err(|error: Error| error)
+        .expect("the books can be read")
+}
+
+/// How many orders have this status.
+pub async fn count(app: &App, status: &str) -> i64 {
+    let select = format!("SELECT COUNT(*) FROM orders WHERE status = '{status}'");
+    let counted = app
+        .db
+        .read()
+        .query_one_raw(Statement::from_string(app.db.read().get_database_backend(), select));
+    let row = counted.await.expect("counted").expect("one row");
+    row.try_get_by_index(0).expect("a number")
+}
+
+/// Waits until nothing that was accepted is PENDING any more.
+pub async fn all_settled(app: &App) {
+    let backend = app.db.read().get_database_backend();
+    let waiting = "SELECT COUNT(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+    eventually("all that was accepted is settled", || async {
+        let row = app
+            .db
+            .read()
+            .query_one_raw(Statement::from_string(backend, waiting))
+            .await
+            .ok()??;
+        (row.try_get_by_index::<i64>(0).ok()? == 0).then_some(())
+    })
+    .await;
 }
 
 fn own_folder() -> (String, PathBuf) {

@@ -3,6 +3,8 @@
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
+
 #[derive(Clone)]
 pub struct Client {
     base: String,
@@ -20,7 +22,7 @@ impl Client {
     pub fn new(address: &str) -> Self {
         Self {
             base: format!("http://{address}"),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client"),
         }
     }
 
@@ -64,11 +66,16 @@ impl Client {
 
 impl Answer {
     pub async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.expect("the server answers");
+        Self::if_any(request).await.expect("the server answers")
+    }
+
+    /// The answer, unless the server dies before it is whole.
+    pub async fn if_any(request: RequestBuilder) -> Result<Self, reqwest::Error> {
+        let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("the answer is whole");
+        let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Self { status, headers, body }
+        Ok(Self { status, headers, body })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -2,12 +2,14 @@
 
 mod backend;
 mod client;
+mod crowd;
 mod shop;
 
 use std::time::{Duration, Instant};
 
-pub use backend::Backend;
+pub use backend::{Backend, accepted, all_settled, books, count};
 pub use client::{Answer, Client};
+pub use crowd::Crowd;
 pub use shop::{Shop, run_to_end};
 
 /// How long anything may take that is expected to happen.

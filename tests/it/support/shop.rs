@@ -103,6 +103,21 @@ impl Shop {
         self.log.lines().0.join("\n")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_end(&self) {
+        let begun = Instant::now();
+        let mut lines = self.log.lines();
+        while !lines.1 {
+            assert!(begun.elapsed() < PATIENCE, "it goes on:\n{}", lines.0.join("\n"));
+            let waited = self.log.more.wait_timeout(lines, PATIENCE);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

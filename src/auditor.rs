@@ -1,0 +1,64 @@
+//! Checks the books now and then, and shows what it found as figures, so that an alarm can be put on it.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    domain::{
+        Error,
+        books::{self, MAX_AGE, Report},
+    },
+    entities::Micros,
+};
+
+/// A check that takes longer is given up; the figures stay as they were.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never.
+pub async fn run(app: App, stop: CancellationToken) {
+    let every = Duration::from_secs(app.config.books_every_seconds);
+    if every.is_zero() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = audit(&app) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(every) => {}
+        }
+    }
+}
+
+async fn audit(app: &App) {
+    let check = app
+        .db
+        .snapshot(|txn| Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await }));
+    match timeout(LONGEST, check).await {
+        Ok(Ok(report)) => show(&report),
+        Ok(Err::<_, Error>(error)) => tracing::warn!(%error, "the books could not be checked"),
+        Err(_) => tracing::warn!("checking the books took too long and was given up"),
+    }
+}
+
+fn show(report: &Report) {
+    let count = |faults: usize| f64::from(u32::try_from(faults).unwrap_or(u32::MAX));
+    gauge!("shop_books_stock_faults").set(count(report.stock_faults.len()));
+    gauge!("shop_books_order_faults").set(count(report.order_faults.len()));
+    gauge!("shop_books_orders_overdue").set(count(report.overdue.len()));
+    gauge!("shop_books_checked_timestamp_seconds").set(Micros::now().to_seconds());
+    if !report.is_clean() {
+        tracing::error!(
+            stock_faults = report.stock_faults.len(),
+            order_faults = report.order_faults.len(),
+            overdue = report.overdue.len(),
+            "the books do not add up: run `shop verify`"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Fault points, for tests only: places between two steps of an order's way where the process can be told to stop as
+//! if it had been killed. Without the build feature `fault-points` they are nothing.
+
+/// Between which steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// New orders are committed, and nobody has been answered.
+    Created,
+    /// Payments are committed, and no bell has been rung.
+    Accepted,
+    /// Bells have been rung, and the ringer does not know it.
+    Rung,
+    /// Messages have been delivered, and nothing has been settled.
+    Delivered,
+    /// A settlement is committed.
+    Settled,
+    /// The cache has been told of it.
+    Forgotten,
+    /// So have those who listen to events.
+    Announced,
+    /// The messages have been acknowledged.
+    Acknowledged,
+}
+
+/// Stops the process here if the environment says so: `FAULT_POINT=settled:3` stops it at once, without any cleaning
+/// up, when [`Point::Settled`] is reached for the third time.
+#[cfg(feature = "fault-points")]
+pub fn point(point: Point) {
+    use std::sync::{LazyLock, atomic::AtomicUsize, atomic::Ordering};
+
+    static CHOSEN: LazyLock<Option<(String, usize)>> = LazyLock::new(|| {
+        let chosen = std::env::var("FAULT_POINT").ok()?;
+        let (name, count) = chosen.split_once(':').unwrap_or((&chosen, "1"));
+        Some((name.to_lowercase(), count.parse().ok()?))
+    });
+    static REACHED: AtomicUsize = AtomicUsize::new(0);
+    if let Some((name, count)) = &*CHOSEN
+        && *name == format!("{point:?}").to_lowercase()
+        && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
+    {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "fault-points"))]
+pub fn point(_: Point) {}

@@ -1,0 +1,151 @@
+//! The dead letters: looked at without taking them, sent again, dropped.
+
+use lapin::{
+    BasicProperties,
+    message::BasicGetMessage,
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueuePurgeOptions},
+    types::{AMQPValue, FieldTable},
+};
+use time::OffsetDateTime;
+
+use super::{Message, PERSISTENT, Queue, Session, header, passive, publish_all, within};
+use crate::queue::{DeadLetter, QueueError};
+
+/// How many are sent again before they are confirmed and acknowledged.
+const REPLAYED_AT_ONCE: u32 = 200;
+
+impl Queue {
+    /// They are taken, and given back when the channel closes: the queue's delivery limit is so high that no number of
+    /// looks reaches it.
+    pub(in crate::queue) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        let session = self.open("dead letters").await?;
+        let mut found = Vec::new();
+        let mut last = None;
+        while found.len() < limit
+            && let Some(message) = self.get(&session).await?
+        {
+            last = Some(message.delivery.delivery_tag);
+            found.push(DeadLetter {
+                reason: reason(message.delivery.properties.headers().as_ref()),
+                since: since(&message.delivery.properties),
+                body: message.delivery.data,
+            });
+        }
+        if let Some(last) = last {
+            let all = BasicNackOptions {
+                multiple: true,
+                requeue: true,
+            };
+            within(session.channel.basic_nack(last, all)).await?;
+        }
+        close(&session).await;
+        Ok(found)
+    }
+
+    /// As many as there are at the start, so that what comes back at once is not sent in a loop. One is acknowledged
+    /// when it is in the other queue for sure: killed between the two, it is in both, which does no harm.
+    pub(in crate::queue) async fn replay(&self) -> Result<u32, QueueError> {
+        let session = self.open("dead letters").await?;
+        let total = self.count_dead(&session).await?;
+        let mut sent = 0;
+        while sent < total {
+            let mut again = Vec::new();
+            let mut last = None;
+            while again.len() < (total - sent).min(REPLAYED_AT_ONCE) as usize
+                && let Some(message) = self.get(&session).await?
+            {
+                last = Some(message.delivery.delivery_tag);
+                again.push(self.as_request(message));
+            }
+            let Some(last) = last else { break };
+            let count = u32::try_from(again.len()).unwrap_or(u32::MAX);
+            publish_all(&session.channel, again).await?;
+            within(session.channel.basic_ack(last, BasicAckOptions { multiple: true })).await?;
+            sent += count;
+        }
+        close(&session).await;
+        Ok(sent)
+    }
+
+    pub(in crate::queue) async fn purge(&self) -> Result<u32, QueueError> {
+        let session = self.open("dead letters").await?;
+        let dead = self.shared.names.dead.clone();
+        let dropped = within(session.channel.queue_purge(dead, QueuePurgeOptions::default())).await?;
+        close(&session).await;
+        Ok(dropped)
+    }
+
+    async fn count_dead(&self, session: &Session) -> Result<u32, QueueError> {
+        let dead = self.shared.names.dead.clone();
+        let queue = within(session.channel.queue_declare(dead, passive(), FieldTable::default())).await?;
+        Ok(queue.message_count())
+    }
+
+    async fn get(&self, session: &Session) -> Result<Option<BasicGetMessage>, QueueError> {
+        let dead = self.shared.names.dead.clone();
+        within(session.channel.basic_get(dead, BasicGetOptions::default())).await
+    }
+
+    /// The request as it was sent, less what was said about its death.
+    fn as_request(&self, message: BasicGetMessage) -> Message {
+        let (properties, body) = (message.delivery.properties, message.delivery.data);
+        let text = |name: &str| text_of(properties.headers().as_ref()?.inner().get(name)?);
+        let mut again = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        if let Some(id) = properties.message_id() {
+            again = again.with_message_id(id.clone());
+        }
+        if let Some(kind) = properties.content_type() {
+            again = again.with_content_type(kind.clone());
+        }
+        if let Some(traceparent) = text("traceparent") {
+            again = again.with_headers(header("traceparent", &traceparent));
+        }
+        Message {
+            exchange: self.shared.names.orders.clone(),
+            routing_key: "settle".into(),
+            mandatory: true,
+            body,
+            properties: again,
+        }
+    }
+}
+
+async fn close(session: &Session) {
+    let _ = within(session.connection.close(200, "bye".into())).await;
+}
+
+/// Ours, or the broker's own when it gave a message up.
+fn reason(headers: Option<&FieldTable>) -> String {
+    let ours = headers.and_then(|headers| text_of(headers.inner().get("x-shop-reason")?));
+    let brokers = || {
+        let reason = text_of(headers?.inner().get("x-first-death-reason")?)?;
+        Some(format!("given up by the broker: {reason}"))
+    };
+    ours.or_else(brokers).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// When it was laid aside; by whom decides where that stands.
+fn since(properties: &BasicProperties) -> Option<OffsetDateTime> {
+    let death = || {
+        let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else {
+            return None;
+        };
+        let AMQPValue::FieldTable(latest) = deaths.as_slice().first()? else {
+            return None;
+        };
+        match latest.inner().get("time")? {
+            AMQPValue::Timestamp(seconds) => Some(*seconds),
+            _ => None,
+        }
+    };
+    let seconds = death().or(*properties.timestamp())?;
+    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
+}
+
+fn text_of(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,114 @@
+//! The process stops dead between any two steps of an order's way. Whatever was answered stays true.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::future::join_all;
+use rstest::rstest;
+use serde_json::{Value, json};
+use shop::entities::order::OrderStatus;
+
+use crate::{
+    queue,
+    support::{Answer, Backend, Shop, all_settled, books},
+};
+
+const ORDERS: usize = 40;
+const STOCK: i64 = 60;
+
+/// The point, and which of the roles passes it.
+#[rstest]
+#[case("created", "serve")]
+#[case("accepted", "serve")]
+#[case("rung", "serve")]
+#[case("delivered", "work")]
+#[case("settled", "work")]
+#[case("forgotten", "work")]
+#[case("announced", "work")]
+#[case("acknowledged", "work")]
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_process_stops_dead_there(
+    #[case] point: &str,
+    #[case] role: &str,
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, STOCK)]).await;
+    let mut events = if backend.is_embedded() {
+        None
+    } else {
+        Some(queue::Spy::on(&backend).await)
+    };
+    let dies = format!("{point}:2");
+    // Small batches, so that the second time is in the middle.
+    let small = ("SHOP_BATCH_MAX", "4");
+    let doomed = |for_role: &str| {
+        if role == for_role || backend.is_embedded() {
+            vec![small, ("FAULT_POINT", dies.as_str())]
+        } else {
+            vec![small]
+        }
+    };
+    let serve = Shop::start(&backend, &["serve"], &doomed("serve"));
+    let work = (!backend.is_embedded()).then(|| Shop::start(&backend, &["work"], &doomed("work")));
+    let (first, died) = if role == "serve" || backend.is_embedded() {
+        (serve.client(), &serve)
+    } else {
+        (serve.client(), work.as_ref().expect("it runs"))
+    };
+    let order = |key: usize| json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 1 + key % 3 }] });
+    let send = |client: crate::support::Client, key: usize| async move {
+        let create = client.request(reqwest::Method::POST, "/orders");
+        let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
+        let created = Answer::if_any(create.timeout(Duration::from_secs(20))).await.ok()?;
+        let id = created.body["order_id"].as_str()?.to_owned();
+        let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
+        let paid = Answer::if_any(pay.timeout(Duration::from_secs(20))).await.ok();
+        Some((id, paid.map(|paid| paid.status)))
+    };
+    let seen = join_all((0..ORDERS).map(|key| send(first.clone(), key))).await;
+    died.wait_for_end();
+
+    // Back again, with everything as it should be; whoever had no answer asks again.
+    drop((serve, work));
+    let serve = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    let again = join_all((0..ORDERS).map(|key| send(serve.client(), key))).await;
+    for (before, after) in seen.iter().zip(&again) {
+        let (id, status) = after.as_ref().expect("an answer");
+        assert!(matches!(status, Some(200 | 202 | 409)), "{status:?}");
+        if let Some((first, _)) = before {
+            assert_eq!(first, id, "the same key is the same order");
+        }
+    }
+    all_settled(&app).await;
+    let report = books(&app).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.orders, i64::try_from(ORDERS).expect("few"));
+    if let Some(events) = &mut events {
+        tell_of_every_order(events, &app, &again).await;
+    }
+}
+
+/// Every settled order has been told of, whatever died, and always by the same id and with the same outcome.
+async fn tell_of_every_order(events: &mut queue::Spy, app: &shop::app::App, orders: &[Option<(String, Option<u16>)>]) {
+    let mut told: HashMap<String, Value> = HashMap::new();
+    for (id, _) in orders.iter().flatten() {
+        while !told.contains_key(id) {
+            let event = events.next().await;
+            if event["type"] == "stock.low" {
+                continue;
+            }
+            let subject = event["subject"].as_str().expect("a subject").to_owned();
+            let before = told.entry(subject).or_insert_with(|| event.clone());
+            assert_eq!(before, &event, "told again, and differently");
+        }
+        let order = shop::domain::orders::find(app.db.read(), id.parse().expect("an id"))
+            .await
+            .expect("found");
+        let kind = match order.order.status {
+            OrderStatus::Paid => "order.paid",
+            _ => "order.failed",
+        };
+        assert_eq!(told[id]["type"], kind);
+    }
+}
