@@ -1,7 +1,12 @@
 //! Everything that writes is a batch; a batch of one is the quiet case. A [`Batcher`] hands whatever gathered while the
 //! last batch was running to one function. It never waits for a batch to fill, so an idle shop adds no delay.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -16,6 +21,8 @@ pub struct Limits {
     pub queued: usize,
     /// The most batches under way at once.
     pub in_flight: usize,
+    /// The longest that a request waits for a batch; after it, it is refused and nothing is done for it.
+    pub patience: Duration,
 }
 
 /// Answers a batch request by request, in its order; or refuses all of it.
@@ -24,6 +31,7 @@ type Run<T, R> = dyn Fn(Arc<[T]>) -> Pin<Box<dyn Future<Output = Answers<R>> + S
 
 struct Request<T, R> {
     item: T,
+    since: Instant,
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
@@ -60,11 +68,16 @@ where
     /// Puts `item` into the next batch and waits for its answer. A caller that stops waiting does not take it back.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] at once when too many wait; else what the batch answered.
+    /// [`Error::Overloaded`] at once when too many wait, or when it has waited for longer than [`Limits::patience`]; else
+    /// what the batch answered.
     pub async fn submit(&self, item: T) -> Result<R, Error> {
         let (answer, answered) = oneshot::channel();
         self.requests
-            .try_send(Request { item, answer })
+            .try_send(Request {
+                item,
+                since: Instant::now(),
+                answer,
+            })
             .map_err(|_| Error::Overloaded)?;
         answered
             .await
@@ -84,7 +97,13 @@ where
         if waiting.recv_many(&mut batch, limits.batch).await == 0 {
             return;
         }
-        tokio::spawn(serve(batch, Arc::clone(&run), place));
+        // Whoever has waited for so long would be answered too late.
+        for late in batch.extract_if(.., |request| request.since.elapsed() > limits.patience) {
+            let _ = late.answer.send(Err(Error::Overloaded));
+        }
+        if !batch.is_empty() {
+            tokio::spawn(serve(batch, Arc::clone(&run), place));
+        }
     }
 }
 
@@ -138,6 +157,7 @@ mod tests {
         batch: 100,
         queued: 10,
         in_flight: 1,
+        patience: Duration::from_millis(200),
     };
 
     #[tokio::test]
@@ -197,6 +217,36 @@ mod tests {
             answers.push(submit.await.expect("runs").ok());
         }
         assert_eq!(answers, [Some(1), None, Some(3)]);
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_too_long_is_refused_and_nothing_is_done_for_him() {
+        let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let batcher = {
+            let (started, gate, ran) = (Arc::clone(&started), Arc::clone(&gate), Arc::clone(&ran));
+            Batcher::start(LIMITS, move |batch: Arc<[i32]>| {
+                ran.lock().expect("not poisoned").extend(batch.iter().copied());
+                let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
+                async move {
+                    started.notify_one();
+                    gate.notified().await;
+                    Ok(batch.iter().map(|_| Ok(())).collect())
+                }
+            })
+        };
+        let submit = |item| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(item).await })
+        };
+        let first = submit(1);
+        started.notified().await;
+        let late = submit(2);
+        tokio::time::sleep(LIMITS.patience * 2).await;
+        gate.notify_one();
+        assert!(first.await.expect("runs").is_ok());
+        assert!(matches!(late.await.expect("runs"), Err(Error::Overloaded)));
+        assert_eq!(*ran.lock().expect("not poisoned"), [1]);
     }
 
     #[tokio::test]

@@ -21,7 +21,9 @@ use crate::{
 };
 
 /// The most that a batch may take; a database that is slower counts as away.
-const BATCH_TIMEOUT: Duration = Duration::from_millis(2_500);
+const BATCH_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// The longest that a request waits for its batch. With [`BATCH_TIMEOUT`] it is answered within 3 s, whatever happens.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The most bells that wait to be rung; beyond it they are left to the sweeper.
 const MAX_BELLS: usize = 10_000;
 /// The most bells rung at once.
@@ -47,6 +49,7 @@ impl Desk {
             batch: app.config.batch_max,
             queued: app.config.batch_queued,
             in_flight: app.db.writers(),
+            patience: PATIENCE,
         };
         let (bells, waiting) = mpsc::channel(MAX_BELLS);
         let ringer = tokio::spawn(ring(app.queue.clone(), waiting));

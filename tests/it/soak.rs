@@ -5,11 +5,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPublishOptions};
-use rand::{RngExt as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use shop::entities::order::OrderStatus;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep},
+};
 
 use crate::{
     queue::Spy,
@@ -20,11 +23,15 @@ use crate::{
 const CUSTOMERS: u64 = 12;
 const PRODUCTS: i64 = 8;
 const STOCK: i64 = 3_000;
+/// How many ways of breaking something there are.
+const KINDS: u8 = 9;
 
 struct World {
     backend: Backend,
     postgres: Postgres,
-    rabbitmq: RabbitMq,
+    rabbitmq: Arc<RabbitMq>,
+    /// A broker takes seconds to come back; the rest goes on breaking meanwhile.
+    restart: Option<JoinHandle<()>>,
     redis: Redis,
     serves: Vec<Shop>,
     works: Vec<Shop>,
@@ -55,9 +62,17 @@ async fn whatever_breaks_no_answer_becomes_untrue() {
     sleep(Duration::from_secs(2)).await;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
+    let mut deck: Vec<u8> = Vec::new();
     while Instant::now() < end {
-        world.shake(&mut random, &crowd).await;
+        if deck.is_empty() {
+            deck = (0..KINDS).collect();
+            deck.shuffle(&mut random);
+        }
+        world.shake(deck.pop().unwrap_or(0), &mut random, &crowd).await;
         sleep(Duration::from_millis(random.random_range(100..800))).await;
+    }
+    if let Some(restart) = world.restart.take() {
+        restart.await.expect("the broker is back");
     }
     crowd.stop.cancel();
     for customer in customers {
@@ -105,7 +120,8 @@ impl World {
         Self {
             backend,
             postgres,
-            rabbitmq,
+            rabbitmq: Arc::new(rabbitmq),
+            restart: None,
             redis,
             serves: Vec::new(),
             works: Vec::new(),
@@ -113,52 +129,56 @@ impl World {
     }
 
     /// Breaks one thing, and mends it.
-    async fn shake(&mut self, random: &mut ChaCha8Rng, crowd: &Crowd) {
-        let (kind, place) = (random.random_range(0..10), random.random_range(0..2));
+    async fn shake(&mut self, kind: u8, random: &mut ChaCha8Rng, crowd: &Crowd) {
+        let place = random.random_range(0..2);
         let away = Duration::from_millis(random.random_range(100..1_500));
         match kind {
-            0 | 1 => {
+            0 => {
                 eprintln!("kill -9 work {place}");
                 self.works[place].kill();
                 sleep(away).await;
                 self.works[place] = Shop::work(&self.backend);
             }
-            2 => {
+            1 => {
                 eprintln!("kill -9 serve {place}");
                 self.serves[place].kill();
                 self.serves[place] = Shop::serve(&self.backend);
                 crowd.replace(place, self.serves[place].client());
             }
-            3 => {
+            2 => {
                 eprintln!("SIGTERM serve {place}");
                 assert!(self.serves[place].terminate().success());
                 self.serves[place] = Shop::serve(&self.backend);
                 crowd.replace(place, self.serves[place].client());
             }
-            4 => {
-                eprintln!("RabbitMQ stops");
-                self.rabbitmq.stop();
-                sleep(away).await;
-                self.rabbitmq.start_again();
+            3 | 4 => {
+                if let Some(restart) = self.restart.take() {
+                    restart.await.expect("the broker is back");
+                }
+                eprintln!("RabbitMQ {}", if kind == 3 { "stops" } else { "is killed" });
+                let rabbitmq = Arc::clone(&self.rabbitmq);
+                self.restart = Some(spawn_blocking(move || {
+                    if kind == 3 {
+                        rabbitmq.stop();
+                    } else {
+                        rabbitmq.kill();
+                    }
+                    rabbitmq.start_again();
+                }));
             }
             5 => {
-                eprintln!("RabbitMQ is killed");
-                self.rabbitmq.kill();
-                self.rabbitmq.start_again();
-            }
-            6 => {
                 eprintln!("PostgreSQL is killed");
                 self.postgres.kill();
                 sleep(away).await;
                 self.postgres.start_again();
             }
-            7 => {
+            6 => {
                 eprintln!("PostgreSQL hangs for {away:?}");
                 self.postgres.pause();
                 sleep(away).await;
                 self.postgres.resume();
             }
-            8 => {
+            7 => {
                 eprintln!("Redis hangs, is killed, comes back");
                 self.redis.pause();
                 sleep(away).await;
@@ -176,7 +196,9 @@ impl World {
     async fn junk(&self) {
         let connection = Connection::connect(&self.backend.queue_url, ConnectionProperties::default());
         let Ok(connection) = connection.await else { return };
-        let channel = connection.create_channel().await.expect("opens");
+        let Ok(channel) = connection.create_channel().await else {
+            return;
+        };
         for body in [
             "",
             "{}",
@@ -191,7 +213,8 @@ impl World {
                 body.as_bytes(),
                 BasicProperties::default(),
             );
-            publish.await.expect("published");
+            // It may be on its way out.
+            let _ = publish.await;
         }
         let _ = connection.close(200, "bye".into()).await;
     }

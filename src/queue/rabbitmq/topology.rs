@@ -58,8 +58,10 @@ impl Names {
         let text = |value: &str| AMQPValue::LongString(value.into());
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
-        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        arguments.insert("x-overflow".into(), text("reject-publish"));
+        // Not the strategy `at-least-once`: in RabbitMQ 3.10, deleting the queue while the broker starts takes the
+        // supervisor of that strategy down, and nothing can consume from such a queue until the next start. What is
+        // lost without it is a bell that fifty consumers died of, and the sweeper rings again; what the worker lays
+        // aside itself is published and confirmed.
         channel
             .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
             .await?;
