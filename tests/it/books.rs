@@ -2,8 +2,9 @@
 
 use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
+use serde_json::Value;
 
-use crate::support::{Backend, Shop, run_to_end};
+use crate::support::{Backend, Shop, accepted, all_settled, eventually, run_to_end};
 
 #[rstest]
 #[tokio::test]
@@ -53,9 +54,63 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         assert_eq!(found.status.code(), Some(1));
         let printed = String::from_utf8_lossy(&found.stdout).into_owned();
         assert!(printed.contains(told), "{told}: {printed}");
+        let json = run_to_end(&backend, &["verify", "--json"], &[]);
+        assert_eq!(json.status.code(), Some(1));
+        let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        assert_eq!((&json["ok"], &json["orders"]), (&false.into(), &3.into()));
+        let faults =
+            ["stock_faults", "order_faults", "overdue"].map(|list| json[list].as_array().expect("a list").len());
+        assert_eq!(faults.iter().sum::<usize>(), 1, "{json}");
         app.db.write().execute_unprepared(&mend).await.expect("mends");
     }
     assert!(verify().status.success());
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_alarm_can_be_put_on_the_books(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10)]).await;
+    let role = if backend.is_embedded() { "serve" } else { "work" };
+    let shop = Shop::start(&backend, &[role], &[("SHOP_BOOKS_EVERY_SECONDS", "1")]);
+    let management = shop.management();
+    let shows = |figure: &'static str| {
+        let management = management.clone();
+        async move {
+            eventually(figure, || async {
+                let metrics = management.get("/metrics").await.body;
+                let metrics = metrics.as_str().expect("text");
+                metrics.lines().any(|line| line == figure).then_some(())
+            })
+            .await;
+        }
+    };
+    shows("shop_books_stock_faults 0").await;
+    for (change, figure) in [
+        ("UPDATE products SET stock = stock + 1", "shop_books_stock_faults 1"),
+        ("UPDATE products SET stock = stock - 1", "shop_books_stock_faults 0"),
+    ] {
+        app.db.write().execute_unprepared(change).await.expect("changes");
+        shows(figure).await;
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_are_right_at_any_moment_while_orders_are_settled(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 500), (100, 500)]).await;
+    accepted(&app, 1_500, |_| vec![(1, 1), (2, 1)]).await;
+    let _shop = Shop::start(&backend, &["serve"], &[("SHOP_BATCH_MAX", "10")]);
+    let _workers: Vec<Shop> = (0..if backend.is_embedded() { 0 } else { 2 })
+        .map(|_| Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "10")]))
+        .collect();
+    for _ in 0..10 {
+        let found = run_to_end(&backend, &["verify"], &[]);
+        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+    }
+    all_settled(&app).await;
+    assert!(run_to_end(&backend, &["verify"], &[]).status.success());
 }
 
 #[tokio::test]
