@@ -51,9 +51,18 @@ pub struct Config {
     pub currency: String,
     pub auth: Auth,
     pub allow_anonymous: bool,
+    pub jwt_secret: String,
+    pub jwt_public_key_file: String,
+    pub jwt_audience: String,
+    pub jwt_issuer: String,
+    pub catalogue_public: bool,
+    pub rate_limit_per_second: u32,
+    pub cors_origins: String,
     pub batch_max: usize,
     pub batch_queued: usize,
     pub max_in_flight: usize,
+    pub max_waiting: usize,
+    pub max_connections: usize,
     pub low_stock_at: i64,
     pub books_every_seconds: u64,
 }
@@ -72,6 +81,8 @@ pub enum LogFormat {
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
     None,
+    /// Bearer tokens.
+    Jwt,
 }
 
 /// Where a server listens.
@@ -103,7 +114,7 @@ impl Config {
             }
             layers = layers.add_source(File::from(file.as_path()).format(FileFormat::Toml));
         }
-        layers = layers.add_source(environment.prefix_separator("_").try_parsing(true));
+        layers = layers.add_source(environment.prefix_separator("_"));
         for (key, value) in &overrides.flags {
             layers = layers.set_override(*key, value.as_str()).map_err(unreadable)?;
         }
@@ -147,6 +158,52 @@ impl Config {
         Duration::from_secs(self.cache_ttl_seconds)
     }
 
+    /// The origins that browsers may call from (RFC 6454); none unless configured.
+    ///
+    /// # Errors
+    /// When one of them is not an origin.
+    pub fn cors_origins(&self) -> Result<Vec<&str>, ConfigError> {
+        let origins: Vec<&str> = self
+            .cors_origins
+            .split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty())
+            .collect();
+        let is_origin = |origin: &str| {
+            let host = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
+        };
+        if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
+            let problem = format!("holds {wrong:?}, which is not an origin such as https://shop.example");
+            return Err(bad("cors_origins", problem));
+        }
+        Ok(origins)
+    }
+
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        const LEAST: usize = 32;
+        if self.auth == Auth::None {
+            return Ok(());
+        }
+        match (self.jwt_secret.is_empty(), self.jwt_public_key_file.is_empty()) {
+            (true, true) => Err(bad(
+                "jwt_secret",
+                "is not set: with SHOP_AUTH=jwt, set SHOP_JWT_SECRET (HS256) or SHOP_JWT_PUBLIC_KEY_FILE (RS256, ES256, EdDSA)"
+                    .to_owned(),
+            )),
+            (false, false) => Err(bad(
+                "jwt_secret",
+                "and `jwt_public_key_file` are both set: choose one, so that one algorithm is accepted".to_owned(),
+            )),
+            (false, true) if self.jwt_secret.len() < LEAST => {
+                Err(bad("jwt_secret", format!("is shorter than {LEAST} bytes")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         scheme(
             "database_url",
@@ -176,6 +233,16 @@ impl Config {
         range("batch_max", self.batch_max as u64, 1, 5_000)?;
         range("batch_queued", self.batch_queued as u64, 1, 100_000)?;
         range("max_in_flight", self.max_in_flight as u64, 1, 100_000)?;
+        range("max_waiting", self.max_waiting as u64, 0, 100_000)?;
+        range("max_connections", self.max_connections as u64, 1, 1_000_000)?;
+        range(
+            "rate_limit_per_second",
+            u64::from(self.rate_limit_per_second),
+            0,
+            1_000_000,
+        )?;
+        self.check_auth()?;
+        self.cors_origins()?;
         range("books_every_seconds", self.books_every_seconds, 0, 86_400)?;
         name("queue_prefix", &self.queue_prefix)?;
         name("cache_prefix", &self.cache_prefix)?;
@@ -345,7 +412,7 @@ mod tests {
 
     #[test]
     fn every_fault_names_its_key_and_no_secret() {
-        let faults: [(&str, &str, &str); 9] = [
+        let faults: [(&str, &str, &str); 11] = [
             ("SHOP_DATABSE_URL", "sqlite::memory:", "databse_url"),
             ("SHOP_DATABASE_URL", "mysql://root:hunter2@db/shop", "database_url"),
             ("SHOP_BATCH_MAX", "many", "batch_max"),
@@ -354,6 +421,8 @@ mod tests {
             ("SHOP_LOG_FORMAT", "xml", "log_format"),
             ("SHOP_AUTH", "basic", "auth"),
             ("SHOP_LOG", "shop=loud=very", "log"),
+            ("SHOP_AUTH", "jwt", "jwt_secret"),
+            ("SHOP_CORS_ORIGINS", "https://a.example, *", "cors_origins"),
             ("SHOP_QUEUE_PREFIX", "a b", "queue_prefix"),
         ];
         for (variable, value, key) in faults {
@@ -361,6 +430,16 @@ mod tests {
             assert!(error.contains(key), "{error} does not name {key}");
             assert!(!error.contains("hunter2"), "{error} tells a secret");
         }
+    }
+
+    /// Taken for a number, such a secret would be another one.
+    #[test]
+    fn a_value_of_digits_stays_as_it_was_written() {
+        let secret = "01234567890123456789012345678901";
+        let config = load(&[], &[("SHOP_AUTH", "jwt"), ("SHOP_JWT_SECRET", secret)]).expect("valid");
+        assert_eq!(config.jwt_secret, secret);
+        let short = load(&[], &[("SHOP_AUTH", "jwt"), ("SHOP_JWT_SECRET", "hunter2")]).expect_err("too short");
+        assert!(short.to_string().contains("jwt_secret") && !short.to_string().contains("hunter2"));
     }
 
     #[test]

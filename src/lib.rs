@@ -33,4 +33,5 @@ pub mod queue;
 pub mod seed;
 pub mod sweeper;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;

@@ -7,6 +7,7 @@ pub use sea_orm_migration::prelude::*;
 
 mod m0001_catalog;
 mod m0002_orders;
+mod m0003_failed_orders;
 
 /// Knows every step, oldest first. Only ever append.
 pub struct Migrator;
@@ -14,6 +15,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_catalog::Migration), Box::new(m0002_orders::Migration)]
+        vec![
+            Box::new(m0001_catalog::Migration),
+            Box::new(m0002_orders::Migration),
+            Box::new(m0003_failed_orders::Migration),
+        ]
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     app::App,
     batch::{Answers, Batcher, Limits},
     domain::{
-        Error, OrderId,
+        Caller, Error, OrderId,
         orders::{self, Created, NewOrder, Order},
     },
     entities::{Micros, order::OrderStatus},
@@ -32,7 +32,7 @@ const BELLS_AT_ONCE: usize = 500;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// An order to accept the payment of, and the trace that the request belongs to.
-type Acceptance = (OrderId, Option<String>);
+type Acceptance = (Caller, OrderId, Option<String>);
 
 /// The writing paths of the API. Clones share them.
 #[derive(Clone)]
@@ -71,8 +71,13 @@ impl Desk {
     ///
     /// # Errors
     /// As [`orders::accept_payments`], and [`Error::Overloaded`].
-    pub async fn accept_payment(&self, id: OrderId, traceparent: Option<String>) -> Result<Order, Error> {
-        self.accept.submit((id, traceparent)).await
+    pub async fn accept_payment(
+        &self,
+        caller: Caller,
+        id: OrderId,
+        traceparent: Option<String>,
+    ) -> Result<Order, Error> {
+        self.accept.submit((caller, id, traceparent)).await
     }
 }
 
@@ -88,16 +93,16 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
 
 async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -> Answers<Order> {
     let now = Micros::now();
-    let ids: Arc<[OrderId]> = batch.iter().map(|(id, _)| *id).collect();
+    let asked: Arc<[(Caller, OrderId)]> = batch.iter().map(|(caller, id, _)| (*caller, *id)).collect();
     let written = app.db.transaction(move |txn| {
-        let ids = Arc::clone(&ids);
-        Box::pin(async move { orders::accept_payments(txn, now, &ids).await })
+        let asked = Arc::clone(&asked);
+        Box::pin(async move { orders::accept_payments(txn, now, &asked).await })
     });
     let answers: Vec<Result<Order, Error>> = timeout(BATCH_TIMEOUT, written)
         .await
         .unwrap_or_else(|_| Err(too_slow()))?;
     fault::point(Point::Accepted);
-    for (answer, (id, traceparent)) in answers.iter().zip(batch.iter()) {
+    for (answer, (_, id, traceparent)) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
             && order.order.status == OrderStatus::Pending
             && order.order.accepted_at == Some(now)

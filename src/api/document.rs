@@ -9,6 +9,13 @@ use super::{
     problem::{self, Kind, Problem},
     products::ProductsApi,
 };
+use crate::config::Auth;
+
+/// The name of the way to say who one is.
+const SCHEME: &str = "bearer";
+const TOKENS: &str = "\
+A JSON Web Token, asked for when the server runs with SHOP_AUTH=jwt. `sub` is the user id, `exp` is required, and the \
+scope `shop:admin` allows catalogue changes and every order. `shop token --user 1` mints one for trying things out.";
 
 const DESCRIPTION: &str = "\
 A headless order service. **The way of an order:**
@@ -16,7 +23,10 @@ A headless order service. **The way of an order:**
 1. `GET /products` shows what there is.
 2. `POST /orders` makes an order. It is `PENDING`, and the prices are kept with it. Stock is not looked at yet.
 3. `POST /orders/{id}/pay` accepts the payment: `202`. From then on the order will be settled, whatever happens.
-4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short. `GET /orders/{id}` shows it.
+4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short. `GET /orders/{id}` shows it,
+   `Prefer: wait=10` waits for it, and `GET /orders/{id}/events` follows it.
+
+An administrator adds products, changes their prices, and puts units on the shelf or writes them off.
 
 Money is a whole number of the currency's minor unit: 1999 is 19.99 USD. Times are RFC 3339 in UTC. Every error is a \
 problem document (RFC 9457) whose `type` names its kind.";
@@ -30,17 +40,25 @@ pub type Apis = (ProductsApi, OrdersApi, HealthApi);
 /// # Panics
 /// Never: the framework writes valid JSON.
 #[must_use]
-pub fn document(service: &OpenApiService<Apis, ()>) -> Value {
+pub fn document(service: &OpenApiService<Apis, ()>, auth: Auth) -> Value {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the framework writes valid JSON");
     let closed = close(&document["components"]["schemas"]);
     document["components"]["schemas"] = closed;
     write_whole_numbers(&mut document["paths"]);
+    document["components"]["securitySchemes"] = json!({ SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": TOKENS,
+    } });
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
             if path == "/products/{id}" {
                 operation["parameters"][0]["example"] = json!(1);
             }
+            describe_parameters(operation);
+            secure(operation, path, auth);
             for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
                 describe_headers(response);
                 add_examples(response, path);
@@ -64,7 +82,11 @@ pub fn service(apis: Apis) -> OpenApiService<Apis, ()> {
 pub fn unconnected() -> OpenApiService<Apis, ()> {
     service((
         ProductsApi { app: None },
-        OrdersApi { app: None, desk: None },
+        OrdersApi {
+            app: None,
+            desk: None,
+            watch: None,
+        },
         HealthApi {
             app: None,
             role: Role::Serve,
@@ -74,10 +96,10 @@ pub fn unconnected() -> OpenApiService<Apis, ()> {
 
 /// Swagger UI with all that it needs in one page.
 #[must_use]
-pub fn swagger_ui() -> String {
+pub fn swagger_ui(auth: Auth) -> String {
     let service = unconnected();
     // `</` would end the script that the document stands in.
-    let document = document(&service).to_string().replace("</", "<\\/");
+    let document = document(&service, auth).to_string().replace("</", "<\\/");
     let page = service.swagger_ui_html().replacen(&service.spec(), &document, 1);
     page.replacen("<html charset=\"UTF-8\">", "<!DOCTYPE html>\n<html lang=\"en\">", 1)
         .replacen(
@@ -131,9 +153,39 @@ pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {
     })
 }
 
+/// What the framework does not check by itself, but the shop does.
+fn describe_parameters(operation: &mut Value) {
+    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        match parameter["name"].as_str() {
+            Some("Idempotency-Key") => {
+                parameter["schema"]["minLength"] = json!(1);
+                parameter["schema"]["maxLength"] = json!(255);
+                parameter["schema"]["pattern"] = json!("^[!-~]+$");
+            }
+            Some("Prefer") => parameter["example"] = json!("wait=10"),
+            _ => {}
+        }
+    }
+}
+
+/// Says which operations ask for a token. Without authentication a token does no harm.
+fn secure(operation: &mut Value, path: &str, auth: Auth) {
+    operation["security"] = match auth {
+        _ if matches!(path, "/healthz" | "/readyz") => json!([]),
+        Auth::Jwt => json!([{ SCHEME: [] }]),
+        Auth::None => json!([{}, { SCHEME: [] }]),
+    };
+}
+
 /// The framework writes the names of headers in capitals.
 fn describe_headers(response: &mut Value) {
-    const NAMES: [&str; 4] = ["Location", "ETag", "Cache-Control", "Idempotent-Replayed"];
+    const NAMES: [&str; 5] = [
+        "Location",
+        "ETag",
+        "Cache-Control",
+        "Idempotent-Replayed",
+        "Preference-Applied",
+    ];
     let Some(headers) = response.get_mut("headers").and_then(Value::as_object_mut) else {
         return;
     };
@@ -181,12 +233,25 @@ fn add_order_example(response: &mut Value, status: &str) {
 
 /// The schemas of requests refuse fields that they do not know, and say so.
 fn close(schemas: &Value) -> Value {
-    const REQUESTS: [&str; 3] = ["NewOrder", "NewOrderItem", "Payment"];
+    const REQUESTS: [&str; 6] = [
+        "NewOrder",
+        "NewOrderItem",
+        "Payment",
+        "NewProduct",
+        "ProductChange",
+        "StockChange",
+    ];
     let mut closed = schemas.as_object().cloned().unwrap_or_else(Map::new);
     for name in REQUESTS {
         if let Some(schema) = closed.get_mut(name).and_then(Value::as_object_mut) {
             schema.insert("additionalProperties".to_owned(), Value::Bool(false));
         }
+    }
+    if let Some(delta) = closed
+        .get_mut("StockChange")
+        .and_then(|schema| schema.pointer_mut("/properties/delta"))
+    {
+        delta["not"] = json!({ "enum": [0] });
     }
     let mut closed = Value::Object(closed);
     write_whole_numbers(&mut closed);

@@ -1,52 +1,57 @@
 //! HTTP: routes, the layers around them, and the servers. The only place that names the web framework.
 
 use std::{
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use poem::{
-    Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route, Server,
+    Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, StatusCode, header},
-    listener::{Acceptor as _, Listener as _, TcpAcceptor, TcpListener},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::Cors,
 };
 use poem_openapi::{OpenApiService, Tags};
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::{app::App, domain::Error, telemetry};
+use crate::{
+    app::App,
+    config::{Auth, ConfigError},
+    domain::Error,
+    telemetry,
+    watch::Watch,
+};
 use desk::Desk;
 use document::Allowed;
+use guard::Guard;
 use health::{HealthApi, Role};
 use orders::OrdersApi;
 use problem::{Kind, Problem};
 use products::{NearPages, ProductsApi};
 
+pub mod auth;
 pub mod desk;
 pub mod document;
+pub mod guard;
 pub mod health;
 pub mod orders;
 pub mod payload;
 pub mod problem;
 pub mod products;
+pub mod server;
 
 /// No request runs longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reading from the database takes no longer, or the database counts as away.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// A connection that has said nothing for so long is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long requests in hand may take when the process is told to stop.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
+/// How long a browser may keep what it was told of cross-origin requests, in seconds.
+const CORS_MAX_AGE: i32 = 3_600;
 
 #[derive(Tags)]
 pub enum Tag {
@@ -58,64 +63,29 @@ pub enum Tag {
     Health,
 }
 
-/// A server that has its port and has not begun to answer.
-pub struct Bound {
-    acceptor: TcpAcceptor,
-    pub address: SocketAddr,
-}
-
-/// Takes the port, so that a port in use is known before anything else starts.
-///
-/// # Errors
-/// When the address cannot be bound.
-pub async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<Bound> {
-    let acceptor = TcpListener::bind(address).into_acceptor().await;
-    let acceptor = acceptor.with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
-    let bound = acceptor
-        .local_addr()
-        .into_iter()
-        .find_map(|local| local.as_socket_addr().copied());
-    Ok(Bound {
-        acceptor,
-        address: bound.unwrap_or(address),
-    })
-}
-
-/// Serves until `stop`, then finishes what is in hand.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn run(
-    bound: Bound,
-    endpoint: BoxEndpoint<'static, Response>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    Server::new_with_acceptor(bound.acceptor)
-        .name("shop")
-        .idle_timeout(IDLE_TIMEOUT)
-        .run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(DRAIN_TIMEOUT))
-        .await
-        .context("the HTTP server failed")
-}
-
 /// The API with everything around it.
-#[must_use]
-pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
+///
+/// # Errors
+/// When the configuration of who may call cannot be used.
+pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static, Response>, ConfigError> {
     let service = document::service((
         ProductsApi { app: Some(app.clone()) },
         OrdersApi {
             app: Some(app.clone()),
             desk: Some(desk),
+            watch: Some(watch),
         },
         HealthApi {
             app: Some(app.clone()),
             role: Role::Serve,
         },
     ));
-    let document = document::document(&service);
+    let document = document::document(&service, app.config.auth);
     let (json, yaml) = (document.to_string(), to_yaml(&document));
+    let auth = app.config.auth;
+    let swagger_ui = move || document::swagger_ui(auth);
     let route = Route::new()
-        .at("/docs", when_asked("text/html; charset=utf-8", document::swagger_ui))
+        .at("/docs", when_asked("text/html; charset=utf-8", swagger_ui))
         .at("/openapi.json", when_asked("application/json", move || json.clone()))
         .at("/openapi.yaml", when_asked("application/yaml", move || yaml.clone()))
         .nest_no_strip("/", service);
@@ -123,7 +93,43 @@ pub fn routes(app: &App, desk: Desk) -> BoxEndpoint<'static, Response> {
         inner: route,
         app: app.clone(),
     };
-    layered(near_pages, app.config.max_in_flight, Allowed::new(&document))
+    let guard = Guard::new(near_pages, &app.config)?;
+    let api = layered(guard, app.config.max_in_flight, Allowed::new(&document));
+    Ok(match cors(&app.config.cors_origins()?) {
+        Some(cors) => api.with(cors).map_to_response().boxed(),
+        None => api,
+    })
+}
+
+/// For pages of the given origins, and no others.
+fn cors(origins: &[&str]) -> Option<Cors> {
+    const EXPOSED: [&str; 7] = [
+        "Location",
+        "ETag",
+        "Retry-After",
+        "Idempotent-Replayed",
+        "Preference-Applied",
+        "X-Request-Id",
+        "WWW-Authenticate",
+    ];
+    const SENT: [&str; 7] = [
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-None-Match",
+        "Prefer",
+        "X-Request-Id",
+        "Traceparent",
+    ];
+    if origins.is_empty() {
+        return None;
+    }
+    let cors = Cors::new()
+        .allow_origins(origins.iter().copied())
+        .allow_methods([Method::GET, Method::POST, Method::PATCH])
+        .allow_headers(SENT)
+        .max_age(CORS_MAX_AGE);
+    Some(cors.expose_headers(EXPOSED))
 }
 
 /// What the management address answers.
@@ -145,7 +151,7 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
 /// The OpenAPI document without any back end.
 #[must_use]
 pub fn openapi() -> (serde_json::Value, String) {
-    let document = document::document(&document::unconnected());
+    let document = document::document(&document::unconnected(), Auth::None);
     let yaml = to_yaml(&document);
     (document, yaml)
 }
@@ -205,8 +211,9 @@ async fn handle(
         let Ok(_place) = places.try_acquire() else {
             return Problem::from(Error::Overloaded).respond(path);
         };
+        let limit = REQUEST_TIMEOUT + orders::preferred_wait(request.headers()).unwrap_or_default();
         let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
-        match timeout(REQUEST_TIMEOUT, call).await {
+        match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => problem::respond(&error, path),
             // The panic hook has logged it.
@@ -218,12 +225,21 @@ async fn handle(
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    response
-        .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    secure(&mut response);
     let status = response.status().as_u16();
     tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
     response
+}
+
+/// What browsers are to be told of every answer. What belongs to somebody is kept by nobody else.
+fn secure(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// The caller's `X-Request-Id` if it is a short word, else a new one.

@@ -17,6 +17,7 @@ use crate::{
 mod dead_letters;
 mod health;
 mod roles;
+mod token;
 mod verify;
 
 /// Ended with an answer that has been printed already; exit code 1.
@@ -66,6 +67,9 @@ enum Command {
     /// Print the OpenAPI document.
     #[command(after_help = "Example:\n  shop openapi --yaml > openapi.yaml")]
     Openapi(Openapi),
+    /// Mint a token for trying the API out when authentication is on.
+    #[command(after_help = "Example:\n  shop token --user 1 --admin --ttl 1h")]
+    Token(token::Token),
     /// Ask a running `serve` or `work` whether it is ready; exit code 0 or 1.
     #[command(after_help = "Example:\n  shop health --management-bind 127.0.0.1:8082")]
     Health,
@@ -147,7 +151,7 @@ struct Settings {
     /// ISO 4217.
     #[arg(long, global = true, value_name = "CODE")]
     currency: Option<String>,
-    /// Who may call: none trusts everybody.
+    /// Who may call: none trusts everybody, jwt asks for a token.
     #[arg(long, global = true, value_name = "WHO")]
     auth: Option<String>,
 }
@@ -171,6 +175,7 @@ impl Cli {
             Command::Seed(seed) => seed.run(config).await,
             Command::Verify(verify) => verify.run(&config).await,
             Command::DeadLetters(dead_letters) => dead_letters.run(&config).await,
+            Command::Token(token) => token.print(&config),
             Command::Health => health::ask(&config).await,
             Command::Openapi(openapi) => openapi.print(),
         }

@@ -11,13 +11,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, desk::Desk, health::Role},
+    api::{self, desk::Desk, health::Role, server},
     app::App,
     auditor,
     config::{Bind, Config, ConfigError, reachable},
     domain::catalog::{self, ProductQuery},
     seed::{self, Plan},
-    sweeper, worker,
+    sweeper,
+    watch::Watch,
+    worker,
 };
 
 const SERVE_MANAGEMENT_PORT: u16 = 8081;
@@ -32,21 +34,26 @@ const DEMO: Plan = Plan {
 
 /// The API; with the in-process queue, the worker as well.
 pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
+    // As many connections as the system lets this process have.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let (bind, management) = (config.api_bind()?, config.management_bind(SERVE_MANAGEMENT_PORT)?);
     let stop = stop_on_signal()?;
-    let Some(app) = unless_stopped(&stop, App::connect(config)).await? else {
+    let Some(app) = unless_stopped(&stop, Box::pin(App::connect(config))).await? else {
         return Ok(());
     };
     app.check_schema(demo).await?;
     if demo {
         fill_if_empty(&app).await?;
     }
-    let bound = api::bind(bind, "bind").await?;
+    let bound = server::bind(bind, "bind").await?;
     let address = reachable(bound.address);
     let mut servers = JoinSet::new();
     manage(&mut servers, management, &app, Role::Serve, &stop).await?;
     let (desk, ringer) = Desk::open(&app);
-    servers.spawn(api::run(bound, api::routes(&app, desk), stop.clone()));
+    let watch = Watch::new(app.config.max_waiting, stop.clone());
+    let routes = api::routes(&app, desk, watch.clone())?;
+    servers.spawn(server::run(bound, routes, app.config.max_connections, stop.clone()));
+    servers.spawn(watch.run(app.clone()));
     // The worker goes on until the API has let go of its last request, so that what is paid at the end is settled.
     let served = CancellationToken::new();
     let background = if app.queue.is_memory() {
@@ -81,7 +88,7 @@ pub(super) async fn work(config: Config) -> anyhow::Result<()> {
     }
     let management = config.management_bind(WORK_MANAGEMENT_PORT)?;
     let stop = stop_on_signal()?;
-    let Some(app) = unless_stopped(&stop, App::connect(config)).await? else {
+    let Some(app) = unless_stopped(&stop, Box::pin(App::connect(config))).await? else {
         return Ok(());
     };
     app.check_schema(false).await?;
@@ -105,27 +112,28 @@ fn settle_in_background(app: &App, stop: &CancellationToken) -> JoinSet<()> {
 }
 
 async fn manage(
-    servers: &mut JoinSet<anyhow::Result<()>>,
+    servers: &mut JoinSet<()>,
     management: Bind,
     app: &App,
     role: Role,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let Bind::At(address) = management else { return Ok(()) };
-    let bound = api::bind(address, "management_bind").await?;
+    let bound = server::bind(address, "management_bind").await?;
     tracing::info!(address = %bound.address, "management");
-    servers.spawn(api::run(bound, api::management_routes(app, role), stop.clone()));
+    let routes = api::management_routes(app, role);
+    servers.spawn(server::run(bound, routes, app.config.max_connections, stop.clone()));
     Ok(())
 }
 
-/// Until told to stop and all servers have let go; a server that fails stops the rest.
-async fn wait_for(mut servers: JoinSet<anyhow::Result<()>>, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Until told to stop and all servers have let go; a server that panics stops the rest.
+async fn wait_for(mut servers: JoinSet<()>, stop: &CancellationToken) -> anyhow::Result<()> {
     let mut outcome = Ok(());
     if servers.is_empty() {
         stop.cancelled().await;
     }
     while let Some(ended) = servers.join_next().await {
-        let ended = ended.context("a server panicked").flatten();
+        let ended = ended.context("a server panicked");
         if outcome.is_ok() {
             outcome = ended;
         }

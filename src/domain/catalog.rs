@@ -14,7 +14,7 @@ use crate::{
 /// The most products on a page.
 pub const MAX_PAGE: u64 = 200;
 
-/// The most units that a shelf holds, and the highest price in minor units: so that no sum over a database overflows.
+/// The most units that a shelf holds, so that no sum of units ever overflows.
 pub const MAX_STOCK: i64 = 1_000_000_000_000;
 
 /// Which products to list.

@@ -4,13 +4,19 @@
 use sea_orm::DbErr;
 use uuid::Uuid;
 
-use crate::db::{self, Fault, Transient};
+use crate::{
+    db::{self, Transient},
+    entities::order::Failure,
+};
 
 pub mod books;
+mod caller;
 pub mod catalog;
 pub mod money;
 pub mod orders;
 pub mod settlement;
+
+pub use caller::Caller;
 
 pub type OrderId = Uuid;
 pub type ProductId = i64;
@@ -36,7 +42,10 @@ pub enum Error {
     #[error("the payment was declined; the order can still be paid")]
     PaymentDeclined,
     #[error("order {0} has failed and cannot be paid")]
-    OrderFailed(OrderId),
+    OrderFailed(OrderId, Option<Failure>),
+    /// The caller is known and may not do this.
+    #[error("not allowed: {0}")]
+    Forbidden(String),
     /// More is waiting than can be served soon.
     #[error("the shop is busy")]
     Overloaded,
@@ -54,9 +63,9 @@ pub enum Error {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match db::fault(&error) {
-            Fault::Busy => Self::Busy(error.to_string()),
-            Fault::Away => Self::Unavailable(error.to_string()),
-            Fault::Statement => Self::Internal(error.to_string()),
+            db::Fault::Busy => Self::Busy(error.to_string()),
+            db::Fault::Away => Self::Unavailable(error.to_string()),
+            db::Fault::Statement => Self::Internal(error.to_string()),
         }
     }
 }

@@ -6,20 +6,25 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc};
 
-use super::{Bell, Deliveries, Delivery, QueueError};
+use super::{Bell, Deliveries, Delivery, Event, QueueError};
 use crate::domain::OrderId;
 
 /// The most bells that wait; beyond it they are left to the sweeper.
 const CAPACITY: usize = 100_000;
+/// The most batches of events that wait to be heard; who is slower misses some, and is told so.
+const HEARD: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Queue {
     bells: mpsc::Sender<OrderId>,
     waiting: Arc<Mutex<mpsc::Receiver<OrderId>>>,
     buried: Arc<AtomicUsize>,
+    settled: broadcast::Sender<Arc<[OrderId]>>,
 }
+
+pub(super) struct Listener(broadcast::Receiver<Arc<[OrderId]>>);
 
 impl Queue {
     pub(super) fn new() -> Self {
@@ -28,6 +33,7 @@ impl Queue {
             bells,
             waiting: Arc::new(Mutex::new(waiting)),
             buried: Arc::default(),
+            settled: broadcast::Sender::new(HEARD),
         }
     }
 
@@ -60,7 +66,27 @@ impl Queue {
         self.buried.fetch_add(dead.len(), Ordering::Relaxed);
     }
 
+    pub(super) fn announce(&self, events: &[Event]) {
+        if self.settled.receiver_count() > 0 {
+            let orders = events.iter().filter_map(|event| event.subject.parse().ok());
+            let _ = self.settled.send(orders.collect());
+        }
+    }
+
+    pub(super) fn listen(&self) -> Listener {
+        Listener(self.settled.subscribe())
+    }
+
     pub(super) fn depth(&self) -> u64 {
         (self.bells.max_capacity() - self.bells.capacity()) as u64
+    }
+}
+
+impl Listener {
+    pub(super) async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
+        let settled = self.0.recv().await;
+        settled
+            .map(|orders| orders.to_vec())
+            .map_err(|error| QueueError(error.to_string()))
     }
 }

@@ -45,6 +45,27 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
 }
 
+/// Hears which orders have been settled since it began.
+pub struct Listener(Listening);
+
+enum Listening {
+    Memory(memory::Listener),
+    RabbitMq(Box<rabbitmq::Listener>),
+}
+
+impl Listener {
+    /// Waits for at least one order that has been settled, and takes what else is there.
+    ///
+    /// # Errors
+    /// When something may have been missed. Listen anew, and look at what matters.
+    pub async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
+        match &mut self.0 {
+            Listening::Memory(listener) => listener.next().await,
+            Listening::RabbitMq(listener) => listener.next().await,
+        }
+    }
+}
+
 /// A fact to be told, as `CloudEvents` 1.0 in structured JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
@@ -55,6 +76,7 @@ pub struct Event {
     /// Also the routing key: `order.paid`, `order.failed`, `stock.low`.
     #[serde(rename = "type")]
     pub kind: &'static str,
+    /// What it is about: an order's id, or a product's.
     pub subject: String,
     /// RFC 3339.
     pub time: String,
@@ -141,9 +163,23 @@ impl Queue {
     /// When they were not taken. Tell them again then, under the same ids.
     pub async fn announce(&self, events: &[Event]) -> Result<(), QueueError> {
         match &self.backend {
-            Backend::Memory(_) => Ok(()),
+            Backend::Memory(queue) => {
+                queue.announce(events);
+                Ok(())
+            }
             Backend::RabbitMq(queue) => queue.announce(events).await,
         }
+    }
+
+    /// Hears from now on which orders are settled, by whichever process.
+    ///
+    /// # Errors
+    /// When the queue cannot be reached.
+    pub async fn listen(&self) -> Result<Listener, QueueError> {
+        Ok(Listener(match &self.backend {
+            Backend::Memory(queue) => Listening::Memory(queue.listen()),
+            Backend::RabbitMq(queue) => Listening::RabbitMq(Box::new(Box::pin(queue.listen()).await?)),
+        }))
     }
 
     /// Lets the queue forget the messages. Those of a lost connection come again instead.

@@ -36,7 +36,7 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         (
             "UPDATE products SET stock = stock + 1 WHERE id = 1".to_owned(),
             "UPDATE products SET stock = stock - 1 WHERE id = 1".to_owned(),
-            "product 1",
+            "+1",
         ),
         (
             format!("UPDATE orders SET total_price = 1 WHERE id = {}", id_of(&paid)),

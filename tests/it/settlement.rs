@@ -5,7 +5,7 @@ use rstest::rstest;
 use shop::{
     app::App,
     domain::{
-        Error, OrderId,
+        Caller, Error, OrderId,
         orders::{self, Line, NewOrder},
         settlement::{self, Settlement},
     },
@@ -48,7 +48,7 @@ async fn made(app: &App, lines: &[(i64, i64)]) -> OrderId {
 }
 
 async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Order, Error>> {
-    let ids = ids.to_vec();
+    let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Trusted, *id)).collect();
     app.db
         .transaction(move |txn| {
             let ids = ids.clone();
@@ -100,7 +100,12 @@ async fn a_creation_whose_answer_was_lost_can_be_run_again(#[values("embedded", 
     let again = create(&app, vec![order.clone()]).await.remove(0).expect("made");
     assert_eq!(first, again);
     assert!(!again.replayed);
-    assert_eq!(orders::find(app.db.read(), order.id).await.expect("found"), first.order);
+    assert_eq!(
+        orders::find(app.db.read(), Caller::Trusted, order.id)
+            .await
+            .expect("found"),
+        first.order
+    );
 }
 
 #[rstest]
@@ -135,7 +140,9 @@ async fn what_nobody_paid_is_left_alone_and_what_nobody_made_is_unknown(
         (settlement.not_accepted, settlement.unknown),
         (vec![unpaid], vec![unknown])
     );
-    let order = orders::find(app.db.read(), unpaid).await.expect("still there");
+    let order = orders::find(app.db.read(), Caller::Trusted, unpaid)
+        .await
+        .expect("still there");
     assert_eq!(
         (order.order.status, order.order.settled_at),
         (OrderStatus::Pending, None)

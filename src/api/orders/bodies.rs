@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{payload::Rules, problem::FaultBody},
-    domain::orders::{Line, Order},
+    domain::orders::{Line, Order, OrderPage},
     entities::{
         Micros,
         order::{Failure, FailureReason, OrderStatus},
@@ -93,6 +93,16 @@ pub struct OrderBody {
     failure: Option<FailureBody>,
 }
 
+/// A page of orders, newest first.
+#[derive(Debug, Object, Serialize)]
+#[oai(rename = "OrderPage", example)]
+pub struct OrderPageBody {
+    /// The orders of this page.
+    items: Vec<OrderBody>,
+    /// Give this as `cursor` to get the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
 /// A line of an order.
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "OrderItem")]
@@ -159,6 +169,26 @@ impl NewItemBody {
         Line {
             product_id: self.product_id,
             quantity: self.quantity,
+        }
+    }
+}
+
+impl From<StatusBody> for OrderStatus {
+    fn from(status: StatusBody) -> Self {
+        match status {
+            StatusBody::Pending => Self::Pending,
+            StatusBody::Paid => Self::Paid,
+            StatusBody::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<OrderPage> for OrderPageBody {
+    fn from(page: OrderPage) -> Self {
+        let last = page.orders.last().filter(|_| page.more);
+        Self {
+            next_cursor: last.map(|last| last.order.id.to_string()),
+            items: page.orders.into_iter().map(OrderBody::from).collect(),
         }
     }
 }
@@ -246,6 +276,16 @@ impl Example for OrderBody {
             accepted_at: None,
             settled_at: None,
             failure: None,
+        }
+    }
+}
+
+impl Example for OrderPageBody {
+    fn example() -> Self {
+        let [_, settled] = OrderBody::examples();
+        Self {
+            next_cursor: Some(settled.order_id.to_string()),
+            items: vec![settled],
         }
     }
 }

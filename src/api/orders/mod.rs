@@ -1,20 +1,25 @@
-//! Making orders, paying them, looking at them.
+//! Making orders, paying them, looking at them, waiting for them.
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use poem::Request;
 use poem_openapi::{
     ApiResponse, OpenApi,
-    param::{Header, Path},
+    param::{Header, Path, Query},
+    payload::EventStream,
 };
 use uuid::Uuid;
 
 pub mod bodies;
+mod waiting;
 
-use bodies::{NewItemBody, NewOrderBody, OrderBody, PaymentBody};
+use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
+pub use waiting::{applied, preferred_wait};
 
 use super::{
     Tag,
     desk::Desk,
+    guard::caller,
     payload::{Checked, Ready},
     problem::{Problem, problems},
 };
@@ -23,9 +28,10 @@ use crate::{
     cache::SettledOrder,
     domain::{
         Error, OrderId,
-        orders::{self, Order},
+        orders::{self, MAX_PAGE, Order, OrderQuery},
     },
     entities::{Micros, order::OrderStatus},
+    watch::{Progress, Watch},
 };
 
 /// The payment method that is always declined.
@@ -34,6 +40,7 @@ const DECLINED: &str = "pm_card_declined";
 pub struct OrdersApi {
     pub app: Option<App>,
     pub desk: Option<Desk>,
+    pub watch: Option<Watch>,
 }
 
 #[derive(ApiResponse)]
@@ -55,14 +62,38 @@ pub enum CreateAnswer {
 pub enum FindAnswer {
     /// The order.
     #[oai(status = 200)]
-    Order(Ready<OrderBody>),
+    Order(
+        Ready<OrderBody>,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+}
+
+#[derive(ApiResponse)]
+pub enum ListAnswer {
+    /// A page of orders.
+    #[oai(status = 200)]
+    Page(Ready<OrderPageBody>),
+}
+
+#[derive(ApiResponse)]
+pub enum EventsAnswer {
+    /// The order as it is, then again after every change, until it is settled. An event is called `order`.
+    #[oai(status = 200)]
+    Events(EventStream<BoxStream<'static, OrderBody>>),
 }
 
 #[derive(ApiResponse)]
 pub enum PayAnswer {
     /// The order has been paid and settled already.
     #[oai(status = 200)]
-    Paid(Ready<OrderBody>),
+    Paid(
+        Ready<OrderBody>,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
     /// The payment is accepted, and the order will be settled.
     #[oai(status = 202)]
     Accepted(
@@ -70,16 +101,22 @@ pub enum PayAnswer {
         /// Where the order is.
         #[oai(header = "Location")]
         String,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
     ),
 }
 
 problems!(CreateProblem:
-    InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType, UnknownProduct, TotalTooLarge, IdempotencyKeyReused,
-    Internal, Overloaded, DatabaseUnavailable, Timeout);
-problems!(FindProblem: InvalidRequest, NotFound, Internal, Overloaded, DatabaseUnavailable, Timeout);
+    InvalidRequest, Unauthorized, Forbidden, RequestTimeout, PayloadTooLarge, UnsupportedMediaType, UnknownProduct, TotalTooLarge, IdempotencyKeyReused,
+    TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(FindProblem:
+    InvalidRequest, Unauthorized, NotFound, TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(ListProblem:
+    InvalidRequest, Unauthorized, Forbidden, TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
 problems!(PayProblem:
-    InvalidRequest, PaymentDeclined, NotFound, RequestTimeout, OrderFailed, PayloadTooLarge, UnsupportedMediaType,
-    Internal, Overloaded, DatabaseUnavailable, Timeout);
+    InvalidRequest, Unauthorized, PaymentDeclined, NotFound, RequestTimeout, OrderFailed, PayloadTooLarge, UnsupportedMediaType,
+    TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
 
 #[OpenApi(tag = "Tag::Orders")]
 impl OrdersApi {
@@ -96,6 +133,7 @@ impl OrdersApi {
         body: Checked<NewOrderBody>,
     ) -> Result<CreateAnswer, CreateProblem> {
         let app = super::wired(self.app.as_ref())?;
+        caller(request)?.act_for(body.0.user_id)?;
         let new = orders::NewOrder {
             id: Uuid::now_v7(),
             user_id: body.0.user_id,
@@ -110,48 +148,107 @@ impl OrdersApi {
         Ok(CreateAnswer::Created(ready(created.order)?, location, replayed))
     }
 
+    /// List orders
+    ///
+    /// Newest first, a page at a time. Of one's own orders; an administrator sees everybody's.
+    #[oai(path = "/orders", method = "get", operation_id = "listOrders")]
+    async fn list(
+        &self,
+        request: &Request,
+        /// Only orders of this user.
+        #[oai(validator(minimum(value = "1")))]
+        user_id: Query<Option<i64>>,
+        /// Only orders with this status.
+        status: Query<Option<StatusBody>>,
+        /// How many orders to a page.
+        #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<i64>,
+        /// `next_cursor` of the page before.
+        #[oai(validator(max_length = 64))]
+        cursor: Query<Option<String>>,
+    ) -> Result<ListAnswer, ListProblem> {
+        let app = super::wired(self.app.as_ref())?;
+        let query = OrderQuery {
+            user_id: user_id.0,
+            status: status.0.map(OrderStatus::from),
+            limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
+            before: parse_cursor(cursor.0.as_deref())?,
+        };
+        let page = super::in_time(orders::list(app.db.read(), caller(request)?, &query)).await?;
+        let body = super::to_json(&OrderPageBody::from(page))?;
+        Ok(ListAnswer::Page(Ready::new(body)))
+    }
+
     /// Pay an order
     ///
     /// Simulates the payment and hands the order to the workers. `202` means that the payment is accepted for good:
-    /// the order will become `PAID`, or `FAILED` if there is not enough stock. Paying again changes nothing.
+    /// the order will become `PAID`, or `FAILED` if there is not enough stock. Paying again changes nothing. With
+    /// `Prefer: wait=N` the answer comes when the order is settled: `200` if it is PAID, `409` if it has FAILED, and
+    /// `202` if neither is so after N seconds.
     #[oai(path = "/orders/:id/pay", method = "post", operation_id = "payOrder")]
     async fn pay(
         &self,
+        request: &Request,
         /// The order's id.
         id: Path<Uuid>,
         /// W3C Trace Context; handed on with the message.
         traceparent: Header<Option<String>>,
+        /// `wait=N`: answer once the order is settled, after N seconds at most, 30 if N is more (RFC 7240).
+        #[oai(name = "Prefer")]
+        _prefer: Header<Option<String>>,
         body: Checked<PaymentBody>,
     ) -> Result<PayAnswer, PayProblem> {
-        let app = super::wired(self.app.as_ref())?;
+        let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if body.0.payment_method.as_deref() == Some(DECLINED) {
-            let order = super::in_time(orders::find(app.db.read(), id.0)).await?;
+            let order = super::in_time(orders::find(app.db.read(), caller, id.0)).await?;
             if order.order.status == OrderStatus::Pending && order.order.accepted_at.is_none() {
                 return Err(Error::PaymentDeclined.into());
             }
-            return paid_answer(order);
+            return paid_answer(order, None);
         }
         let traceparent = traceparent.0.filter(|value| is_traceparent(value));
+        // Whoever waits begins before the order can be settled.
+        let (wait, watcher) = self.watcher(request, id.0).await;
         let order = super::wired(self.desk.as_ref())?
-            .accept_payment(id.0, traceparent)
+            .accept_payment(caller, id.0, traceparent)
             .await?;
-        paid_answer(order)
+        if let Some(watch) = &self.watch {
+            watch.tell(id.0, Progress::Accepted);
+        }
+        match watcher {
+            Some(watcher) if order.order.status == OrderStatus::Pending => {
+                let order = waiting::until_settled(app, caller, watcher, wait).await?;
+                paid_answer(order, applied(wait))
+            }
+            _ => paid_answer(order, None),
+        }
     }
 
     /// Find an order
     ///
-    /// As it is now. PAID and FAILED are for ever.
+    /// As it is now. PAID and FAILED are for ever. With `Prefer: wait=N`, as it is once it is settled.
     #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
     async fn find(
         &self,
+        request: &Request,
         /// The order's id.
         id: Path<Uuid>,
+        /// `wait=N`: answer once the order is settled, after N seconds at most, 30 if N is more (RFC 7240).
+        #[oai(name = "Prefer")]
+        _prefer: Header<Option<String>>,
     ) -> Result<FindAnswer, FindProblem> {
-        let app = super::wired(self.app.as_ref())?;
+        let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if let Some(known) = app.cache.settled_order(id.0).await {
-            return Ok(FindAnswer::Order(Ready::new(known.body)));
+            if !caller.sees(known.user_id) {
+                return Err(Error::OrderNotFound(id.0).into());
+            }
+            return Ok(FindAnswer::Order(Ready::new(known.body), None));
         }
-        let order = super::in_time(orders::find(app.db.read(), id.0)).await?;
+        let (wait, watcher) = self.watcher(request, id.0).await;
+        let (order, applied) = match watcher {
+            Some(watcher) => (waiting::until_settled(app, caller, watcher, wait).await?, applied(wait)),
+            None => (super::in_time(orders::find(app.db.read(), caller, id.0)).await?, None),
+        };
         let (user_id, settled) = (order.order.user_id, order.order.status != OrderStatus::Pending);
         let body = to_bytes(order)?;
         if settled {
@@ -161,17 +258,60 @@ impl OrdersApi {
             };
             app.cache.keep_settled_order(id.0, order).await;
         }
-        Ok(FindAnswer::Order(Ready::new(body)))
+        Ok(FindAnswer::Order(Ready::new(body), applied))
+    }
+
+    /// Follow an order
+    ///
+    /// Server-sent events: the order as it is, then again after every change, until it is settled or five minutes have
+    /// passed. Close the stream when the order is PAID or FAILED: nothing more will come.
+    #[oai(path = "/orders/:id/events", method = "get", operation_id = "followOrder")]
+    async fn events(
+        &self,
+        request: &Request,
+        /// The order's id.
+        id: Path<Uuid>,
+    ) -> Result<EventsAnswer, FindProblem> {
+        let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
+        let watch = super::wired(self.watch.as_ref())?;
+        // Before a stream is begun, so that who may not see the order is told so by the status.
+        super::in_time(orders::find(app.db.read(), caller, id.0)).await?;
+        let watcher = watch.on(id.0).ok_or(Error::Overloaded)?;
+        Ok(EventsAnswer::Events(waiting::stream(app.clone(), caller, watcher)))
     }
 }
 
-fn paid_answer(order: Order) -> Result<PayAnswer, PayProblem> {
+impl OrdersApi {
+    /// A watcher, if the request would rather wait and there is a place for it to do so.
+    async fn watcher(&self, request: &Request, id: OrderId) -> (std::time::Duration, Option<crate::watch::Watcher>) {
+        let wait = preferred_wait(request.headers());
+        let watcher = wait.and_then(|_| self.watch.as_ref()?.on(id));
+        if let Some(watcher) = &watcher {
+            watcher.begun().await;
+        }
+        (wait.unwrap_or_default(), watcher)
+    }
+}
+
+fn paid_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayProblem> {
     let id = order.order.id;
     match order.order.status {
-        OrderStatus::Pending => Ok(PayAnswer::Accepted(ready(order)?, location(id))),
-        OrderStatus::Paid => Ok(PayAnswer::Paid(ready(order)?)),
-        OrderStatus::Failed => Err(Error::OrderFailed(id).into()),
+        OrderStatus::Pending => Ok(PayAnswer::Accepted(ready(order)?, location(id), applied)),
+        OrderStatus::Paid => Ok(PayAnswer::Paid(ready(order)?, applied)),
+        OrderStatus::Failed => Err(Error::OrderFailed(id, order.order.failure).into()),
     }
+}
+
+fn default_page() -> i64 {
+    50
+}
+
+/// A cursor is the last id of the page before; callers are told nothing but to hand it back.
+fn parse_cursor(cursor: Option<&str>) -> Result<Option<OrderId>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let id = Uuid::parse_str(cursor);
+    id.map(Some)
+        .map_err(|_| Problem::fault("/query/cursor", "`cursor` is not one that this server gave out"))
 }
 
 fn location(id: OrderId) -> String {

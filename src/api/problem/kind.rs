@@ -6,7 +6,9 @@ use poem::http::StatusCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     InvalidRequest,
+    Unauthorized,
     PaymentDeclined,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -17,6 +19,7 @@ pub enum Kind {
     UnknownProduct,
     TotalTooLarge,
     IdempotencyKeyReused,
+    TooManyRequests,
     Internal,
     Overloaded,
     DatabaseUnavailable,
@@ -24,9 +27,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
+        Self::Unauthorized,
         Self::PaymentDeclined,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -37,6 +42,7 @@ impl Kind {
         Self::UnknownProduct,
         Self::TotalTooLarge,
         Self::IdempotencyKeyReused,
+        Self::TooManyRequests,
         Self::Internal,
         Self::Overloaded,
         Self::DatabaseUnavailable,
@@ -48,7 +54,9 @@ impl Kind {
     pub fn slug(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid-request",
+            Self::Unauthorized => "unauthorized",
             Self::PaymentDeclined => "payment-declined",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::RequestTimeout => "request-timeout",
@@ -59,6 +67,7 @@ impl Kind {
             Self::UnknownProduct => "unknown-product",
             Self::TotalTooLarge => "total-too-large",
             Self::IdempotencyKeyReused => "idempotency-key-reused",
+            Self::TooManyRequests => "too-many-requests",
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
             Self::DatabaseUnavailable => "database-unavailable",
@@ -70,7 +79,9 @@ impl Kind {
     pub fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is not valid",
+            Self::Unauthorized => "It is not known who you are",
             Self::PaymentDeclined => "The payment was declined",
+            Self::Forbidden => "You are not allowed to do this",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::RequestTimeout => "The request came too slowly",
@@ -81,6 +92,7 @@ impl Kind {
             Self::UnknownProduct => "A product does not exist",
             Self::TotalTooLarge => "The total is too large",
             Self::IdempotencyKeyReused => "The idempotency key belongs to another request",
+            Self::TooManyRequests => "Too many requests",
             Self::Internal => "Something went wrong here",
             Self::Overloaded => "The shop is busy",
             Self::DatabaseUnavailable => "The shop cannot reach its database",
@@ -92,7 +104,9 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::PaymentDeclined => StatusCode::PAYMENT_REQUIRED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -100,6 +114,7 @@ impl Kind {
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownProduct | Self::TotalTooLarge | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded | Self::DatabaseUnavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -24,7 +24,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// What every problem's `type` starts with.
 pub const TYPE_PREFIX: &str = "urn:shop:problem:";
 /// How long a client had better wait after a 503.
-const RETRY_AFTER_SECONDS: &str = "1";
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A problem document, as in RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
@@ -76,6 +76,8 @@ pub struct Problem {
     kind: Kind,
     /// Boxed, since it travels in the error of many results.
     body: Box<ProblemBody>,
+    /// Seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -91,6 +93,7 @@ impl Problem {
                 instance: String::new(),
                 errors: Vec::new(),
             }),
+            retry_after: (kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
         }
     }
 
@@ -117,8 +120,11 @@ impl Problem {
             .status(self.kind.status())
             .content_type(CONTENT_TYPE)
             .header(header::CACHE_CONTROL, "no-store");
-        if self.kind.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response = response.header(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after {
+            response = response.header(header::RETRY_AFTER, seconds);
+        }
+        if self.kind == Kind::Unauthorized {
+            response = response.header(header::WWW_AUTHENTICATE, "Bearer realm=\"shop\"");
         }
         response.body(serde_json::to_vec(&*self.body).unwrap_or_default())
     }
@@ -137,6 +143,13 @@ impl Problem {
         };
         let instance = instance.to_owned();
         serde_json::json!(ProblemBody { instance, ..*example })
+    }
+
+    /// How long the client had better wait, in seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     #[must_use]
@@ -162,7 +175,20 @@ impl From<Error> for Problem {
             Error::IdempotencyKeyReused => Self::new(Kind::IdempotencyKeyReused, detail),
             Error::PaymentDeclined => Self::new(Kind::PaymentDeclined, detail),
             Error::StockOutOfRange { .. } => Self::new(Kind::StockOutOfRange, detail),
-            Error::OrderFailed(_) => Self::new(Kind::OrderFailed, detail),
+            Error::OrderFailed(_, failure) => {
+                let short = failure
+                    .into_iter()
+                    .flat_map(|failure| failure.lines)
+                    .map(|line| FaultBody {
+                        pointer: String::new(),
+                        detail: format!(
+                            "product {}: {} ordered, {} there",
+                            line.product_id, line.requested, line.available
+                        ),
+                    });
+                Self::new(Kind::OrderFailed, detail).with_errors(short.collect())
+            }
+            Error::Forbidden(detail) => Self::new(Kind::Forbidden, detail),
             Error::Overloaded => Self::new(Kind::Overloaded, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => {
                 tracing::warn!(error = detail, "answered 503");

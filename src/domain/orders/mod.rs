@@ -3,18 +3,27 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
+    sea_query::Expr,
+};
 
 mod create;
 
 pub use create::create;
 
-use super::{Error, OrderId, ProductId, UserId};
+use super::{Caller, Error, OrderId, ProductId, UserId};
 use crate::{
     db::rows::{Column, Sql},
-    entities::{Micros, order, order_item},
+    entities::{
+        Micros,
+        order::{self, OrderStatus},
+        order_item,
+    },
 };
 
+/// The most orders on a page.
+pub const MAX_PAGE: u64 = 200;
 /// An order accepted this long ago and still PENDING is rung for by the sweeper.
 pub const RING_AFTER: Duration = Duration::from_secs(5);
 /// The sweeper rings for one order no more rarely than this.
@@ -55,47 +64,146 @@ pub struct Created {
     pub replayed: bool,
 }
 
-/// Accepts the payment of those that are PENDING, once: however often it is asked for, the first acceptance stands.
-/// Answers with each order as it is now, in the order of `ids`.
+/// Accepts the payment of those that are PENDING and that their caller sees, once: however often it is asked for, the
+/// first acceptance stands. Answers with each order as it is now, in the order of `asked`.
 ///
 /// # Errors
 /// For one order: [`Error::OrderNotFound`]. For all: the database's.
 pub async fn accept_payments(
     txn: &impl ConnectionTrait,
     now: Micros,
-    ids: &[OrderId],
+    asked: &[(Caller, OrderId)],
 ) -> Result<Vec<Result<Order, Error>>, Error> {
+    let ids: Vec<OrderId> = asked.iter().map(|(_, id)| *id).collect();
+    let columns = [
+        ("id", Column::Uuid(ids.clone())),
+        (
+            "owner",
+            Column::BigInt(asked.iter().map(|(caller, _)| caller.restriction()).collect()),
+        ),
+    ];
     // Locked in id order, as everywhere: an UPDATE alone would lock in the order in which it happens to find them.
     let accept = Sql::new(
         txn.get_database_backend(),
-        "WITH due AS (SELECT id FROM orders WHERE id IN (SELECT t.id FROM ",
+        "WITH due AS (SELECT o.id FROM orders o JOIN ",
     )
-    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
-    .push(") AND status = 'PENDING' AND accepted_at IS NULL ORDER BY id")
-    .for_update()
+    .rows("t", columns)
+    .push(
+        " ON o.id = t.id WHERE (t.owner = 0 OR t.owner = o.user_id) AND o.status = 'PENDING' \
+          AND o.accepted_at IS NULL ORDER BY o.id",
+    )
+    .for_update_of("o")
     .push(") UPDATE orders SET accepted_at = ")
     .bind(now)
     .push(", ring_after = ")
     .bind(now.plus(RING_AFTER))
     .push(" WHERE id IN (SELECT id FROM due)");
     txn.execute_raw(accept.build()).await?;
-    let found = find_many(txn, ids).await?;
-    Ok(ids
+    let found = find_many(txn, &ids).await?;
+    Ok(asked
         .iter()
-        .map(|id| found.get(id).cloned().ok_or(Error::OrderNotFound(*id)))
+        .map(|(caller, id)| {
+            let order = found.get(id).filter(|order| caller.sees(order.order.user_id));
+            order.cloned().ok_or(Error::OrderNotFound(*id))
+        })
         .collect())
 }
 
+/// An order that the caller sees.
+///
 /// # Errors
-/// [`Error::OrderNotFound`], or the database's.
-pub async fn find(connection: &impl ConnectionTrait, id: OrderId) -> Result<Order, Error> {
+/// [`Error::OrderNotFound`] as well for an order of somebody else; or the database's.
+pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId) -> Result<Order, Error> {
     let rows = order::Entity::find_by_id(id)
         .find_with_related(order_item::Entity)
         .order_by_asc(order_item::Column::Id)
         .all(connection)
         .await?;
-    let (order, items) = rows.into_iter().next().ok_or(Error::OrderNotFound(id))?;
+    let seen = rows.into_iter().next().filter(|(order, _)| caller.sees(order.user_id));
+    let (order, items) = seen.ok_or(Error::OrderNotFound(id))?;
     Ok(Order { order, items })
+}
+
+/// Which orders to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderQuery {
+    /// Only orders of this user.
+    pub user_id: Option<UserId>,
+    pub status: Option<OrderStatus>,
+    /// 1 to [`MAX_PAGE`].
+    pub limit: u64,
+    /// Only orders made before this one.
+    pub before: Option<OrderId>,
+}
+
+/// A page of orders, newest first, and whether more follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderPage {
+    pub orders: Vec<Order>,
+    pub more: bool,
+}
+
+/// The caller's orders, newest first; an administrator's are everybody's.
+///
+/// # Errors
+/// [`Error::Forbidden`] for the orders of somebody else, or the database's.
+pub async fn list(connection: &impl ConnectionTrait, caller: Caller, query: &OrderQuery) -> Result<OrderPage, Error> {
+    let user_id = match (caller, query.user_id) {
+        (Caller::Trusted, user_id) => user_id,
+        (Caller::User(own), None) => Some(own),
+        (Caller::User(_), Some(user_id)) => {
+            caller.act_for(user_id)?;
+            Some(user_id)
+        }
+    };
+    // Ids are UUIDs of version 7, so their order is the order of creation.
+    let mut select = order::Entity::find()
+        .select_only()
+        .column(order::Column::Id)
+        .order_by_desc(order::Column::Id)
+        .limit(query.limit + 1);
+    if let Some(user_id) = user_id {
+        select = select.filter(order::Column::UserId.eq(user_id));
+    }
+    if let Some(status) = query.status {
+        // As text and not beside it, so that the database sees when a partial index serves.
+        select = select.filter(Expr::cust(match status {
+            OrderStatus::Pending => "status = 'PENDING'",
+            OrderStatus::Paid => "status = 'PAID'",
+            OrderStatus::Failed => "status = 'FAILED'",
+        }));
+    }
+    if let Some(before) = query.before {
+        select = select.filter(order::Column::Id.lt(before));
+    }
+    let mut ids: Vec<OrderId> = select.into_tuple().all(connection).await?;
+    let more = ids.len() as u64 > query.limit;
+    ids.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    let mut found = find_many(connection, &ids).await?;
+    let orders = ids.iter().filter_map(|id| found.remove(id));
+    Ok(OrderPage {
+        orders: orders.collect(),
+        more,
+    })
+}
+
+/// How far each of `ids` has come: those that are accepted, and whether they are settled.
+///
+/// # Errors
+/// The database's.
+pub async fn progress(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<(OrderId, bool)>, Error> {
+    let select = Sql::new(
+        connection.get_database_backend(),
+        "SELECT o.id, o.status FROM orders o WHERE o.accepted_at IS NOT NULL AND o.id IN (SELECT t.id FROM ",
+    )
+    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+    .push(")");
+    let rows = connection.query_all_raw(select.build()).await?;
+    let read = |row: &QueryResult| -> Result<(OrderId, bool), DbErr> {
+        let status: OrderStatus = row.try_get_by_index(1)?;
+        Ok((row.try_get_by_index(0)?, status != OrderStatus::Pending))
+    };
+    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
 }
 
 /// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `now`, pushes their next

@@ -21,9 +21,11 @@ use lapin::{
 use tokio::{sync::Mutex, time::timeout};
 
 mod dead;
+mod listen;
 mod topology;
 
 use super::{Bell, Deliveries, Delivery, Event, QueueError};
+pub(super) use listen::Listener;
 use topology::{Names, hosts};
 
 /// For connecting to one host and declaring what is needed there.

@@ -1,4 +1,4 @@
-//! Looking at the catalogue.
+//! Looking at the catalogue, and changing it.
 
 use bytes::Bytes;
 use poem::{
@@ -6,16 +6,18 @@ use poem::{
     http::{Method, header},
 };
 use poem_openapi::{
-    ApiResponse, Object, OpenApi,
+    ApiResponse, OpenApi,
     param::{Header, Path, Query},
-    types::Example,
 };
-use serde::Serialize;
-use time::OffsetDateTime;
+
+pub mod bodies;
+
+use bodies::{NewProductBody, ProductBody, ProductChangeBody, ProductPageBody, StockChangeBody};
 
 use super::{
     Tag,
-    payload::Ready,
+    guard::caller,
+    payload::{Checked, Ready},
     problem::{Problem, problems},
 };
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
         Error,
         catalog::{self, MAX_PAGE, ProductQuery},
     },
-    entities::product,
+    entities::{Micros, product},
 };
 
 /// The products on a page unless told otherwise.
@@ -33,37 +35,6 @@ const DEFAULT_PAGE: u64 = 50;
 
 pub struct ProductsApi {
     pub app: Option<App>,
-}
-
-/// A product of the catalogue.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "Product", example)]
-pub struct ProductBody {
-    /// Whole numbers, counted up.
-    pub id: i64,
-    /// What to call it.
-    pub name: String,
-    /// In the currency's minor unit: 1999 is 19.99 USD.
-    #[oai(validator(minimum(value = "0")))]
-    pub price: i64,
-    /// ISO 4217.
-    pub currency: String,
-    /// Units that can be sold now.
-    #[oai(validator(minimum(value = "0")))]
-    pub stock: i64,
-    /// When it came into the catalogue.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-}
-
-/// A page of products, by id.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "ProductPage", example)]
-pub struct ProductPageBody {
-    /// The products of this page.
-    pub items: Vec<ProductBody>,
-    /// Give this as `cursor` to get the next page; null on the last one.
-    pub next_cursor: Option<String>,
 }
 
 #[derive(ApiResponse)]
@@ -98,8 +69,31 @@ pub enum FindAnswer {
     Product(Ready<ProductBody>),
 }
 
-problems!(ListProblem: InvalidRequest, Internal, Overloaded, DatabaseUnavailable, Timeout);
-problems!(FindProblem: InvalidRequest, NotFound, Internal, Overloaded, DatabaseUnavailable, Timeout);
+#[derive(ApiResponse)]
+pub enum CreateAnswer {
+    /// The product is in the catalogue.
+    #[oai(status = 201)]
+    Created(
+        Ready<ProductBody>,
+        /// Where the product is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+problems!(ListProblem:
+    InvalidRequest, Unauthorized, TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(FindProblem:
+    InvalidRequest, Unauthorized, NotFound, TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(CreateProblem:
+    InvalidRequest, Unauthorized, Forbidden, RequestTimeout, PayloadTooLarge, UnsupportedMediaType, TooManyRequests,
+    Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(ChangeProblem:
+    InvalidRequest, Unauthorized, Forbidden, NotFound, RequestTimeout, PayloadTooLarge, UnsupportedMediaType,
+    TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
+problems!(StockProblem:
+    InvalidRequest, Unauthorized, Forbidden, NotFound, RequestTimeout, StockOutOfRange, PayloadTooLarge,
+    UnsupportedMediaType, TooManyRequests, Internal, Overloaded, DatabaseUnavailable, Timeout);
 
 #[OpenApi(tag = "Tag::Catalogue")]
 impl ProductsApi {
@@ -147,6 +141,78 @@ impl ProductsApi {
         let body = ProductBody::new(product, &app.config.currency);
         Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
     }
+
+    /// Add a product
+    ///
+    /// For administrators. Its first stock is kept as a stock movement.
+    #[oai(path = "/products", method = "post", operation_id = "createProduct")]
+    async fn create(&self, request: &Request, body: Checked<NewProductBody>) -> Result<CreateAnswer, CreateProblem> {
+        let app = super::wired(self.app.as_ref())?;
+        caller(request)?.administer()?;
+        let new = body.0.product();
+        let written = app.db.transaction(move |txn| {
+            let new = new.clone();
+            Box::pin(async move { catalog::add(txn, Micros::now(), &new).await })
+        });
+        let product = super::in_time(written).await?;
+        let location = format!("/products/{}", product.id);
+        Ok(CreateAnswer::Created(changed(app, product).await?, location))
+    }
+
+    /// Change a product
+    ///
+    /// For administrators. What is left out stays as it is. Orders that were made keep the price they were made at.
+    #[oai(path = "/products/:id", method = "patch", operation_id = "changeProduct")]
+    async fn change(
+        &self,
+        request: &Request,
+        /// The product's id.
+        id: Path<i64>,
+        body: Checked<ProductChangeBody>,
+    ) -> Result<FindAnswer, ChangeProblem> {
+        let app = super::wired(self.app.as_ref())?;
+        caller(request)?.administer()?;
+        let change = body.0.change();
+        let written = app.db.transaction(move |txn| {
+            let change = change.clone();
+            Box::pin(async move { catalog::change(txn, id.0, &change).await })
+        });
+        let product = super::in_time(written).await?;
+        Ok(FindAnswer::Product(changed(app, product).await?))
+    }
+
+    /// Change a product's stock
+    ///
+    /// For administrators. Puts units on the shelf, or writes them off with a negative number; never below zero. The
+    /// reason is kept with the movement, so that the books can always be checked.
+    #[oai(path = "/products/:id/stock", method = "post", operation_id = "changeStock")]
+    async fn change_stock(
+        &self,
+        request: &Request,
+        /// The product's id.
+        id: Path<i64>,
+        body: Checked<StockChangeBody>,
+    ) -> Result<FindAnswer, StockProblem> {
+        let app = super::wired(self.app.as_ref())?;
+        caller(request)?.administer()?;
+        let (delta, reason) = (body.0.delta, body.0.reason);
+        let low_stock_at = app.config.low_stock_at;
+        let written = app.db.transaction(move |txn| {
+            let reason = reason.clone();
+            Box::pin(async move { catalog::change_stock(txn, Micros::now(), id.0, delta, &reason, low_stock_at).await })
+        });
+        let product = super::in_time(written).await?;
+        Ok(FindAnswer::Product(changed(app, product).await?))
+    }
+}
+
+/// What has been changed is forgotten by the cache before it is answered.
+async fn changed(app: &App, product: product::Model) -> Result<Ready<ProductBody>, Error> {
+    app.cache.forget_pages().await;
+    Ok(Ready::new(super::to_json(&ProductBody::new(
+        product,
+        &app.config.currency,
+    ))?))
 }
 
 /// Answers a page that is near at hand before anything else is looked at: whatever is kept under a query was valid, and
@@ -231,41 +297,6 @@ fn names_etag(if_none_match: &str, etag: &str) -> bool {
         .split(',')
         .map(str::trim)
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
-}
-
-impl ProductBody {
-    fn new(product: product::Model, currency: &str) -> Self {
-        Self {
-            id: product.id,
-            name: product.name,
-            price: product.price,
-            currency: currency.to_owned(),
-            stock: product.stock,
-            created_at: product.created_at.to_utc(),
-        }
-    }
-}
-
-impl Example for ProductBody {
-    fn example() -> Self {
-        Self {
-            id: 1,
-            name: "Rattan Water Bottle".to_owned(),
-            price: 3_460,
-            currency: "USD".to_owned(),
-            stock: 279,
-            created_at: time::macros::datetime!(2026-01-15 09:30 UTC),
-        }
-    }
-}
-
-impl Example for ProductPageBody {
-    fn example() -> Self {
-        Self {
-            items: vec![ProductBody::example()],
-            next_cursor: Some("1".to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,182 @@
+//! What requests about products carry, and what answers show.
+
+use poem_openapi::{Object, types::Example};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{
+    api::payload::Rules,
+    domain::catalog::{NewProduct, ProductChange},
+    entities::product,
+};
+
+/// A product of the catalogue.
+#[derive(Debug, Object, Serialize)]
+#[oai(rename = "Product", example)]
+pub struct ProductBody {
+    /// Whole numbers, counted up.
+    pub id: i64,
+    /// What to call it.
+    pub name: String,
+    /// In the currency's minor unit: 1999 is 19.99 USD.
+    #[oai(validator(minimum(value = "0")))]
+    pub price: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Units that can be sold now.
+    #[oai(validator(minimum(value = "0")))]
+    pub stock: i64,
+    /// When it came into the catalogue.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A page of products, by id.
+#[derive(Debug, Object, Serialize)]
+#[oai(rename = "ProductPage", example)]
+pub struct ProductPageBody {
+    /// The products of this page.
+    pub items: Vec<ProductBody>,
+    /// Give this as `cursor` to get the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// A product to be added.
+#[derive(Debug, Object)]
+#[oai(rename = "NewProduct", example)]
+pub struct NewProductBody {
+    /// 1 to 200 characters, none of them control characters, and not blank.
+    #[oai(validator(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    ))]
+    name: String,
+    /// In the currency's minor unit, not negative.
+    #[oai(validator(minimum(value = "0")))]
+    price: i64,
+    /// Units on the shelf to begin with, 0 to 1,000,000,000,000.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
+    stock: i64,
+}
+
+/// What of a product is to be different.
+#[derive(Debug, Object)]
+#[oai(rename = "ProductChange", example)]
+pub struct ProductChangeBody {
+    /// 1 to 200 characters, none of them control characters, and not blank.
+    #[oai(validator(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    ))]
+    name: Option<String>,
+    /// In the currency's minor unit, not negative.
+    #[oai(validator(minimum(value = "0")))]
+    price: Option<i64>,
+}
+
+/// Units that come or go.
+#[derive(Debug, Object)]
+#[oai(rename = "StockChange", example)]
+pub struct StockChangeBody {
+    /// Units to put on the shelf, or to write off if negative; not 0, and 1,000,000,000,000 at most either way.
+    #[oai(validator(minimum(value = "-1000000000000"), maximum(value = "1000000000000")))]
+    pub delta: i64,
+    /// Why, in 1 to 200 characters, none of them control characters, and not blank.
+    #[oai(validator(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    ))]
+    pub reason: String,
+}
+
+impl Rules for NewProductBody {}
+impl Rules for ProductChangeBody {}
+impl Rules for StockChangeBody {}
+
+impl NewProductBody {
+    #[must_use]
+    pub fn product(self) -> NewProduct {
+        NewProduct {
+            name: self.name,
+            price: self.price,
+            stock: self.stock,
+        }
+    }
+}
+
+impl ProductChangeBody {
+    #[must_use]
+    pub fn change(self) -> ProductChange {
+        ProductChange {
+            name: self.name,
+            price: self.price,
+        }
+    }
+}
+
+impl ProductBody {
+    #[must_use]
+    pub fn new(product: product::Model, currency: &str) -> Self {
+        Self {
+            id: product.id,
+            name: product.name,
+            price: product.price,
+            currency: currency.to_owned(),
+            stock: product.stock,
+            created_at: product.created_at.to_utc(),
+        }
+    }
+}
+
+impl Example for ProductBody {
+    fn example() -> Self {
+        Self {
+            id: 1,
+            name: "Rattan Water Bottle".to_owned(),
+            price: 3_460,
+            currency: "USD".to_owned(),
+            stock: 279,
+            created_at: time::macros::datetime!(2026-01-15 09:30 UTC),
+        }
+    }
+}
+
+impl Example for ProductPageBody {
+    fn example() -> Self {
+        Self {
+            items: vec![ProductBody::example()],
+            next_cursor: Some("1".to_owned()),
+        }
+    }
+}
+
+impl Example for NewProductBody {
+    fn example() -> Self {
+        Self {
+            name: "Rattan Water Bottle".to_owned(),
+            price: 3_460,
+            stock: 279,
+        }
+    }
+}
+
+impl Example for ProductChangeBody {
+    fn example() -> Self {
+        Self {
+            name: None,
+            price: Some(3_290),
+        }
+    }
+}
+
+impl Example for StockChangeBody {
+    fn example() -> Self {
+        Self {
+            delta: 100,
+            reason: "delivery 4711".to_owned(),
+        }
+    }
+}

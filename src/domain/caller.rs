@@ -1,0 +1,49 @@
+//! Who asks. Whatever reads or changes an order takes a [`Caller`], so that nobody can forget to ask whose order it is.
+
+use super::{Error, UserId};
+
+/// On whose behalf something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// May see and do everything: an administrator, or anybody where nobody has to say who they are.
+    Trusted,
+    /// May see and do what concerns themselves.
+    User(UserId),
+}
+
+impl Caller {
+    /// Whether an order of `owner` exists as far as this caller is told.
+    #[must_use]
+    pub fn sees(self, owner: UserId) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::User(user) => user == owner,
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Forbidden`] unless the caller may act for this user.
+    pub fn act_for(self, user: UserId) -> Result<(), Error> {
+        if self.sees(user) {
+            return Ok(());
+        }
+        Err(Error::Forbidden("you can only act for yourself".to_owned()))
+    }
+
+    /// # Errors
+    /// [`Error::Forbidden`] unless the caller may change the catalogue.
+    pub fn administer(self) -> Result<(), Error> {
+        match self {
+            Self::Trusted => Ok(()),
+            Self::User(_) => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
+        }
+    }
+
+    /// The user whose orders alone are seen, 0 for no such restriction: user ids begin at 1.
+    pub(super) fn restriction(self) -> i64 {
+        match self {
+            Self::Trusted => 0,
+            Self::User(user) => user,
+        }
+    }
+}
