@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use jsonschema::{Draft, Validator};
+use jsonschema::{Draft, Validator, error::ValidationErrorKind};
 use poem::{IntoResponse, Request, RequestBody, Response, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -185,7 +185,11 @@ fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
     }
     let by_schema = validator.iter_errors(value).take(MAX_FAULTS).map(|error| FaultBody {
         pointer: error.instance_path().to_string(),
-        detail: error.masked_with("the value").to_string(),
+        detail: match error.kind() {
+            ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
+            ValidationErrorKind::Not { .. } => "the value must not be 0".to_owned(),
+            _ => error.masked_with("the value").to_string(),
+        },
     });
     faults.extend(by_schema);
     faults

@@ -11,10 +11,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, desk::Desk, health::Role, server},
+    api::{self, auth, desk::Desk, health::Role, server},
     app::App,
     auditor,
-    config::{Bind, Config, ConfigError, reachable},
+    config::{Auth, Bind, Config, ConfigError, reachable},
     domain::catalog::{self, ProductQuery},
     seed::{self, Plan},
     sweeper,
@@ -63,7 +63,7 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     };
     tracing::info!(%address, docs = format!("http://{address}/docs"), "serving");
     if demo {
-        print_demo(address);
+        print_demo(&app.config, address);
     }
     let outcome = wait_for(servers, &stop).await;
     let _ = timeout(Duration::from_secs(1), ringer).await;
@@ -188,12 +188,20 @@ async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_demo(address: SocketAddr) {
+fn print_demo(config: &Config, address: SocketAddr) {
     let base = format!("http://{address}");
+    let (token, header) = match config.auth {
+        Auth::None => (String::new(), ""),
+        // Without a secret to sign with, the user puts in a token of their own.
+        Auth::Jwt => {
+            let token = auth::mint(config, 1, false, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
+            (format!("TOKEN={token}\n"), " -H \"Authorization: Bearer $TOKEN\"")
+        }
+    };
     println!(
         "\nTry it ({base}/docs shows the rest):\n\n\
-         curl -s '{base}/products?limit=3'; echo\n\
-         ORDER=$(curl -s {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
-         curl -s -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s {base}/orders/$ORDER; echo\n"
+         {token}curl -s{header} '{base}/products?limit=3'; echo\n\
+         ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
+         curl -s{header} -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s{header} {base}/orders/$ORDER; echo\n"
     );
 }

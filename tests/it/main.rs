@@ -2,14 +2,17 @@
 //! are the promises they prove.
 
 mod attacks;
+mod auth;
 mod books;
 mod cache;
+mod catalogue;
 mod commands;
 mod dead_letters;
 mod decide;
 #[cfg(feature = "fault-points")]
 mod fault_points;
 mod flow;
+mod hostile;
 mod outages;
 mod queue;
 mod requests;
@@ -18,3 +21,4 @@ mod servers;
 mod settlement;
 mod soak;
 mod support;
+mod waiting;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use poem::{http::HeaderMap, web::sse::Event};
-use poem_openapi::{payload::EventStream, types::ToJSON as _};
+use poem_openapi::payload::EventStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::bodies::OrderBody;
@@ -102,7 +102,7 @@ pub fn stream(app: App, caller: Caller, watcher: Watcher) -> EventStream<BoxStre
     });
     EventStream::new(orders.boxed())
         .keep_alive(KEEP_ALIVE)
-        .to_event(|order| Event::message(order.to_json_string()).event_type("order"))
+        .to_event(|order| Event::message(serde_json::to_string(&order).unwrap_or_default()).event_type("order"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,197 @@
+//! Waiting for an order instead of asking again and again: `Prefer: wait` and server-sent events.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, future::join_all};
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::{
+    servers::RabbitMq,
+    support::{Answer, Backend, Client, Shop, eventually},
+};
+
+async fn wait(client: &Client, method: Method, path: &str, seconds: u64) -> Answer {
+    let request = client.request(method, path).header("Prefer", format!("wait={seconds}"));
+    Answer::of(request).await
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_answered_when_the_order_is_settled_on_any_replica(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 1_000)]).await;
+    let count = if backend.is_embedded() { 1 } else { 2 };
+    let shops: Vec<Shop> = (0..count).map(|_| Shop::serve(&backend)).collect();
+    let _workers = Shop::workers(&backend, 1);
+    let clients: Vec<Client> = shops.iter().map(Shop::client).collect();
+    let client = clients[0].clone();
+    let orders = join_all((0..100).map(|_| client.order(&[(1, 1)]))).await;
+    let waiting: Vec<_> = orders
+        .iter()
+        .enumerate()
+        .map(|(number, id)| {
+            let (client, path) = (clients[number % count].clone(), format!("/orders/{id}"));
+            tokio::spawn(async move {
+                let answer = wait(&client, Method::GET, &path, 20).await;
+                (answer, Instant::now())
+            })
+        })
+        .collect();
+    // All wait before the first is paid.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = Instant::now();
+    let paid = join_all(orders.iter().map(|id| client.pay(id))).await;
+    assert!(paid.iter().all(|answer| answer.status == 202));
+    let mut longest = Duration::ZERO;
+    for waiting in waiting {
+        let (answer, when) = waiting.await.expect("answered");
+        assert_eq!((answer.status, &answer.body["status"]), (200, &"PAID".into()));
+        assert_eq!(answer.header("preference-applied"), Some("wait=20"));
+        longest = longest.max(when - begun);
+    }
+    eprintln!("100 waiting clients, the last was answered {longest:?} after the first payment was sent");
+    let report = crate::support::books(&app).await;
+    assert!(report.is_clean());
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    backend.stock(&[(100, 3)]).await;
+    let shop = Shop::serve(&backend);
+    let workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    let pay = |id: String| {
+        let client = client.clone();
+        async move { wait(&client, Method::POST, &format!("/orders/{id}/pay"), 20).await }
+    };
+    let paid = pay(client.order(&[(1, 2)]).await).await;
+    assert_eq!((paid.status, &paid.body["status"]), (200, &"PAID".into()));
+    assert_eq!(paid.header("preference-applied"), Some("wait=20"));
+    let failed = pay(client.order(&[(1, 2)]).await).await;
+    failed.problem(409, "order-failed");
+    assert!(
+        failed.body["errors"][0]["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("1 there")),
+        "{failed:?}"
+    );
+    // Nobody settles: as it is, after the time.
+    if !backend.is_embedded() {
+        drop(workers);
+        let id = client.order(&[(1, 1)]).await;
+        let waited = wait(&client, Method::POST, &format!("/orders/{id}/pay"), 1).await;
+        assert_eq!((waited.status, &waited.body["status"]), (202, &"PENDING".into()));
+        assert_eq!(waited.header("preference-applied"), Some("wait=1"));
+    }
+    // An order that nobody pays, and one that is not there.
+    let unpaid = client.order(&[(1, 1)]).await;
+    assert_eq!(
+        wait(&client, Method::GET, &format!("/orders/{unpaid}"), 1).await.body["status"],
+        "PENDING"
+    );
+    let unknown = "/orders/01900000-0000-7000-8000-000000000000";
+    wait(&client, Method::GET, unknown, 20).await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_works_while_no_event_can_be_heard() {
+    let rabbitmq = RabbitMq::start();
+    let mut backend = Backend::servers();
+    let app_backend = backend.queue_url.clone();
+    backend.queue_url = rabbitmq.url();
+    backend.stock(&[(100, 10)]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    rabbitmq.stop();
+    // A worker on another broker settles what the sweeper there rings for.
+    backend.queue_url = app_backend;
+    let _worker = Shop::work(&backend);
+    let id = client.order(&[(1, 1)]).await;
+    let answer = wait(&client, Method::POST, &format!("/orders/{id}/pay"), 30).await;
+    assert_eq!((answer.status, &answer.body["status"]), (200, &"PAID".into()));
+}
+
+/// The events of a stream, until it ends.
+async fn follow(client: &Client, id: &str) -> Vec<Value> {
+    let response = client
+        .request(Method::GET, &format!("/orders/{id}/events"))
+        .send()
+        .await
+        .expect("answers");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut stream = response.bytes_stream();
+    let mut text = String::new();
+    while let Some(chunk) = stream.next().await {
+        text.push_str(&String::from_utf8_lossy(&chunk.expect("whole")));
+    }
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_can_be_followed_until_it_is_settled(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    backend.stock(&[(100, 3)]).await;
+    let shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    for (quantity, outcome) in [(2, "PAID"), (2, "FAILED")] {
+        let id = client.order(&[(1, quantity)]).await;
+        let following = tokio::spawn({
+            let (client, id) = (client.clone(), id.clone());
+            async move { follow(&client, &id).await }
+        });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        client.pay(&id).await;
+        let events = following.await.expect("followed");
+        let statuses: Vec<&str> = events.iter().filter_map(|event| event["status"].as_str()).collect();
+        assert_eq!(
+            (statuses.first(), statuses.last()),
+            (Some(&"PENDING"), Some(&outcome)),
+            "{events:?}"
+        );
+        assert!(statuses[..statuses.len() - 1].iter().all(|status| *status == "PENDING"));
+        assert_eq!(
+            *events.last().expect("one"),
+            client.get(&format!("/orders/{id}")).await.body
+        );
+        assert_eq!(follow(&client, &id).await.len(), 1, "what is settled is told once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_who_wait_are_answered_at_once_and_a_stopping_process_lets_all_go() {
+    let backend = Backend::embedded();
+    backend.stock(&[(100, 3)]).await;
+    let mut shop = Shop::start(&backend, &["serve"], &[("SHOP_MAX_WAITING", "2")]);
+    let client = shop.client();
+    let id = client.order(&[(1, 1)]).await;
+    let path = format!("/orders/{id}");
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let (client, path) = (client.clone(), path.clone());
+            tokio::spawn(async move { wait(&client, Method::GET, &path, 30).await })
+        })
+        .collect();
+    // A third one would take their place.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually("both places are taken", || async {
+        let answer = wait(&client, Method::GET, &path, 1).await;
+        assert_eq!(answer.status, 200);
+        answer.header("preference-applied").is_none().then_some(())
+    })
+    .await;
+    client.get(&format!("{path}/events")).await.problem(503, "overloaded");
+    assert!(shop.terminate().success());
+    for waiting in waiting {
+        assert_eq!(waiting.await.expect("let go").body["status"], "PENDING");
+    }
+}
