@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(cli.run()));
+    shop::telemetry::trace::stop();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // It has said all there is to say.

@@ -63,6 +63,7 @@ pub fn document(service: &OpenApiService<Apis, ()>, auth: Auth) -> Value {
                 describe_headers(response);
                 add_examples(response, path);
                 add_order_example(response, status);
+                describe_events(response);
             }
         }
     }
@@ -155,14 +156,15 @@ pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {
 
 /// What the framework does not check by itself, but the shop does.
 fn describe_parameters(operation: &mut Value) {
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
         match parameter["name"].as_str() {
             Some("Idempotency-Key") => {
                 parameter["schema"]["minLength"] = json!(1);
                 parameter["schema"]["maxLength"] = json!(255);
                 parameter["schema"]["pattern"] = json!("^[!-~]+$");
             }
-            Some("Prefer") => parameter["example"] = json!("wait=10"),
+            Some("Prefer") => parameter["example"] = json!("wait=1"),
             _ => {}
         }
     }
@@ -231,6 +233,42 @@ fn add_order_example(response: &mut Value, status: &str) {
     }
 }
 
+/// A stream is described by one of its events, as the fields that the standard gives it.
+fn describe_events(response: &mut Value) {
+    if let Some(stream) = response.pointer_mut("/content/text~1event-stream") {
+        let [_, settled] = OrderBody::examples();
+        *stream = json!({
+            "schema": {
+                "type": "object",
+                "description": "One event. Its data is an Order, as JSON on one line.",
+                "properties": {
+                    "event": { "type": "string", "enum": ["order"] },
+                    "data": { "type": "string" },
+                },
+            },
+            "example": { "event": "order", "data": json!(settled).to_string() },
+        });
+    }
+}
+
+/// What is null on the last page, and what is left out where there is nothing to list.
+fn loosen(schemas: &mut Map<String, Value>) {
+    for page in ["ProductPage", "OrderPage"] {
+        if let Some(cursor) = schemas
+            .get_mut(page)
+            .and_then(|page| page.pointer_mut("/properties/next_cursor"))
+        {
+            cursor["nullable"] = Value::Bool(true);
+        }
+    }
+    let problem = schemas
+        .get_mut("Problem")
+        .and_then(|problem| problem.get_mut("required"));
+    if let Some(required) = problem.and_then(Value::as_array_mut) {
+        required.retain(|field| field != "errors");
+    }
+}
+
 /// The schemas of requests refuse fields that they do not know, and say so.
 fn close(schemas: &Value) -> Value {
     const REQUESTS: [&str; 6] = [
@@ -253,6 +291,7 @@ fn close(schemas: &Value) -> Value {
     {
         delta["not"] = json!({ "enum": [0] });
     }
+    loosen(&mut closed);
     let mut closed = Value::Object(closed);
     write_whole_numbers(&mut closed);
     closed

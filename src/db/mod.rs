@@ -147,6 +147,19 @@ impl Db {
         Ok(value)
     }
 
+    /// How many connections are open, and how many of them are idle.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        let count = |size: u32, idle: usize| (size, u32::try_from(idle).unwrap_or(u32::MAX));
+        if self.is_sqlite() {
+            let pool = self.read.get_sqlite_connection_pool();
+            count(pool.size(), pool.num_idle())
+        } else {
+            let pool = self.read.get_postgres_connection_pool();
+            count(pool.size(), pool.num_idle())
+        }
+    }
+
     /// Asks the database for a sign of life.
     ///
     /// # Errors

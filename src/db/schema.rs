@@ -1,7 +1,7 @@
 //! Bringing the schema up to date, safely when several processes try at once.
 
 use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
-use sea_orm::{DatabaseConnection, DbBackend, DbErr, TransactionTrait};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sqlx::{Connection as _, PgConnection};
 
 use super::Db;
@@ -56,17 +56,30 @@ pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
 /// # Errors
 /// The database's error.
 pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Step>, DbErr> {
-    let pending: Vec<String> = Migrator::get_pending_migrations_read_only(connection)
-        .await?
-        .iter()
-        .map(|step| step.name().to_owned())
-        .collect();
+    let known = applied(connection).await?;
     let steps = Migrator::migrations().into_iter().map(|step| {
         let name = step.name().to_owned();
-        let applied = !pending.contains(&name);
+        let applied = known.contains(&name);
         Step { name, applied }
     });
     Ok(steps.collect())
+}
+
+/// The steps that this database has, also those of a newer version of the program: while an upgrade is under way, the
+/// old version goes on beside the new one.
+async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let backend = connection.get_database_backend();
+    let table = match backend {
+        DbBackend::Postgres => "SELECT to_regclass('seaql_migrations') IS NOT NULL",
+        _ => "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'seaql_migrations'",
+    };
+    let found = connection.query_one_raw(Statement::from_string(backend, table)).await?;
+    if !found.map_or(Ok(false), |row| row.try_get_by_index(0))? {
+        return Ok(Vec::new());
+    }
+    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
+    let rows = connection.query_all_raw(versions).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// The names of the steps that this database lacks.

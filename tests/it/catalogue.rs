@@ -83,6 +83,7 @@ async fn a_product_that_cannot_be_is_refused_with_every_fault(#[case] body: Valu
         .await
         .problem(400, "invalid-request");
     faults.sort_unstable();
+    faults.dedup();
     assert_eq!(faults, pointers);
     assert_eq!(shop.client().get("/products").await.body["items"], json!([]));
 }

@@ -164,15 +164,14 @@ impl OrdersApi {
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
         /// `next_cursor` of the page before.
-        #[oai(validator(max_length = 64))]
-        cursor: Query<Option<String>>,
+        cursor: Query<Option<Uuid>>,
     ) -> Result<ListAnswer, ListProblem> {
         let app = super::wired(self.app.as_ref())?;
         let query = OrderQuery {
             user_id: user_id.0,
             status: status.0.map(OrderStatus::from),
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
-            before: parse_cursor(cursor.0.as_deref())?,
+            before: cursor.0,
         };
         let page = super::in_time(orders::list(app.db.read(), caller(request)?, &query)).await?;
         let body = super::to_json(&OrderPageBody::from(page))?;
@@ -304,14 +303,6 @@ fn paid_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayPr
 
 fn default_page() -> i64 {
     50
-}
-
-/// A cursor is the last id of the page before; callers are told nothing but to hand it back.
-fn parse_cursor(cursor: Option<&str>) -> Result<Option<OrderId>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    let id = Uuid::parse_str(cursor);
-    id.map(Some)
-        .map_err(|_| Problem::fault("/query/cursor", "`cursor` is not one that this server gave out"))
 }
 
 fn location(id: OrderId) -> String {

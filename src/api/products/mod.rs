@@ -108,7 +108,7 @@ impl ProductsApi {
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
         /// `next_cursor` of the page before.
-        #[oai(validator(max_length = 64))]
+        #[oai(validator(pattern = "^[0-9]{1,18}$"))]
         cursor: Query<Option<String>>,
         /// Only products whose name contains this, in upper or lower case.
         #[oai(validator(max_length = 100))]

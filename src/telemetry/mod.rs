@@ -1,0 +1,63 @@
+//! What the process says about itself: logs, figures and traces.
+
+use std::{
+    io::{IsTerminal as _, stderr},
+    time::Duration,
+};
+
+use metrics::gauge;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    app::App,
+    config::{Config, LogFormat},
+};
+
+pub mod figures;
+pub mod trace;
+
+/// How often figures that nobody pushes are taken.
+const EVERY: Duration = Duration::from_secs(5);
+/// Spans of single statements belong to traces and would only clutter the log.
+const QUIET: &str = "sea_orm=warn";
+
+/// Starts logging to standard error, so that standard output stays for what a command was asked for; and figures, and
+/// traces if an OTLP endpoint is named in the environment.
+pub fn start(config: &Config) {
+    // The filter has been checked with the rest of the configuration.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let json = match config.log_format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !stderr().is_terminal(),
+    };
+    let log = if json {
+        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(stderr).boxed()
+    } else {
+        fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed()
+    };
+    figures::recorder();
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .with(trace::layer())
+        .try_init();
+}
+
+/// Takes the figures that nobody pushes, until `stop`.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        figures::upkeep();
+        let (open, idle) = app.db.connections();
+        gauge!(figures::DATABASE_CONNECTIONS, "state" => "idle").set(idle);
+        gauge!(figures::DATABASE_CONNECTIONS, "state" => "used").set(open.saturating_sub(idle));
+    }
+}
