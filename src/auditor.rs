@@ -13,6 +13,7 @@ use crate::{
         books::{self, MAX_AGE, Report},
     },
     entities::Micros,
+    telemetry::figures,
 };
 
 /// A check that takes longer is given up; the figures stay as they were.
@@ -49,10 +50,10 @@ async fn audit(app: &App) {
 
 fn show(report: &Report) {
     let count = |faults: usize| f64::from(u32::try_from(faults).unwrap_or(u32::MAX));
-    gauge!("shop_books_stock_faults").set(count(report.stock_faults.len()));
-    gauge!("shop_books_order_faults").set(count(report.order_faults.len()));
-    gauge!("shop_books_orders_overdue").set(count(report.overdue.len()));
-    gauge!("shop_books_checked_timestamp_seconds").set(Micros::now().to_seconds());
+    gauge!(figures::BOOKS_STOCK_FAULTS).set(count(report.stock_faults.len()));
+    gauge!(figures::BOOKS_ORDER_FAULTS).set(count(report.order_faults.len()));
+    gauge!(figures::BOOKS_OVERDUE).set(count(report.overdue.len()));
+    gauge!(figures::BOOKS_CHECKED).set(Micros::now().to_seconds());
     if !report.is_clean() {
         tracing::error!(
             stock_faults = report.stock_faults.len(),

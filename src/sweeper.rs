@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use metrics::{counter, gauge};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +12,7 @@ use crate::{
     domain::{Error, orders},
     entities::Micros,
     queue::{Bell, new_traceparent},
+    telemetry::figures,
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +61,8 @@ pub async fn sweep(app: &App) -> Result<Swept, Error> {
         .depth()
         .await
         .map_err(|error| Error::Unavailable(error.to_string()))?;
+    #[expect(clippy::cast_precision_loss, reason = "a figure")]
+    gauge!(figures::QUEUE_DEPTH).set(waiting as f64);
     if waiting >= BUSY_QUEUE {
         return Ok(Swept::Some);
     }
@@ -76,6 +80,7 @@ pub async fn sweep(app: &App) -> Result<Swept, Error> {
         })
         .collect();
     if !bells.is_empty() {
+        counter!(figures::RINGS_AGAIN).increment(bells.len() as u64);
         tracing::info!(orders = bells.len(), "ringing again");
     }
     if let Err(error) = app.queue.ring(&bells).await {

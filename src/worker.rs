@@ -3,12 +3,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use metrics::{counter, histogram};
 use serde_json::json;
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     app::App,
@@ -19,15 +21,18 @@ use crate::{
     entities::{Micros, order::OrderStatus},
     fault::{self, Point},
     queue::{Deliveries, Delivery, Event, QueueError},
+    telemetry::{figures, trace},
 };
 
 /// The most that one attempt at a batch may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The most messages that a batch's span is linked to.
+const MAX_LINKS: usize = 100;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A batch that has been settled, and not yet told of.
-type InHand = (Deliveries, Settlement);
+type InHand = (Deliveries, Settlement, Span);
 
 /// Consumes until `stop`, then finishes the batches in hand. One batch is settled while the one before it is announced
 /// and acknowledged.
@@ -47,10 +52,12 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
                 fault::point(Point::Delivered);
-                let settlement = settle_until_done(app, &orders_of(&deliveries), stop).await;
+                let span = consume_span(&deliveries);
+                let orders = orders_of(&deliveries);
+                let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
                 fault::point(Point::Settled);
                 match settlement {
-                    Some(settlement) => settled.send((deliveries, settlement)).await.ok(),
+                    Some(settlement) => settled.send((deliveries, settlement, span)).await.ok(),
                     None => None,
                 }
             }
@@ -66,11 +73,43 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
 }
 
 async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Receiver<InHand>) {
-    while let Some((deliveries, settlement)) = settled.recv().await {
-        if finish(app, &deliveries, &settlement, stop).await.is_none() {
+    while let Some((deliveries, settlement, span)) = settled.recv().await {
+        let finished = finish(app, &deliveries, &settlement, stop).instrument(span).await;
+        if finished.is_none() {
             return;
         }
     }
+}
+
+/// The batch's part of the traces that its messages belong to: a child of the first, and linked to all.
+fn consume_span(deliveries: &Deliveries) -> Span {
+    let mut parents = deliveries
+        .deliveries
+        .iter()
+        .filter_map(|delivery| delivery.traceparent.as_deref());
+    let first = parents.clone().next().unwrap_or_default();
+    let order = match &*deliveries.deliveries {
+        [one] => one.order_id.as_ref().ok().map(ToString::to_string),
+        _ => None,
+    };
+    let span = tracing::info_span!(
+        "settle",
+        otel.name = "process shop.orders.settle",
+        otel.kind = "consumer",
+        messaging.operation.r#type = "process",
+        messaging.destination.name = "shop.orders.settle",
+        messaging.batch.message_count = deliveries.deliveries.len(),
+        order_id = order,
+        trace_id = trace::trace_id(first),
+    );
+    if trace::is_on() {
+        trace::adopt(&span, first);
+        parents
+            .by_ref()
+            .take(MAX_LINKS)
+            .for_each(|parent| trace::link(&span, parent));
+    }
+    span
 }
 
 /// The orders that a batch names, each once.
@@ -92,8 +131,9 @@ async fn finish(app: &App, deliveries: &Deliveries, settlement: &Settlement, sto
         app.cache.forget_pages().await;
     }
     fault::point(Point::Forgotten);
-    report(settlement, deliveries.deliveries.len());
+    report(settlement, deliveries);
     let dead = dead_letters(deliveries, settlement);
+    counter!(figures::DEAD_LETTERS).increment(dead.len() as u64);
     let events = events(settlement);
     until_taken(stop, "dead letters", || app.queue.bury(&dead)).await?;
     until_taken(stop, "events", || app.queue.announce(&events)).await?;
@@ -157,15 +197,16 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
     if orders.is_empty() {
         return Ok(Settlement::default());
     }
+    let begun = std::time::Instant::now();
     let low_stock_at = app.config.low_stock_at;
     let orders: std::sync::Arc<[OrderId]> = orders.into();
     let settled = app.db.transaction(move |txn| {
         let orders = std::sync::Arc::clone(&orders);
         Box::pin(async move { settlement::settle(txn, Micros::now(), &orders, low_stock_at).await })
     });
-    timeout(SETTLE_TIMEOUT, settled)
-        .await
-        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+    let settled = timeout(SETTLE_TIMEOUT, settled).await;
+    histogram!(figures::SETTLE_DURATION).record(begun.elapsed());
+    settled.unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
 }
 
 fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {
@@ -183,21 +224,29 @@ fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<
         .collect()
 }
 
-fn report(settlement: &Settlement, deliveries: usize) {
+#[expect(clippy::cast_precision_loss, reason = "batches are small")]
+fn report(settlement: &Settlement, deliveries: &Deliveries) {
     for order in &settlement.not_accepted {
         tracing::warn!(order_id = %order, "a message asked for an order that nobody has paid; it was left alone");
     }
-    let count = |status| {
-        settlement
-            .settled
-            .iter()
-            .filter(|order| order.fresh && order.status == status)
-            .count()
-    };
+    let fresh = || settlement.settled.iter().filter(|order| order.fresh);
+    let count = |status| fresh().filter(|order| order.status == status).count();
+    let (paid, failed) = (count(OrderStatus::Paid), count(OrderStatus::Failed));
+    counter!(figures::ORDERS_PAID).increment(paid as u64);
+    counter!(figures::ORDERS_FAILED, "reason" => "insufficient_stock").increment(failed as u64);
+    histogram!(figures::BATCH_SIZE, "batch" => "settle").record(deliveries.deliveries.len() as f64);
+    let lag = histogram!(figures::SETTLEMENT_LAG);
+    fresh().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));
+    let redelivered = deliveries
+        .deliveries
+        .iter()
+        .filter(|delivery| delivery.redelivered)
+        .count();
+    counter!(figures::REDELIVERIES).increment(redelivered as u64);
     tracing::debug!(
-        deliveries,
-        paid = count(OrderStatus::Paid),
-        failed = count(OrderStatus::Failed),
+        deliveries = deliveries.deliveries.len(),
+        paid,
+        failed,
         settled_before = settlement.settled.iter().filter(|order| !order.fresh).count(),
         "settled a batch"
     );

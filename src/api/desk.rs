@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics::{counter, histogram};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
     time::{MissedTickBehavior, interval, timeout},
 };
+use tracing::Span;
 
 use crate::{
     app::App,
@@ -18,6 +20,7 @@ use crate::{
     entities::{Micros, order::OrderStatus},
     fault::{self, Point},
     queue::{Bell, Queue, QueueError, new_traceparent},
+    telemetry::{figures, trace},
 };
 
 /// The most that a batch may take; a database that is slower counts as away.
@@ -81,17 +84,27 @@ impl Desk {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "batches are small")]
 async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
+    histogram!(figures::BATCH_SIZE, "batch" => "create").record(batch.len() as f64);
     let written = app.db.transaction(move |txn| {
         let batch = Arc::clone(&batch);
         Box::pin(async move { orders::create(txn, &batch).await })
     });
-    let answers = timeout(BATCH_TIMEOUT, written).await;
+    let answers: Answers<Created> = timeout(BATCH_TIMEOUT, written)
+        .await
+        .unwrap_or_else(|_| Err(too_slow()));
     fault::point(Point::Created);
-    answers.unwrap_or_else(|_| Err(too_slow()))
+    if let Ok(answers) = &answers {
+        let made = answers.iter().flatten().filter(|created| !created.replayed).count();
+        counter!(figures::ORDERS_CREATED).increment(made as u64);
+    }
+    answers
 }
 
+#[expect(clippy::cast_precision_loss, reason = "batches are small")]
 async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -> Answers<Order> {
+    histogram!(figures::BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
     let now = Micros::now();
     let asked: Arc<[(Caller, OrderId)]> = batch.iter().map(|(caller, id, _)| (*caller, *id)).collect();
     let written = app.db.transaction(move |txn| {
@@ -107,6 +120,7 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
             && order.order.status == OrderStatus::Pending
             && order.order.accepted_at == Some(now)
         {
+            counter!(figures::PAYMENTS_ACCEPTED).increment(1);
             // A full channel loses the bell and not the order: the sweeper will ring.
             let _ = bells.try_send(Bell {
                 order_id: *id,
@@ -134,7 +148,9 @@ async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
                 if count == 0 {
                     return;
                 }
+                let spans = publish_spans(&mut bells);
                 let rung = queue.ring(&bells).await;
+                drop(spans);
                 fault::point(Point::Rung);
                 rung
             }
@@ -150,4 +166,27 @@ async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
         }
         up = result.is_ok();
     }
+}
+
+/// Where traces are exported: a span for every message, which the message then carries on.
+fn publish_spans(bells: &mut [Bell]) -> Vec<Span> {
+    if !trace::is_on() {
+        return Vec::new();
+    }
+    let publish = |bell: &mut Bell| {
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = "publish shop.orders",
+            otel.kind = "producer",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = "shop.orders",
+            messaging.message.id = %bell.order_id,
+        );
+        trace::adopt(&span, &bell.traceparent);
+        if let Some(own) = trace::of(&span) {
+            bell.traceparent = own;
+        }
+        span
+    };
+    bells.iter_mut().map(publish).collect()
 }

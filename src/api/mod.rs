@@ -17,7 +17,6 @@ use poem::{
 use poem_openapi::{OpenApiService, Tags};
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::timeout};
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -34,6 +33,8 @@ use health::{HealthApi, Role};
 use orders::OrdersApi;
 use problem::{Kind, Problem};
 use products::{NearPages, ProductsApi};
+use telemetry::figures::InFlight;
+use traced::{RequestId, Traced};
 
 pub mod auth;
 pub mod desk;
@@ -45,6 +46,7 @@ pub mod payload;
 pub mod problem;
 pub mod products;
 pub mod server;
+mod traced;
 
 /// No request runs longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +92,7 @@ pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static
         .at("/openapi.yaml", when_asked("application/yaml", move || yaml.clone()))
         .nest_no_strip("/", service);
     let near_pages = NearPages {
-        inner: route,
+        inner: Traced(route),
         app: app.clone(),
     };
     let guard = Guard::new(near_pages, &app.config)?;
@@ -142,7 +144,7 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
     let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
     let document: serde_json::Value = serde_json::from_str(&service.spec()).unwrap_or_default();
     let metrics = poem::get(make_sync(|_| {
-        telemetry::figures().with_content_type("text/plain; version=0.0.4; charset=utf-8")
+        telemetry::figures::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
     }));
     let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
     layered(route, app.config.max_in_flight, Allowed::new(&document))
@@ -199,14 +201,15 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
 
 async fn handle(
     endpoint: &impl Endpoint<Output = Response>,
-    request: Request,
+    mut request: Request,
     path: &str,
     places: &Semaphore,
 ) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
+    let in_flight = InFlight::begin(method.as_str(), path);
     let request_id = request_id(&request);
-    let span = tracing::debug_span!("request", %method, path, request_id);
+    request.set_data(RequestId(request_id.clone()));
     let answered = async {
         let Ok(_place) = places.try_acquire() else {
             return Problem::from(Error::Overloaded).respond(path);
@@ -221,12 +224,13 @@ async fn handle(
             Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
         }
     };
-    let mut response = answered.instrument(span).await;
+    let mut response = answered.await;
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
     secure(&mut response);
     let status = response.status().as_u16();
+    in_flight.answered(status, started.elapsed());
     tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
     response
 }

@@ -15,7 +15,10 @@ use std::{
 use bytes::Bytes;
 use moka::{Equivalent, future::Cache as Near};
 
-use crate::domain::{Error, OrderId, UserId};
+use crate::{
+    domain::{Error, OrderId, UserId},
+    telemetry::figures,
+};
 
 mod redis;
 
@@ -98,9 +101,13 @@ impl Cache {
             .try_get_with(
                 near_key,
                 Box::pin(async {
+                    let loaded = async {
+                        figures::BUSY.missed_pages.increment(1);
+                        load.await
+                    };
                     let body = match &self.far {
-                        Far::None => load.await?,
-                        Far::Redis(redis) => redis.page(key, load).await?,
+                        Far::None => loaded.await?,
+                        Far::Redis(redis) => redis.page(key, loaded).await?,
                     };
                     Ok(Page::new(body))
                 }),
@@ -112,7 +119,11 @@ impl Cache {
     /// The page under `key` if it is near at hand.
     pub async fn near_page(&self, key: &str) -> Option<Page> {
         let generation = self.generation.load(Ordering::Acquire);
-        self.pages.get(&NearKey(generation, key)).await
+        let near = self.pages.get(&NearKey(generation, key)).await;
+        if near.is_some() {
+            figures::BUSY.near_pages.increment(1);
+        }
+        near
     }
 
     /// Forgets all pages of products, here at once and everywhere else within [`NEAR_PAGE_TTL`]. Call it after the
@@ -127,10 +138,18 @@ impl Cache {
     /// A settled order, if it is known here.
     pub async fn settled_order(&self, id: OrderId) -> Option<SettledOrder> {
         if let Some(order) = self.orders.get(&id).await {
+            figures::BUSY.near_orders.increment(1);
             return Some(order);
         }
-        let Far::Redis(redis) = &self.far else { return None };
-        let order = Box::pin(redis.order(id)).await?;
+        let far = match &self.far {
+            Far::None => None,
+            Far::Redis(redis) => Box::pin(redis.order(id)).await,
+        };
+        let Some(order) = far else {
+            figures::BUSY.missed_orders.increment(1);
+            return None;
+        };
+        figures::BUSY.far_orders.increment(1);
         self.orders.insert(id, order.clone()).await;
         Some(order)
     }

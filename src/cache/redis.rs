@@ -15,7 +15,10 @@ use fred::{
 use uuid::Uuid;
 
 use super::SettledOrder;
-use crate::domain::{Error, OrderId};
+use crate::{
+    domain::{Error, OrderId},
+    telemetry::figures,
+};
 
 /// The most that a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(20);
@@ -72,6 +75,7 @@ impl Redis {
         let found: Option<(Option<Bytes>, Option<Bytes>)> = found.ok();
         let generation = match found {
             Some((Some(generation), Some(stored))) if stored.starts_with(&generation) => {
+                figures::BUSY.far_pages.increment(1);
                 return Ok(stored.slice(generation.len()..));
             }
             Some((Some(generation), _)) => Some(generation),

@@ -17,7 +17,7 @@ use crate::{
     config::{Auth, Bind, Config, ConfigError, reachable},
     domain::catalog::{self, ProductQuery},
     seed::{self, Plan},
-    sweeper,
+    sweeper, telemetry,
     watch::Watch,
     worker,
 };
@@ -50,6 +50,7 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     manage(&mut servers, management, &app, Role::Serve, &stop).await?;
     let (desk, ringer) = Desk::open(&app);
+    servers.spawn(telemetry::run(app.clone(), stop.clone()));
     let watch = Watch::new(app.config.max_waiting, stop.clone());
     let routes = api::routes(&app, desk, watch.clone())?;
     servers.spawn(server::run(bound, routes, app.config.max_connections, stop.clone()));
@@ -94,6 +95,7 @@ pub(super) async fn work(config: Config) -> anyhow::Result<()> {
     app.check_schema(false).await?;
     let mut servers = JoinSet::new();
     manage(&mut servers, management, &app, Role::Work, &stop).await?;
+    servers.spawn(telemetry::run(app.clone(), stop.clone()));
     let background = settle_in_background(&app, &stop);
     tracing::info!("working");
     let outcome = wait_for(servers, &stop).await;

@@ -18,8 +18,8 @@ const HEARD: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Queue {
-    bells: mpsc::Sender<OrderId>,
-    waiting: Arc<Mutex<mpsc::Receiver<OrderId>>>,
+    bells: mpsc::Sender<Bell>,
+    waiting: Arc<Mutex<mpsc::Receiver<Bell>>>,
     buried: Arc<AtomicUsize>,
     settled: broadcast::Sender<Arc<[OrderId]>>,
 }
@@ -40,23 +40,24 @@ impl Queue {
     pub(super) fn ring(&self, bells: &[Bell]) -> Result<(), QueueError> {
         for bell in bells {
             self.bells
-                .try_send(bell.order_id)
+                .try_send(bell.clone())
                 .map_err(|_| QueueError("too many orders are waiting".to_owned()))?;
         }
         Ok(())
     }
 
     pub(super) async fn next(&self, max: usize) -> Deliveries {
-        let mut orders = Vec::new();
-        self.waiting.lock().await.recv_many(&mut orders, max).await;
-        let delivery = |order_id| Delivery {
-            order_id: Ok(order_id),
+        let mut bells = Vec::new();
+        self.waiting.lock().await.recv_many(&mut bells, max).await;
+        let delivery = |bell: Bell| Delivery {
+            order_id: Ok(bell.order_id),
             redelivered: false,
-            body: super::to_body(order_id),
+            body: super::to_body(bell.order_id),
+            traceparent: Some(bell.traceparent),
             tag: 0,
         };
         Deliveries {
-            deliveries: orders.into_iter().map(delivery).collect(),
+            deliveries: bells.into_iter().map(delivery).collect(),
             session: 0,
         }
     }

@@ -24,6 +24,8 @@ pub struct Delivery {
     /// The order that it names, or why it can never be processed.
     pub order_id: Result<OrderId, String>,
     pub redelivered: bool,
+    /// W3C Trace Context of whoever sent it, if it was sent along.
+    pub traceparent: Option<String>,
     body: Vec<u8>,
     tag: u64,
 }

@@ -71,7 +71,10 @@ pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
 }
 
 fn describe() {
-    describe_counter!(HTTP_REQUESTS, "HTTP requests answered, by route template, method and status.");
+    describe_counter!(
+        HTTP_REQUESTS,
+        "HTTP requests answered, by route template, method and status."
+    );
     describe_histogram!(HTTP_DURATION, Unit::Seconds, "How long HTTP requests took.");
     describe_gauge!(HTTP_IN_FLIGHT, "HTTP requests being served.");
     describe_counter!(ORDERS_CREATED, "Orders made, replays not counted.");
@@ -80,18 +83,41 @@ fn describe() {
     describe_counter!(ORDERS_FAILED, "Orders settled as FAILED, by reason.");
     describe_histogram!(BATCH_SIZE, "Requests in one transaction, by what it does.");
     describe_histogram!(SETTLE_DURATION, Unit::Seconds, "How long it took to settle a batch.");
-    describe_histogram!(SETTLEMENT_LAG, Unit::Seconds, "From an order's acceptance to its settlement.");
-    describe_gauge!(QUEUE_DEPTH, "Messages waiting to be delivered, as this process last saw it.");
+    describe_histogram!(
+        SETTLEMENT_LAG,
+        Unit::Seconds,
+        "From an order's acceptance to its settlement."
+    );
+    describe_gauge!(
+        QUEUE_DEPTH,
+        "Messages waiting to be delivered, as this process last saw it."
+    );
     describe_counter!(REDELIVERIES, "Messages that came again.");
     describe_counter!(DEAD_LETTERS, "Messages laid aside because they can never be processed.");
     describe_counter!(RINGS_AGAIN, "Orders rung for again because nobody had settled them.");
-    describe_counter!(CACHE_HITS, "Answers found in a cache: near (this process) or far (Redis).");
+    describe_counter!(
+        CACHE_HITS,
+        "Answers found in a cache: near (this process) or far (Redis)."
+    );
     describe_counter!(CACHE_MISSES, "Answers that had to be loaded from the database.");
     describe_gauge!(DATABASE_CONNECTIONS, "Connections to the database, by state.");
-    describe_gauge!(BOOKS_STOCK_FAULTS, "Products whose stock the books do not explain, at the last check.");
-    describe_gauge!(BOOKS_ORDER_FAULTS, "Orders that contradict themselves, at the last check.");
-    describe_gauge!(BOOKS_OVERDUE, "Orders accepted more than five minutes ago and not settled, at the last check.");
-    describe_gauge!(BOOKS_CHECKED, Unit::Seconds, "When the books were last checked, since the Unix epoch.");
+    describe_gauge!(
+        BOOKS_STOCK_FAULTS,
+        "Products whose stock the books do not explain, at the last check."
+    );
+    describe_gauge!(
+        BOOKS_ORDER_FAULTS,
+        "Orders that contradict themselves, at the last check."
+    );
+    describe_gauge!(
+        BOOKS_OVERDUE,
+        "Orders accepted more than five minutes ago and not settled, at the last check."
+    );
+    describe_gauge!(
+        BOOKS_CHECKED,
+        Unit::Seconds,
+        "When the books were last checked, since the Unix epoch."
+    );
     describe_gauge!(BUILD_INFO, "Always 1, with the version of the program.");
 }
 
@@ -135,8 +161,8 @@ const ROUTES: [&str; 15] = [
 const OTHER: &str = "other";
 const METHODS: [&str; 7] = ["GET", "POST", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
 const STATUSES: [&str; 21] = [
-    "200", "201", "202", "304", "400", "401", "402", "403", "404", "405", "408", "409", "411", "413", "415", "422", "429",
-    "500", "501", "503", OTHER,
+    "200", "201", "202", "304", "400", "401", "402", "403", "404", "405", "408", "409", "411", "413", "415", "422",
+    "429", "500", "501", "503", OTHER,
 ];
 
 /// The template of a path: one of a fixed number of texts.
@@ -146,7 +172,12 @@ pub fn route(path: &str) -> &'static str {
 }
 
 fn route_number(path: &str) -> usize {
-    let number = |template: &str| ROUTES.iter().position(|route| *route == template).unwrap_or(ROUTES.len() - 1);
+    let number = |template: &str| {
+        ROUTES
+            .iter()
+            .position(|route| *route == template)
+            .unwrap_or(ROUTES.len() - 1)
+    };
     let below = |rest: &str, templates: [&'static str; 3]| match rest.split_once('/') {
         None if !rest.is_empty() => number(templates[0]),
         Some((_, "pay" | "stock")) => number(templates[1]),
@@ -179,7 +210,10 @@ impl InFlight {
     pub fn begin(method: &str, path: &str) -> Self {
         static METERS: [[OnceLock<Box<Meter>>; METHODS.len()]; ROUTES.len()] =
             [const { [const { OnceLock::new() }; METHODS.len()] }; ROUTES.len()];
-        let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
+        let method = METHODS
+            .iter()
+            .position(|known| *known == method)
+            .unwrap_or(METHODS.len() - 1);
         let place = (route_number(path), method);
         let meter = METERS[place.0][place.1].get_or_init(|| {
             Box::new(Meter {

@@ -34,9 +34,17 @@ pub fn start(config: &Config) {
         LogFormat::Auto => !stderr().is_terminal(),
     };
     let log = if json {
-        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(stderr).boxed()
+        fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_writer(stderr)
+            .boxed()
     } else {
-        fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr).boxed()
+        fmt::layer()
+            .with_ansi(stderr().is_terminal())
+            .with_writer(stderr)
+            .boxed()
     };
     figures::recorder();
     // A second start in one process (tests) keeps the first.

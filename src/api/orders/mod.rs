@@ -22,6 +22,7 @@ use super::{
     guard::caller,
     payload::{Checked, Ready},
     problem::{Problem, problems},
+    traced::TraceParent,
 };
 use crate::{
     app::App,
@@ -191,7 +192,8 @@ impl OrdersApi {
         /// The order's id.
         id: Path<Uuid>,
         /// W3C Trace Context; handed on with the message.
-        traceparent: Header<Option<String>>,
+        #[oai(name = "traceparent")]
+        _traceparent: Header<Option<String>>,
         /// `wait=N`: answer once the order is settled, after N seconds at most, 30 if N is more (RFC 7240).
         #[oai(name = "Prefer")]
         _prefer: Header<Option<String>>,
@@ -205,7 +207,7 @@ impl OrdersApi {
             }
             return paid_answer(order, None);
         }
-        let traceparent = traceparent.0.filter(|value| is_traceparent(value));
+        let traceparent = request.data::<TraceParent>().map(|handed_on| handed_on.0.clone());
         // Whoever waits begins before the order can be settled.
         let (wait, watcher) = self.watcher(request, id.0).await;
         let order = super::wired(self.desk.as_ref())?
@@ -329,45 +331,10 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, Problem> {
     Err(Problem::fault("/header/Idempotency-Key", detail))
 }
 
-/// W3C Trace Context, version 00.
-fn is_traceparent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
-    let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    parts[0] == "00"
-        && lengths == [2, 32, 16, 2]
-        && parts.iter().all(|part| hex(part))
-        && parts[1..3].iter().all(|part| part.bytes().any(|byte| byte != b'0'))
-}
-
 fn ready(order: Order) -> Result<Ready<OrderBody>, Error> {
     Ok(Ready::new(to_bytes(order)?))
 }
 
 fn to_bytes(order: Order) -> Result<Bytes, Error> {
     super::to_json(&OrderBody::from(order))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_well_formed_traceparent_is_handed_on() {
-        assert!(is_traceparent(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        ));
-        for bad in [
-            "",
-            "00",
-            "00-0-0-0",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
-        assert!(!is_traceparent(
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01"
-        ));
-        assert!(is_traceparent(&crate::queue::new_traceparent()));
-    }
 }

@@ -8,7 +8,7 @@ use lapin::{
 };
 use time::OffsetDateTime;
 
-use super::{Message, PERSISTENT, Queue, Session, header, passive, publish_all, within};
+use super::{Message, PERSISTENT, Queue, Session, header, passive, publish_all, text_of, within};
 use crate::queue::{DeadLetter, QueueError};
 
 /// How many are sent again before they are confirmed and acknowledged.
@@ -89,7 +89,6 @@ impl Queue {
     /// The request as it was sent, less what was said about its death.
     fn as_request(&self, message: BasicGetMessage) -> Message {
         let (properties, body) = (message.delivery.properties, message.delivery.data);
-        let text = |name: &str| text_of(properties.headers().as_ref()?.inner().get(name)?);
         let mut again = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if let Some(id) = properties.message_id() {
             again = again.with_message_id(id.clone());
@@ -97,7 +96,7 @@ impl Queue {
         if let Some(kind) = properties.content_type() {
             again = again.with_content_type(kind.clone());
         }
-        if let Some(traceparent) = text("traceparent") {
+        if let Some(traceparent) = text_of(properties.headers().as_ref(), "traceparent") {
             again = again.with_headers(header("traceparent", &traceparent));
         }
         Message {
@@ -116,12 +115,13 @@ async fn close(session: &Session) {
 
 /// Ours, or the broker's own when it gave a message up.
 fn reason(headers: Option<&FieldTable>) -> String {
-    let ours = headers.and_then(|headers| text_of(headers.inner().get("x-shop-reason")?));
     let brokers = || {
-        let reason = text_of(headers?.inner().get("x-first-death-reason")?)?;
+        let reason = text_of(headers, "x-first-death-reason")?;
         Some(format!("given up by the broker: {reason}"))
     };
-    ours.or_else(brokers).unwrap_or_else(|| "unknown".to_owned())
+    text_of(headers, "x-shop-reason")
+        .or_else(brokers)
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// When it was laid aside; by whom decides where that stands.
@@ -140,12 +140,4 @@ fn since(properties: &BasicProperties) -> Option<OffsetDateTime> {
     };
     let seconds = death().or(*properties.timestamp())?;
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
-}
-
-fn text_of(value: &AMQPValue) -> Option<String> {
-    match value {
-        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
-    }
 }

@@ -359,6 +359,7 @@ fn delivery(delivery: lapin::message::Delivery) -> Delivery {
     Delivery {
         order_id: super::from_body(&delivery.data),
         redelivered: delivery.redelivered,
+        traceparent: text_of(delivery.properties.headers().as_ref(), "traceparent"),
         tag: delivery.delivery_tag,
         body: delivery.data,
     }
@@ -376,6 +377,15 @@ fn header(name: &str, value: &str) -> FieldTable {
     let mut headers = FieldTable::default();
     headers.insert(name.into(), AMQPValue::LongString(value.into()));
     headers
+}
+
+/// A header whose value is text.
+fn text_of(headers: Option<&FieldTable>, name: &str) -> Option<String> {
+    match headers?.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
 }
 
 fn passive() -> QueueDeclareOptions {
