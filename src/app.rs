@@ -8,7 +8,7 @@ use sea_orm::DbErr;
 
 use crate::{
     cache::Cache,
-    config::Config,
+    config::{Config, ConfigError},
     db::{self, Db, Fault, schema},
     queue::Queue,
 };
@@ -32,10 +32,10 @@ impl App {
         let db = connect_database(&config).await?;
         // One batch is being announced, one waits for that, one is being settled, and the next one gathers.
         let prefetch = u16::try_from(config.batch_max * 4).unwrap_or(u16::MAX);
-        let queue =
-            Queue::new(&config.queue_url, &config.queue_prefix, prefetch).context("`queue_url` is not usable")?;
+        let queue = Queue::new(&config.queue_url, &config.queue_prefix, prefetch)
+            .map_err(|error| unusable("queue_url", &error))?;
         let cache = Cache::new(&config.cache_url, &config.cache_prefix, config.cache_ttl())
-            .map_err(|error| anyhow::anyhow!("`cache_url` is not usable: {error}"))?;
+            .map_err(|error| unusable("cache_url", &error))?;
         Ok(Self {
             config: Arc::new(config),
             db,
@@ -52,9 +52,10 @@ impl App {
         if bring_up || self.db.is_sqlite() {
             return migrate(&self.db, &self.config, schema::Change::Up).await;
         }
-        let pending = schema::pending(self.db.read())
-            .await
-            .context("cannot read the state of the schema")?;
+        let pending = schema::pending(self.db.read()).await.context(
+            "cannot read the state of the schema; the user of `database_url` may lack rights that \
+             config/postgres/roles.sql grants",
+        )?;
         if !pending.is_empty() {
             bail!(
                 "the database lacks {} migration(s) ({}): run `shop migrate` first",
@@ -70,6 +71,12 @@ impl App {
         self.queue.close().await;
         self.db.close().await;
     }
+}
+
+/// A URL that no server could be reached by.
+pub fn unusable(key: &'static str, error: &dyn std::fmt::Display) -> ConfigError {
+    let problem = format!("is not usable: {error}");
+    ConfigError::Value { key, problem }
 }
 
 /// # Errors

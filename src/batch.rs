@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 
 use crate::domain::Error;
 
@@ -32,6 +33,8 @@ type Run<T, R> = dyn Fn(Arc<[T]>) -> Pin<Box<dyn Future<Output = Answers<R>> + S
 struct Request<T, R> {
     item: T,
     since: Instant,
+    /// What the caller is doing, for its trace.
+    span: Span,
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
@@ -76,6 +79,7 @@ where
             .try_send(Request {
                 item,
                 since: Instant::now(),
+                span: Span::current(),
                 answer,
             })
             .map_err(|_| Error::Overloaded)?;
@@ -109,9 +113,11 @@ where
 
 /// Runs a batch and answers it. The next batch may begin as soon as this one has run: it does not wait for the answers.
 async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, place: OwnedSemaphorePermit) {
+    // A trace shows the batch below the first of its requests.
+    let span = batch.first().map_or_else(Span::none, |request| request.span.clone());
     let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
     let items: Arc<[T]> = items.into();
-    match run(Arc::clone(&items)).await {
+    match run(Arc::clone(&items)).instrument(span).await {
         Ok(answers) => {
             drop(place);
             assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");

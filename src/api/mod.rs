@@ -152,13 +152,12 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
 
 /// The OpenAPI document without any back end.
 #[must_use]
-pub fn openapi() -> (serde_json::Value, String) {
-    let document = document::document(&document::unconnected(), Auth::None);
-    let yaml = to_yaml(&document);
-    (document, yaml)
+pub fn openapi() -> serde_json::Value {
+    document::document(&document::unconnected(), Auth::None)
 }
 
-fn to_yaml(document: &serde_json::Value) -> String {
+#[must_use]
+pub fn to_yaml(document: &serde_json::Value) -> String {
     serde_norway::to_string(document).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::verify::table;
 use crate::{
+    app::unusable,
     config::Config,
     queue::{DeadLetter, Queue},
 };
@@ -46,7 +47,8 @@ struct List {
 
 impl DeadLetters {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
-        let queue = Queue::new(&config.queue_url, &config.queue_prefix, 1).context("`queue_url` is not usable")?;
+        let queue =
+            Queue::new(&config.queue_url, &config.queue_prefix, 1).map_err(|error| unusable("queue_url", &error))?;
         if queue.is_memory() {
             eprintln!("shop: the queue is memory:, which keeps no dead letters");
         }

@@ -10,6 +10,7 @@ use crate::{
     app::{self, App},
     config::{Config, Overrides},
     db::schema::{self, Change},
+    queue::asyncapi,
     seed::{self, Plan},
     telemetry,
 };
@@ -64,8 +65,10 @@ enum Command {
     /// Look at what could not be processed, send it again, or drop it; `list` when nothing is said.
     #[command(after_help = "Example:\n  shop dead-letters list")]
     DeadLetters(dead_letters::DeadLetters),
-    /// Print the OpenAPI document.
-    #[command(after_help = "Example:\n  shop openapi --yaml > openapi.yaml")]
+    /// Print the OpenAPI document, or the AsyncAPI document.
+    #[command(
+        after_help = "Example:\n  shop openapi --yaml > openapi.yaml\n  shop openapi --async --yaml > asyncapi.yaml"
+    )]
     Openapi(Openapi),
     /// Mint a token for trying the API out when authentication is on.
     #[command(after_help = "Example:\n  shop token --user 1 --admin --ttl 1h")]
@@ -118,6 +121,9 @@ struct Openapi {
     /// As YAML instead of JSON.
     #[arg(long)]
     yaml: bool,
+    /// The AsyncAPI document of the messages instead.
+    #[arg(long = "async")]
+    messages: bool,
 }
 
 /// A flag beats the environment, which beats the file, which beats the defaults.
@@ -248,9 +254,13 @@ impl Seed {
 
 impl Openapi {
     fn print(&self) -> anyhow::Result<()> {
-        let (document, yaml) = api::openapi();
+        let document = if self.messages {
+            asyncapi::document()
+        } else {
+            api::openapi()
+        };
         if self.yaml {
-            print!("{yaml}");
+            print!("{}", api::to_yaml(&document));
         } else {
             println!("{}", serde_json::to_string_pretty(&document)?);
         }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::OrderId;
 
+pub mod asyncapi;
 mod memory;
 mod rabbitmq;
 

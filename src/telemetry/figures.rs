@@ -65,6 +65,18 @@ pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
         let handle = builder.ok()?.install_recorder().ok()?;
         describe();
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
+        // There from the start, so that the first one is an increase.
+        for name in [
+            ORDERS_CREATED,
+            PAYMENTS_ACCEPTED,
+            ORDERS_PAID,
+            REDELIVERIES,
+            DEAD_LETTERS,
+            RINGS_AGAIN,
+        ] {
+            counter!(name).increment(0);
+        }
+        counter!(ORDERS_FAILED, "reason" => "insufficient_stock").increment(0);
         Some(handle)
     };
     RECORDER.get_or_init(start).as_ref()

@@ -12,7 +12,11 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::{Span, Subscriber, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
+use tracing_subscriber::{
+    Layer,
+    filter::{FilterExt as _, Targets, dynamic_filter_fn},
+    registry::LookupSpan,
+};
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
@@ -49,12 +53,16 @@ where
     let own = Targets::new()
         .with_target("shop", LevelFilter::INFO)
         .with_target("sea_orm", LevelFilter::INFO);
+    // A statement that belongs to nothing, such as the sweeper's every second, is no trace of its own.
+    let below_something = dynamic_filter_fn(|metadata, context| {
+        !metadata.target().starts_with("sea_orm") || context.lookup_current().is_some()
+    });
     let layer = tracing_opentelemetry::layer()
         .with_tracer(tracer)
         .with_location(false)
         .with_threads(false)
         .with_target(false);
-    Some(layer.with_filter(own))
+    Some(layer.with_filter(own.and(below_something)))
 }
 
 /// Sends what is still here. Call it last, and outside of the runtime: it blocks.

@@ -13,6 +13,7 @@ mod decide;
 mod fault_points;
 mod flow;
 mod hostile;
+mod operate;
 mod outages;
 mod queue;
 mod requests;

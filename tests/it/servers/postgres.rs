@@ -36,6 +36,16 @@ impl Postgres {
         url(self.port, &name)
     }
 
+    /// A user who has to give a password, unlike everybody else; may do everything.
+    pub fn require_password(&self, user: &str, password: &str) {
+        let file = self.folder.join("pg_hba.conf");
+        let others = fs::read_to_string(&file).expect("it was made by initdb");
+        fs::write(&file, format!("host all {user} 127.0.0.1/32 scram-sha-256\n{others}")).expect("ours");
+        let create = format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'");
+        self.psql(&url(self.port, "postgres"), &create);
+        self.psql(&url(self.port, "postgres"), "SELECT pg_reload_conf()");
+    }
+
     /// What `psql` prints for `sql`: a line a row, `|` between columns, no heading. Panics where it fails.
     pub fn psql(&self, url: &str, sql: &str) -> String {
         let mut psql = psql(&self.folder, url, sql);

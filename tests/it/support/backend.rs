@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::eventually;
 use crate::servers::{self, run::run};
 
+#[derive(Clone)]
 pub struct Backend {
     pub database_url: String,
     pub queue_url: String,

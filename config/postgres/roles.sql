@@ -1,0 +1,44 @@
+-- Roles with no more rights than they need: shop_migrate owns the schema, shop_serve and shop_work use it. Run it as an
+-- administrator in the shop's database, before the first `shop migrate` and again after every one (it repeats safely):
+--
+--   psql "$ADMIN_URL" -f config/postgres/roles.sql
+--   SHOP_DATABASE_URL=postgres://shop_migrate:…@host/shop shop migrate
+--   psql "$ADMIN_URL" -f config/postgres/roles.sql
+--
+-- Give the roles passwords of your own: ALTER ROLE shop_serve PASSWORD '…'.
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['shop_migrate', 'shop_serve', 'shop_work'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', name);
+        END IF;
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), name);
+    END LOOP;
+END $$;
+
+-- Before PostgreSQL 15 everybody may create tables there.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO shop_migrate;
+GRANT USAGE ON SCHEMA public TO shop_serve, shop_work;
+
+DO $$
+BEGIN
+    IF to_regclass('public.orders') IS NULL THEN
+        RAISE NOTICE 'no tables yet: run `shop migrate` as shop_migrate, then this again';
+        RETURN;
+    END IF;
+    GRANT SELECT ON products, orders, order_items, stock_movements, seaql_migrations TO shop_serve, shop_work;
+
+    -- The API makes orders and accepts their payment; administrators change the catalogue through it. It settles nothing.
+    GRANT INSERT ON products, orders, order_items, stock_movements TO shop_serve;
+    GRANT UPDATE (name, price, stock, low_since) ON products TO shop_serve;
+    GRANT UPDATE (accepted_at, ring_after, rings) ON orders TO shop_serve;
+    GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
+
+    -- The worker takes stock and settles orders. It makes none, and changes no price.
+    GRANT UPDATE (stock, low_since) ON products TO shop_work;
+    GRANT UPDATE (status, total_price, settled_at, failure, ring_after, rings) ON orders TO shop_work;
+END $$;
