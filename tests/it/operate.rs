@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt::Write as _,
     fs,
     io::Write as _,
     process::{Command, Stdio},
@@ -155,8 +156,9 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
 }
 
 /// A collector that remembers every span.
-async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
+fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
     #[poem::handler]
+    #[expect(clippy::needless_pass_by_value, reason = "extractors are values")]
     fn receive(body: Vec<u8>, spans: Data<&Arc<Mutex<Vec<Span>>>>) {
         let request = ExportTraceServiceRequest::decode(&*body).expect("OTLP");
         let received = request
@@ -179,7 +181,7 @@ async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql() {
-    let (endpoint, spans) = collector().await;
+    let (endpoint, spans) = collector();
     let backend = Backend::servers();
     backend.stock(&[(100, 10)]).await;
     let traced = [
@@ -199,7 +201,12 @@ async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql
     // What is still in hand is exported at the end.
     assert!(shop.terminate().success() && work.terminate().success());
     let spans = spans.lock().expect("not poisoned").clone();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
     assert!(
         spans
             .iter()
@@ -262,6 +269,7 @@ async fn a_log_line_names_its_request_its_order_and_its_trace_and_no_secret() {
     crate::support::Answer::of(pay)
         .await
         .problem(503, "database-unavailable");
+    shop.wait_for("answered 503");
     let log = shop.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let line = lines
