@@ -158,14 +158,10 @@ pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {
 fn describe_parameters(operation: &mut Value) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
-        match parameter["name"].as_str() {
-            Some("Idempotency-Key") => {
-                parameter["schema"]["minLength"] = json!(1);
-                parameter["schema"]["maxLength"] = json!(255);
-                parameter["schema"]["pattern"] = json!("^[!-~]+$");
-            }
-            Some("Prefer") => parameter["example"] = json!("wait=1"),
-            _ => {}
+        if parameter["name"] == "Idempotency-Key" {
+            parameter["schema"]["minLength"] = json!(1);
+            parameter["schema"]["maxLength"] = json!(255);
+            parameter["schema"]["pattern"] = json!("^[!-~]+$");
         }
     }
 }
@@ -294,7 +290,25 @@ fn close(schemas: &Value) -> Value {
     loosen(&mut closed);
     let mut closed = Value::Object(closed);
     write_whole_numbers(&mut closed);
+    say_once(&mut closed);
     closed
+}
+
+/// The framework says a field's description twice, and so hides that the field is just of another type.
+fn say_once(value: &mut Value) {
+    if let Some(parts) = value.get_mut("allOf").and_then(Value::as_array_mut) {
+        parts.retain(|part| {
+            part.get("$ref").is_some()
+                || part
+                    .as_object()
+                    .is_none_or(|part| part.len() != 1 || !part.contains_key("description"))
+        });
+    }
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(say_once),
+        Value::Object(fields) => fields.values_mut().for_each(say_once),
+        _ => {}
+    }
 }
 
 /// The framework keeps bounds as floating point: 1.0 where 1 is meant.

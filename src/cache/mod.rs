@@ -5,14 +5,16 @@
 use std::{
     future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::Write as _,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use moka::{Equivalent, future::Cache as Near};
 
 use crate::{
@@ -35,6 +37,7 @@ pub struct Page {
     pub body: Bytes,
     /// A strong entity tag made from the content (RFC 9110, section 8.8.3), quotes included.
     pub etag: Arc<str>,
+    gzip: Arc<OnceLock<Bytes>>,
 }
 
 /// A settled order, ready to be sent to whom it belongs.
@@ -74,7 +77,7 @@ impl Cache {
         Ok(Self {
             pages: Near::builder()
                 .max_capacity(NEAR_CAPACITY)
-                .weigher(|(_, key): &(u64, String), page: &Page| weigh(key.len() + page.body.len()))
+                .weigher(|(_, key): &(u64, String), page: &Page| weigh(key.len() + 2 * page.body.len()))
                 .time_to_live(NEAR_PAGE_TTL)
                 .build(),
             orders: Near::builder()
@@ -187,7 +190,31 @@ impl Page {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:x}-{:016x}\"", body.len(), hasher.finish()).into();
-        Self { body, etag }
+        Self {
+            body,
+            etag,
+            gzip: Arc::default(),
+        }
+    }
+
+    /// The page compressed (RFC 1952), under a tag of its own; the work is done once however often it is asked for.
+    #[must_use]
+    pub fn compressed(self) -> Self {
+        let etag = format!("{}-gzip\"", self.etag.trim_end_matches('"')).into();
+        Self {
+            body: self.gzip(),
+            etag,
+            gzip: Arc::default(),
+        }
+    }
+
+    fn gzip(&self) -> Bytes {
+        let compress = || {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let compressed = encoder.write_all(&self.body).and_then(|()| encoder.finish());
+            compressed.map(Bytes::from).unwrap_or_default()
+        };
+        self.gzip.get_or_init(compress).clone()
     }
 }
 

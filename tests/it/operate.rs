@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 use crate::{
     queue::Spy,
-    servers::{self, Postgres},
+    servers::{self, PgBouncer, Postgres},
     support::{Backend, Client, Crowd, Shop, all_settled, books, eventually, run_to_end},
 };
 
@@ -426,6 +426,34 @@ async fn an_older_version_goes_on_beside_a_schema_that_has_been_added_to() {
     let _workers = Shop::workers(&backend, 1);
     some_business(&shop.client()).await;
     assert!(run_to_end(&backend, &["verify"], &[]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_works_behind_pgbouncer() {
+    let mut backend = Backend::servers();
+    let app = backend.stock(&[(100, 10_000); 4]).await;
+    let bouncer = PgBouncer::before(&servers::shared().postgres);
+    backend.database_url = bouncer.url(&backend.database_url);
+    let shops = [Shop::serve(&backend), Shop::serve(&backend)];
+    let _workers = Shop::workers(&backend, 2);
+    let crowd = Arc::new(Crowd::new(shops.iter().map(Shop::client).collect(), 4));
+    let customers: Vec<_> = (0..8)
+        .map(|number| {
+            let crowd = Arc::clone(&crowd);
+            tokio::spawn(async move { crowd.customer(9, number).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(3)).await;
+    crowd.stop.cancel();
+    for customer in customers {
+        customer.await.expect("no customer was lied to");
+    }
+    all_settled(&app).await;
+    let memory = crowd.remembered();
+    eprintln!("answers {:?}", memory.statuses);
+    assert!(!memory.statuses.contains_key(&503) && memory.broken == 0);
+    memory.reconcile(&app).await;
+    assert!(books(&app).await.is_clean());
 }
 
 /// Started with what is wrong, it says in one sentence what, and what to do.

@@ -179,6 +179,41 @@ async fn odd_addresses_and_methods_get_a_problem_document(
 }
 
 #[tokio::test]
+async fn a_page_is_compressed_for_those_who_take_it() {
+    let backend = Backend::embedded();
+    backend.stock(&[(1, 1); 40]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let plain = client.get("/products").await;
+    let ask = |accepted: &'static str, known: Option<String>| {
+        let mut request = client
+            .request(Method::GET, "/products")
+            .header("Accept-Encoding", accepted);
+        if let Some(known) = known {
+            request = request.header("If-None-Match", known);
+        }
+        async move { request.send().await.expect("answers") }
+    };
+    let compressed = ask("br, GZip;q=0.5", None).await;
+    assert_eq!(compressed.headers()["content-encoding"], "gzip");
+    assert_eq!(compressed.headers()["vary"], "accept-encoding");
+    let etag = compressed.headers()["etag"].to_str().expect("ASCII").to_owned();
+    assert_ne!(Some(etag.as_str()), plain.header("etag"));
+    assert_eq!(ask("gzip", Some(etag)).await.status(), 304);
+    let body = compressed.bytes().await.expect("whole");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*body), &mut text).expect("gzip");
+    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), plain.body);
+    assert!(body.len() * 2 < text.len());
+    for refused in ["identity", "gzip;q=0", ""] {
+        assert!(
+            !ask(refused, None).await.headers().contains_key("content-encoding"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn pages_follow_one_another_without_gaps_and_answer_304_to_a_known_etag() {
     let backend = Backend::embedded();
     backend.stock(&[(1, 1); 7]).await;

@@ -166,7 +166,7 @@ impl Example for NewProductBody {
 impl Example for ProductChangeBody {
     fn example() -> Self {
         Self {
-            name: None,
+            name: Some("Rattan Water Bottle".to_owned()),
             price: Some(3_290),
         }
     }

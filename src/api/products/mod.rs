@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use poem::{
     Endpoint, IntoResponse as _, Request, Response,
-    http::{Method, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::{
     ApiResponse, OpenApi,
@@ -32,6 +32,8 @@ use crate::{
 
 /// The products on a page unless told otherwise.
 const DEFAULT_PAGE: u64 = 50;
+/// The longest `If-None-Match` that is looked at, in bytes.
+const MAX_KNOWN: usize = 4_096;
 
 pub struct ProductsApi {
     pub app: Option<App>,
@@ -226,14 +228,61 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        if request.method() == Method::GET && request.uri().path() == "/products" {
-            let near = self.app.cache.near_page(page_key(&request)).await;
-            if let Some(page) = near {
-                return Ok(ListAnswer::new(page, request.header(header::IF_NONE_MATCH)).into_response());
-            }
+        if request.method() != Method::GET || request.uri().path() != "/products" {
+            return self.inner.call(request).await;
         }
-        self.inner.call(request).await
+        let cache = &self.app.cache;
+        if let Some(page) = cache.near_page(page_key(&request)).await {
+            return Ok(answer(page, request.headers()));
+        }
+        if !takes_gzip(request.headers()) {
+            let mut response = self.inner.call(request).await?;
+            let vary = HeaderValue::from_static("accept-encoding");
+            response.headers_mut().insert(header::VARY, vary);
+            return Ok(response);
+        }
+        let (key, headers) = (page_key(&request).to_owned(), request.headers().clone());
+        let response = self.inner.call(request).await?;
+        Ok(match cache.near_page(&key).await {
+            Some(page) if response.status() == StatusCode::OK => answer(page, &headers),
+            _ => response,
+        })
     }
+}
+
+/// The page, compressed if the caller takes that. What is compressed has a tag of its own (RFC 9110, section 8.8.3.3).
+fn answer(page: Page, headers: &HeaderMap) -> Response {
+    let mut known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+    let gzip = takes_gzip(headers);
+    let page = if gzip { page.compressed() } else { page };
+    if known.is_some_and(|known| known.len() > MAX_KNOWN) {
+        known = None;
+    }
+    let mut response = ListAnswer::new(page, known).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if gzip && response.status() == StatusCode::OK {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// RFC 9110, section 12.5.3: named, and not with a weight of 0.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|accepted| accepted.to_str().ok());
+    accepted.is_some_and(|accepted| {
+        accepted.split(',').any(|coding| {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+            let zero = weight
+                .trim()
+                .strip_prefix("q=")
+                .is_some_and(|weight| weight.parse() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case("gzip") && !zero
+        })
+    })
 }
 
 /// A page is kept under the query that asked for it, as it was spelled.

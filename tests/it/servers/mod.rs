@@ -3,8 +3,13 @@
 //! A promise about a crash can only be proved on a server that may be killed, so each run has its own: on free
 //! ports, in one temporary folder, never those that already run here. However the test process ends, SIGKILL
 //! included, a reaper ends the servers and removes the folder.
-#![allow(dead_code, reason = "a kit: every server can do what only some tests need")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "a kit: every server can do what only some tests need"
+)]
 
+mod pgbouncer;
 mod postgres;
 mod process;
 mod rabbitmq;
@@ -13,6 +18,7 @@ pub mod run;
 
 use std::{sync::OnceLock, thread};
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

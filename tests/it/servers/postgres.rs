@@ -28,6 +28,10 @@ impl Postgres {
         on_a_free_port(|port| Self::start_on(port, &name, &folder))
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A fresh database, by its URL.
     pub fn create_database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +133,7 @@ fn version(bin: &Path) -> Option<u32> {
 }
 
 /// The ids of the user and group that stand in for root, as whom `PostgreSQL` refuses to run.
-fn owner() -> Option<(u32, u32)> {
+pub fn owner() -> Option<(u32, u32)> {
     if !is_root() {
         return None;
     }
