@@ -57,6 +57,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
     if is_wanted("workers") {
         workers(table).await;
     }
+    if is_wanted("serves") {
+        serves(table).await;
+    }
     if is_wanted("embedded") {
         embedded(table).await;
     }
@@ -398,17 +401,61 @@ async fn alone(table: &mut Table) {
 
 async fn workers(table: &mut Table) {
     let place = place();
-    let mut measured = Vec::new();
+    let mut measured: [Vec<Round>; 3] = Default::default();
     for _ in 0..rounds() {
         let floor = drain(&place, PRODUCTS, 1).await;
-        let rate = drain(&place, PRODUCTS, 2).await;
-        measured.push(Round {
-            rate,
-            floor,
-            ..Round::default()
-        });
+        for (workers, measured) in (2..).zip(&mut measured) {
+            let rate = drain(&place, PRODUCTS, workers).await;
+            measured.push(Round {
+                rate,
+                floor,
+                ..Round::default()
+            });
+        }
     }
-    table.rate("settled by two `work` processes", "by one", &measured);
+    for (workers, measured) in (2..).zip(&measured) {
+        table.rate(&format!("settled by {workers} `work` processes"), "by one", measured);
+    }
+}
+
+/// Orders made through so many `serve` processes, 64 connections in all.
+async fn serves(table: &mut Table) {
+    let place = place();
+    let processes: Vec<Process> = (0..3).map(|_| Process::serve(&place)).collect();
+    let time = Duration::from_secs(seconds());
+    let mut measured: [Vec<Round>; 2] = Default::default();
+    for _ in 0..rounds() {
+        let mut floor = 0.0;
+        for count in 1..=processes.len() {
+            sql(&place, "TRUNCATE order_items, orders; CHECKPOINT");
+            let loads = processes[..count].iter().map(|process| {
+                load(&process.address, CONNECTIONS / count as u64, time, 201, |number| {
+                    post("/orders", two_lines(number))
+                })
+            });
+            let rate = futures_util::future::join_all(loads)
+                .await
+                .iter()
+                .map(|round| round.rate)
+                .sum();
+            if count == 1 {
+                floor = rate;
+            } else {
+                measured[count - 2].push(Round {
+                    rate,
+                    floor,
+                    ..Round::default()
+                });
+            }
+        }
+    }
+    for (count, measured) in (2..).zip(&measured) {
+        table.rate(
+            &format!("`POST /orders` through {count} `serve` processes"),
+            "through one",
+            measured,
+        );
+    }
 }
 
 /// What one small write to the disk of the database costs.

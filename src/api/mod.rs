@@ -217,7 +217,7 @@ async fn handle(
         let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
         match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => response,
-            Ok(Ok(Err(error))) => problem::respond(&error, path),
+            Ok(Ok(Err(error))) => problem::of(&error).respond(path),
             // The panic hook has logged it.
             Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
             Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),

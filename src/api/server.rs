@@ -1,7 +1,17 @@
 //! The HTTP/1.1 servers: takes connections up to a bound, cuts off those who send their headers too slowly or nothing at
 //! all, and lets go of them in order when told to stop. The framework's own server does not bound the time for headers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use hyper::{Request as HyperRequest, body::Incoming, server::conn::http1, service::service_fn};
@@ -16,6 +26,7 @@ use poem::{
     web::{LocalAddr, RemoteAddr},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -23,8 +34,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long the next request's line and headers may take from the moment the connection is free for it; so an idle
-/// connection is closed after as long.
+/// How long a connection may be idle between two requests: longer than most proxies keep theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a request's line and headers may take from their first byte.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest request line and headers, in bytes; more is answered by 431.
 const MAX_HEADERS: usize = 64 * 1024;
@@ -32,6 +44,82 @@ const MAX_HEADERS: usize = 64 * 1024;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
 /// Rest after a connection could not be taken, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a connection is about.
+#[derive(Default)]
+struct Progress {
+    requests: AtomicUsize,
+    at_work: AtomicBool,
+}
+
+/// A stream that fails when the headers of one request come in drops for longer than [`HEADER_TIMEOUT`]. Silence is the
+/// server's own business.
+struct Impatient {
+    stream: TcpStream,
+    progress: Arc<Progress>,
+    /// How many requests there had been when `since` was set.
+    seen: usize,
+    /// The first byte of the headers that are on their way.
+    since: Option<Instant>,
+}
+
+impl Impatient {
+    fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
+        Self {
+            stream,
+            progress,
+            seen: 0,
+            since: None,
+        }
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if self.progress.at_work.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let requests = self.progress.requests.load(Ordering::Relaxed);
+        if requests != self.seen {
+            (self.seen, self.since) = (requests, None);
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() > HEADER_TIMEOUT {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+}
 
 /// A server that has its port and has not begun to answer.
 pub struct Bound {
@@ -71,8 +159,12 @@ pub async fn run(
             continue;
         };
         let (endpoint, local) = (Arc::clone(&endpoint), bound.address);
+        let progress = Arc::new(Progress::default());
+        let serving = Arc::clone(&progress);
         let service = service_fn(move |request: HyperRequest<Incoming>| {
-            let endpoint = Arc::clone(&endpoint);
+            let (endpoint, serving) = (Arc::clone(&endpoint), Arc::clone(&serving));
+            serving.requests.fetch_add(1, Ordering::Relaxed);
+            serving.at_work.store(true, Ordering::Relaxed);
             async move {
                 let request = Request::from((
                     request,
@@ -80,14 +172,16 @@ pub async fn run(
                     RemoteAddr(remote.into()),
                     Scheme::HTTP,
                 ));
-                Ok::<hyper::Response<_>, std::convert::Infallible>(endpoint.get_response(request).await.into())
+                let response = endpoint.get_response(request).await;
+                serving.at_work.store(false, Ordering::Relaxed);
+                Ok::<hyper::Response<_>, std::convert::Infallible>(response.into())
             }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(IDLE_TIMEOUT)
             .max_buf_size(MAX_HEADERS)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Impatient::new(stream, progress)), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             let _place = place;

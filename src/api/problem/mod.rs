@@ -78,6 +78,8 @@ pub struct Problem {
     body: Box<ProblemBody>,
     /// Seconds.
     retry_after: Option<u64>,
+    /// For the log alone.
+    cause: Option<String>,
 }
 
 impl Problem {
@@ -93,6 +95,7 @@ impl Problem {
                 instance: String::new(),
                 errors: Vec::new(),
             }),
+            cause: None,
             retry_after: (kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
         }
     }
@@ -145,6 +148,17 @@ impl Problem {
         serde_json::json!(ProblemBody { instance, ..*example })
     }
 
+    fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// What only the log may tell, and under which status it was answered.
+    #[must_use]
+    pub fn cause(&self) -> Option<(&str, StatusCode)> {
+        Some((self.cause.as_deref()?, self.kind.status()))
+    }
+
     /// How long the client had better wait, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -191,13 +205,9 @@ impl From<Error> for Problem {
             Error::Forbidden(detail) => Self::new(Kind::Forbidden, detail),
             Error::Overloaded => Self::new(Kind::Overloaded, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => {
-                tracing::warn!(error = detail, "answered 503");
-                Self::new(Kind::DatabaseUnavailable, "nothing was changed; try again in a moment")
+                Self::new(Kind::DatabaseUnavailable, "nothing was changed; try again in a moment").because(detail)
             }
-            Error::Internal(_) => {
-                tracing::error!(error = detail, "answered 500");
-                Self::new(Kind::Internal, "the cause has been logged")
-            }
+            Error::Internal(_) => Self::new(Kind::Internal, "the cause has been logged").because(detail),
         }
     }
 }
@@ -232,10 +242,7 @@ impl From<&poem::Error> for Problem {
                 "send the body with Content-Type: application/json",
             ),
             status if status.is_client_error() => Self::new(Kind::InvalidRequest, error.to_string()),
-            _ => {
-                tracing::error!(%error, "answered 500");
-                Self::new(Kind::Internal, "the cause has been logged")
-            }
+            _ => Self::new(Kind::Internal, "the cause has been logged").because(error.to_string()),
         }
     }
 }
@@ -263,11 +270,11 @@ impl ResponseError for Problem {
     }
 }
 
-/// The answer to a request for `path` that ended in `error`.
+/// The problem that a request ended in.
 #[must_use]
-pub fn respond(error: &poem::Error, path: &str) -> Response {
+pub fn of(error: &poem::Error) -> Problem {
     let own = error.downcast_ref::<Problem>().cloned();
-    own.unwrap_or_else(|| Problem::from(error)).respond(path)
+    own.unwrap_or_else(|| Problem::from(error))
 }
 
 /// Declares the error side of an operation: which kinds of problem it can answer with.
