@@ -34,7 +34,7 @@ use orders::OrdersApi;
 use problem::{Kind, Problem};
 use products::{NearPages, ProductsApi};
 use telemetry::figures::InFlight;
-use traced::{RequestId, Traced};
+use traced::{Told, Traced};
 
 pub mod auth;
 pub mod desk;
@@ -208,7 +208,7 @@ async fn handle(
     let method = request.method().clone();
     let in_flight = InFlight::begin(method.as_str(), path);
     let request_id = request_id(&request);
-    request.set_data(RequestId(request_id.clone()));
+    let told = Told::of(&mut request);
     let answered = async {
         let Ok(_place) = places.try_acquire() else {
             return Problem::from(Error::Overloaded).respond(path);
@@ -217,7 +217,11 @@ async fn handle(
         let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
         match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => response,
-            Ok(Ok(Err(error))) => problem::of(&error).respond(path),
+            Ok(Ok(Err(error))) => {
+                let problem = problem::of(&error);
+                told.log(&problem, path, &request_id);
+                problem.respond(path)
+            }
             // The panic hook has logged it.
             Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
             Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
@@ -227,7 +231,7 @@ async fn handle(
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    secure(&mut response);
+    secure(&mut response, path);
     let status = response.status().as_u16();
     in_flight.answered(status, started.elapsed());
     tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
@@ -235,11 +239,14 @@ async fn handle(
 }
 
 /// What browsers are to be told of every answer. What belongs to somebody is kept by nobody else.
-fn secure(response: &mut Response) {
+fn secure(response: &mut Response, path: &str) {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // The only page.
+    if path == "/docs" {
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));

@@ -59,8 +59,9 @@ struct Impatient {
     progress: Arc<Progress>,
     /// How many requests there had been when `since` was set.
     seen: usize,
-    /// The first byte of the headers that are on their way.
+    /// When the headers that are on their way came in a second piece: most come in one, and cost no look at the clock.
     since: Option<Instant>,
+    in_pieces: bool,
 }
 
 impl Impatient {
@@ -70,6 +71,7 @@ impl Impatient {
             progress,
             seen: 0,
             since: None,
+            in_pieces: false,
         }
     }
 }
@@ -86,7 +88,10 @@ impl AsyncRead for Impatient {
         }
         let requests = self.progress.requests.load(Ordering::Relaxed);
         if requests != self.seen {
-            (self.seen, self.since) = (requests, None);
+            (self.seen, self.since, self.in_pieces) = (requests, None, false);
+        }
+        if !std::mem::replace(&mut self.in_pieces, true) {
+            return Poll::Ready(Ok(()));
         }
         if self.since.get_or_insert_with(Instant::now).elapsed() > HEADER_TIMEOUT {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

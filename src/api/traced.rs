@@ -1,25 +1,62 @@
-//! What is told of a request that has to be worked for: a line in the log when it fails by our fault, which names the
-//! request, its order and its trace; and, where traces are exported, the server's part of the trace (OpenTelemetry's
-//! conventions for HTTP).
+//! The server's part of a trace, where traces are exported (OpenTelemetry's conventions for HTTP); and what is logged of a
+//! request that fails by our fault: its cause, its id, its order and its trace.
+
+use std::sync::{Arc, OnceLock};
 
 use poem::{
     Endpoint, Request, Response,
-    http::{HeaderValue, StatusCode, Uri, header::HeaderName},
+    http::{StatusCode, header::HeaderName},
 };
 use tracing::{Instrument as _, Span, field::Empty};
 
-use super::problem;
+use super::problem::Problem;
 use crate::telemetry::{figures::route, trace};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The id under which a request is answered and logged.
-#[derive(Clone)]
-pub struct RequestId(pub String);
-
 /// The `traceparent` to hand on from a request.
 #[derive(Clone)]
 pub struct TraceParent(pub String);
+
+/// What the log says of a request, should it fail.
+pub struct Told {
+    /// That of the caller, or of the span that is exported, once it is known.
+    traceparent: Arc<OnceLock<String>>,
+}
+
+impl Told {
+    /// Notes what the request brings along.
+    #[must_use]
+    pub fn of(request: &mut Request) -> Self {
+        let told = Self {
+            traceparent: Arc::default(),
+        };
+        let given = request.header(TRACEPARENT).filter(|given| trace::is_valid(given));
+        if let Some(given) = given.map(str::to_owned) {
+            if trace::is_on() {
+                request.set_data(Arc::clone(&told.traceparent));
+            } else {
+                let _ = told.traceparent.set(given.clone());
+            }
+            request.set_data(TraceParent(given));
+        } else if trace::is_on() {
+            request.set_data(Arc::clone(&told.traceparent));
+        }
+        told
+    }
+
+    /// Logs what the answer does not tell.
+    pub fn log(&self, problem: &Problem, path: &str, request_id: &str) {
+        let Some((error, status)) = problem.cause() else { return };
+        let trace_id = self.traceparent.get().map(|traceparent| trace::trace_id(traceparent));
+        let order_id = order_of(path);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error, path, request_id, order_id, trace_id, "answered 500");
+        } else {
+            tracing::warn!(error, path, request_id, order_id, trace_id, "answered 503");
+        }
+    }
+}
 
 pub struct Traced<E>(pub E);
 
@@ -27,56 +64,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let told = Told {
-            id: request.data::<RequestId>().cloned(),
-            uri: request.uri().clone(),
-            traceparent: request.headers().get(TRACEPARENT).cloned(),
-        };
-        let given = told.traceparent().map(str::to_owned);
         if !trace::is_on() {
-            if let Some(given) = given {
-                request.set_data(TraceParent(given));
-            }
-            let answer = self.0.call(request).await;
-            told.log(&answer, told.traceparent());
-            return answer;
+            return self.0.call(request).await;
         }
-        let span = told.span(&request);
-        if let Some(given) = &given {
-            trace::adopt(&span, given);
-        }
-        let own = trace::of(&span).or(given);
-        if let Some(own) = &own {
-            request.set_data(TraceParent(own.clone()));
-        }
-        let answer = self.0.call(request).instrument(span.clone()).await;
-        record(&span, &answer);
-        told.log(&answer, own.as_deref());
-        answer
-    }
-}
-
-/// What the log says of a request.
-struct Told {
-    id: Option<RequestId>,
-    uri: Uri,
-    traceparent: Option<HeaderValue>,
-}
-
-impl Told {
-    fn traceparent(&self) -> Option<&str> {
-        let given = self.traceparent.as_ref()?.to_str().ok()?;
-        trace::is_valid(given).then_some(given)
-    }
-
-    /// The id in the path of an order.
-    fn order_id(&self) -> Option<&str> {
-        self.uri.path().strip_prefix("/orders/")?.split('/').next()
-    }
-
-    fn span(&self, request: &Request) -> Span {
-        let (method, route) = (request.method().as_str(), route(self.uri.path()));
-        tracing::info_span!(
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let route = route(path);
+        let span = tracing::info_span!(
             "request",
             otel.name = format!("{method} {route}"),
             otel.kind = "server",
@@ -84,21 +77,20 @@ impl Told {
             http.request.method = method,
             http.route = route,
             http.response.status_code = Empty,
-            order_id = self.order_id(),
-        )
-    }
-
-    fn log(&self, answer: &poem::Result<Response>, traceparent: Option<&str>) {
-        let Err(error) = answer else { return };
-        let problem = problem::of(error);
-        let Some((error, status)) = problem.cause() else { return };
-        let (request_id, order_id) = (self.id.as_ref().map(|id| id.0.as_str()), self.order_id());
-        let (path, trace_id) = (self.uri.path(), traceparent.map(trace::trace_id));
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error, path, request_id, order_id, trace_id, "answered 500");
-        } else {
-            tracing::warn!(error, path, request_id, order_id, trace_id, "answered 503");
+            order_id = order_of(path),
+        );
+        if let Some(given) = request.data::<TraceParent>() {
+            trace::adopt(&span, &given.0);
         }
+        if let Some(own) = trace::of(&span) {
+            if let Some(told) = request.data::<Arc<OnceLock<String>>>() {
+                let _ = told.set(own.clone());
+            }
+            request.set_data(TraceParent(own));
+        }
+        let answer = self.0.call(request).instrument(span.clone()).await;
+        record(&span, &answer);
+        answer
     }
 }
 
@@ -111,4 +103,9 @@ fn record(span: &Span, answer: &poem::Result<Response>) {
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
+}
+
+/// The id in the path of an order.
+fn order_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/orders/")?.split('/').next()
 }

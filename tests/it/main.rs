@@ -22,4 +22,5 @@ mod servers;
 mod settlement;
 mod soak;
 mod support;
+mod telemetry;
 mod waiting;

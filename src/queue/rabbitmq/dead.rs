@@ -8,7 +8,11 @@ use lapin::{
 };
 use time::OffsetDateTime;
 
-use super::{Message, PERSISTENT, Queue, Session, header, passive, publish_all, text_of, within};
+use super::{
+    Queue, Session, passive,
+    publish::{Message, PERSISTENT, header, publish_all},
+    text_of, within,
+};
 use crate::queue::{DeadLetter, QueueError};
 
 /// How many are sent again before they are confirmed and acknowledged.

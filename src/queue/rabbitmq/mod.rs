@@ -9,23 +9,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::try_join_all};
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
-    options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        QueueDeclareOptions,
-    },
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use tokio::{sync::Mutex, time::timeout};
 
 mod dead;
 mod listen;
+mod publish;
 mod topology;
 
 use super::{Bell, Deliveries, Delivery, Event, QueueError};
 pub(super) use listen::Listener;
+use publish::{Message, PERSISTENT, header, properties, publish_all, seconds_since_epoch};
 use topology::{Names, hosts};
 
 /// For connecting to one host and declaring what is needed there.
@@ -34,7 +33,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to connect, who asks again sooner gets the same failure.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
-const PERSISTENT: u8 = 2;
 
 #[derive(Clone)]
 pub(super) struct Queue {
@@ -311,50 +309,6 @@ impl Session {
     }
 }
 
-struct Message {
-    exchange: ShortString,
-    routing_key: ShortString,
-    mandatory: bool,
-    body: Vec<u8>,
-    properties: BasicProperties,
-}
-
-async fn publish_all(channel: &Channel, messages: Vec<Message>) -> Result<(), QueueError> {
-    let mut confirms = Vec::with_capacity(messages.len());
-    for message in messages {
-        let options = BasicPublishOptions {
-            mandatory: message.mandatory,
-            ..Default::default()
-        };
-        let confirm = channel
-            .basic_publish(
-                message.exchange,
-                message.routing_key,
-                options,
-                &message.body,
-                message.properties,
-            )
-            .await
-            .map_err(|error| QueueError(error.to_string()))?;
-        confirms.push(confirm);
-    }
-    for confirmation in try_join_all(confirms)
-        .await
-        .map_err(|error| QueueError(error.to_string()))?
-    {
-        match confirmation {
-            Confirmation::Ack(None) => {}
-            // Confirmed, and yet in no queue: the queue is not there, or not bound.
-            Confirmation::Ack(Some(returned)) => {
-                return Err(QueueError(format!("a message was returned: {}", returned.reply_text)));
-            }
-            Confirmation::Nack(_) => return Err(QueueError("the broker refused a message".to_owned())),
-            Confirmation::NotRequested => return Err(QueueError("the channel does not confirm".to_owned())),
-        }
-    }
-    Ok(())
-}
-
 fn delivery(delivery: lapin::message::Delivery) -> Delivery {
     Delivery {
         order_id: super::from_body(&delivery.data),
@@ -363,20 +317,6 @@ fn delivery(delivery: lapin::message::Delivery) -> Delivery {
         tag: delivery.delivery_tag,
         body: delivery.data,
     }
-}
-
-fn properties(message_id: &str, content_type: &str) -> BasicProperties {
-    BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_message_id(message_id.into())
-        .with_content_type(content_type.into())
-        .with_timestamp(seconds_since_epoch())
-}
-
-fn header(name: &str, value: &str) -> FieldTable {
-    let mut headers = FieldTable::default();
-    headers.insert(name.into(), AMQPValue::LongString(value.into()));
-    headers
 }
 
 /// A header whose value is text.
@@ -393,12 +333,6 @@ fn passive() -> QueueDeclareOptions {
         passive: true,
         ..Default::default()
     }
-}
-
-fn seconds_since_epoch() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 async fn within<T>(asked: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, QueueError> {
