@@ -205,7 +205,7 @@ impl From<Error> for Problem {
             Error::Forbidden(detail) => Self::new(Kind::Forbidden, detail),
             Error::Overloaded => Self::new(Kind::Overloaded, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => {
-                Self::new(Kind::DatabaseUnavailable, "nothing was changed; try again in a moment").because(detail)
+                Self::new(Kind::DatabaseUnavailable, "the database did not answer in time; try again in a moment, with the same Idempotency-Key if there was one").because(detail)
             }
             Error::Internal(_) => Self::new(Kind::Internal, "the cause has been logged").because(detail),
         }
