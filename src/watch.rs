@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -133,10 +133,12 @@ impl Watch {
         }
     }
 
-    /// Until the connection is lost, or nobody has waited for a while.
+    /// Until the connection is lost, or nobody has waited for a while. What comes is taken all the time, whether anybody
+    /// waits or not, so that it does not pile up.
     async fn hear(&self, mut listener: Listener) {
+        let mut idle_since = None;
         loop {
-            match timeout(LINGER, listener.next()).await {
+            match timeout(RETRY, listener.next()).await {
                 Ok(Ok(settled)) => settled.into_iter().for_each(|id| self.tell(id, Progress::Settled)),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "events are not heard any more");
@@ -144,7 +146,9 @@ impl Watch {
                 }
                 Err(_) => {}
             }
-            if !self.somebody_waits() && timeout(LINGER, self.shared.wanted.notified()).await.is_err() {
+            if self.somebody_waits() {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() > LINGER {
                 return;
             }
         }
