@@ -213,7 +213,7 @@ async fn handle(
         let Ok(_place) = places.try_acquire() else {
             return Problem::from(Error::Overloaded).respond(path);
         };
-        let limit = REQUEST_TIMEOUT + orders::preferred_wait(request.headers()).unwrap_or_default();
+        let limit = REQUEST_TIMEOUT + waiting_time(&request, path);
         let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
         match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => response,
@@ -250,6 +250,14 @@ fn secure(response: &mut Response, path: &str) {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// How much longer a request may run because it would rather wait; only an order can be waited for.
+fn waiting_time(request: &Request, path: &str) -> Duration {
+    let wait = path
+        .starts_with("/orders/")
+        .then(|| orders::preferred_wait(request.headers()));
+    wait.flatten().unwrap_or_default()
 }
 
 /// The caller's `X-Request-Id` if it is a short word, else a new one.

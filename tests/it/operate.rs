@@ -106,12 +106,7 @@ async fn every_process_is_restarted_twice_under_load_and_no_request_fails() {
     let mut serves = [Shop::serve(&backend), Shop::serve(&backend)];
     let mut works = [Shop::work(&backend), Shop::work(&backend)];
     let crowd = Arc::new(Crowd::new(serves.iter().map(Shop::client).collect(), 4));
-    let customers: Vec<_> = (0..8)
-        .map(|number| {
-            let crowd = Arc::clone(&crowd);
-            tokio::spawn(async move { crowd.customer(8, number).await })
-        })
-        .collect();
+    let customers = crowd.let_in(8, 8);
     for _ in 0..2 {
         for place in 0..2 {
             sleep(Duration::from_millis(300)).await;
@@ -124,10 +119,7 @@ async fn every_process_is_restarted_twice_under_load_and_no_request_fails() {
         }
     }
     sleep(Duration::from_millis(300)).await;
-    crowd.stop.cancel();
-    for customer in customers {
-        customer.await.expect("no customer was lied to");
-    }
+    crowd.see_out(customers).await;
     all_settled(&app).await;
     let memory = crowd.remembered();
     eprintln!("answers {:?}, {} connections broken", memory.statuses, memory.broken);
@@ -165,17 +157,9 @@ async fn it_works_behind_pgbouncer() {
     let shops = [Shop::serve(&backend), Shop::serve(&backend)];
     let _workers = Shop::workers(&backend, 2);
     let crowd = Arc::new(Crowd::new(shops.iter().map(Shop::client).collect(), 4));
-    let customers: Vec<_> = (0..8)
-        .map(|number| {
-            let crowd = Arc::clone(&crowd);
-            tokio::spawn(async move { crowd.customer(9, number).await })
-        })
-        .collect();
+    let customers = crowd.let_in(8, 9);
     sleep(Duration::from_secs(3)).await;
-    crowd.stop.cancel();
-    for customer in customers {
-        customer.await.expect("no customer was lied to");
-    }
+    crowd.see_out(customers).await;
     all_settled(&app).await;
     let memory = crowd.remembered();
     eprintln!("answers {:?}", memory.statuses);

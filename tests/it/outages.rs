@@ -46,17 +46,9 @@ async fn stock_of(app: &App, product: i64) -> i64 {
 /// Keeps customers busy while `meanwhile` goes on, and gives them back what they remember.
 async fn under_load(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) -> Arc<Crowd> {
     let crowd = Arc::new(Crowd::new(clients, 4));
-    let customers: Vec<_> = (0..8)
-        .map(|number| {
-            let crowd = Arc::clone(&crowd);
-            tokio::spawn(async move { crowd.customer(4, number).await })
-        })
-        .collect();
+    let customers = crowd.let_in(8, 4);
     meanwhile.await;
-    crowd.stop.cancel();
-    for customer in customers {
-        customer.await.expect("no customer was lied to");
-    }
+    crowd.see_out(customers).await;
     crowd
 }
 
@@ -293,12 +285,7 @@ async fn an_embedded_shop_killed_twenty_times_keeps_all_it_answered() {
     let app = backend.stock(&[(100, 100_000); 4]).await;
     let mut shop = Shop::serve(&backend);
     let crowd = Arc::new(Crowd::new(vec![shop.client()], 4));
-    let customers: Vec<_> = (0..8)
-        .map(|number| {
-            let crowd = Arc::clone(&crowd);
-            tokio::spawn(async move { crowd.customer(6, number).await })
-        })
-        .collect();
+    let customers = crowd.let_in(8, 6);
     for _ in 0..20 {
         sleep(Duration::from_millis(rand::rng().random_range(20..400))).await;
         shop.kill();
@@ -306,10 +293,7 @@ async fn an_embedded_shop_killed_twenty_times_keeps_all_it_answered() {
         crowd.replace(0, shop.client());
     }
     sleep(Duration::from_millis(300)).await;
-    crowd.stop.cancel();
-    for customer in customers {
-        customer.await.expect("no customer was lied to");
-    }
+    crowd.see_out(customers).await;
     all_settled(&app).await;
     let memory = crowd.remembered();
     eprintln!(

@@ -52,12 +52,7 @@ async fn whatever_breaks_no_answer_becomes_untrue() {
     world.serves = (0..2).map(|_| Shop::serve(&world.backend)).collect();
     world.works = (0..2).map(|_| Shop::work(&world.backend)).collect();
     let crowd = Arc::new(Crowd::new(world.serves.iter().map(Shop::client).collect(), PRODUCTS));
-    let customers: Vec<_> = (0..CUSTOMERS)
-        .map(|number| {
-            let crowd = Arc::clone(&crowd);
-            tokio::spawn(async move { crowd.customer(seed, number).await })
-        })
-        .collect();
+    let customers = crowd.let_in(CUSTOMERS, seed);
     // The broker forgets a queue that it is killed right after making.
     sleep(Duration::from_secs(2)).await;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -74,10 +69,7 @@ async fn whatever_breaks_no_answer_becomes_untrue() {
     if let Some(restart) = world.restart.take() {
         restart.await.expect("the broker is back");
     }
-    crowd.stop.cancel();
-    for customer in customers {
-        customer.await.expect("no customer was lied to");
-    }
+    crowd.see_out(customers).await;
     all_settled(&app).await;
     let memory = crowd.remembered();
     eprintln!(

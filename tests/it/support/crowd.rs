@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use shop::{
     domain::{Caller, OrderId, orders},
     entities::order::OrderStatus,
 };
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Client};
@@ -41,7 +42,7 @@ pub struct Crowd {
     clients: RwLock<Vec<Client>>,
     memory: Mutex<Memory>,
     products: i64,
-    pub stop: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Crowd {
@@ -68,8 +69,23 @@ impl Crowd {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets so many customers in. The same seed makes the same choices.
+    pub fn let_in(self: &Arc<Self>, count: u64, seed: u64) -> JoinSet<()> {
+        let customer = |number| {
+            let crowd = Arc::clone(self);
+            async move { crowd.customer(seed, number).await }
+        };
+        (0..count).map(customer).collect()
+    }
+
+    /// Sees everybody out. Panics where somebody was lied to.
+    pub async fn see_out(&self, customers: JoinSet<()>) {
+        self.stop.cancel();
+        customers.join_all().await;
+    }
+
     /// Buys one basket after another until told to stop. The same seed makes the same choices.
-    pub async fn customer(&self, seed: u64, number: u64) {
+    async fn customer(&self, seed: u64, number: u64) {
         let mut random = ChaCha8Rng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number));
         let mut round = 0;
         while !self.stop.is_cancelled() {
