@@ -12,6 +12,7 @@ use fred::{
         config::{Config, Options, ReconnectPolicy},
     },
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::SettledOrder;
@@ -22,6 +23,9 @@ use crate::{
 
 /// The most that a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(20);
+/// The most that setting the first generation may take, which is two commands: with the one before them, a request
+/// waits for the cache for less than 50 ms.
+const FIRST_GENERATION: Duration = Duration::from_millis(25);
 /// The most commands that wait for the connection; beyond it they fail.
 const MAX_WAITING: usize = 2_000;
 /// The longest pause between two attempts to connect.
@@ -79,7 +83,7 @@ impl Redis {
                 return Ok(stored.slice(generation.len()..));
             }
             Some((Some(generation), _)) => Some(generation),
-            Some((None, _)) => self.first_generation().await,
+            Some((None, _)) => timeout(FIRST_GENERATION, self.first_generation()).await.ok().flatten(),
             None => None,
         };
         let body = load.await?;
