@@ -12,6 +12,7 @@ mod decide;
 #[cfg(feature = "fault-points")]
 mod fault_points;
 mod flow;
+mod forgotten;
 mod hostile;
 mod operate;
 mod outages;

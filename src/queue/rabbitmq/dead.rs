@@ -9,9 +9,11 @@ use lapin::{
 use time::OffsetDateTime;
 
 use super::{
-    Queue, Session, passive,
+    Queue, Session,
+    consume::text_of,
+    passive,
     publish::{Message, PERSISTENT, header, publish_all},
-    text_of, within,
+    within,
 };
 use crate::queue::{DeadLetter, QueueError};
 

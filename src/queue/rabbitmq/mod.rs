@@ -3,26 +3,27 @@
 
 use std::{
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
+        Arc, Mutex as StdMutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable, LongString, ShortString},
+    BasicProperties, Channel, Connection, ConnectionProperties, Queue as Declared,
+    options::{ConfirmSelectOptions, QueueDeclareOptions},
+    types::{FieldTable, LongString, ShortString},
 };
 use tokio::{sync::Mutex, time::timeout};
 
+mod consume;
 mod dead;
 mod listen;
 mod publish;
 mod topology;
 
-use super::{Bell, Deliveries, Delivery, Event, QueueError};
+use super::{Bell, Delivery, Event, QueueError};
+use consume::{Acknowledging, Consuming};
 pub(super) use listen::Listener;
 use publish::{Message, PERSISTENT, header, properties, publish_all, seconds_since_epoch};
 use topology::{Names, hosts};
@@ -45,8 +46,8 @@ struct Shared {
     prefetch: u16,
     publisher: Mutex<Publisher>,
     consumer: Mutex<Option<Consuming>>,
-    /// The channel to acknowledge on, apart from `consumer`, which is held while waiting for messages.
-    acknowledging: StdMutex<Option<(u64, Channel)>>,
+    /// Apart from `consumer`, which is held while waiting for messages.
+    acknowledging: StdMutex<Option<Acknowledging>>,
     sessions: AtomicU64,
 }
 
@@ -67,12 +68,6 @@ struct Session {
     /// Closes with its last clone.
     connection: Arc<Connection>,
     channel: Channel,
-}
-
-struct Consuming {
-    session: Session,
-    id: u64,
-    consumer: Consumer,
 }
 
 impl Queue {
@@ -132,50 +127,9 @@ impl Queue {
         self.publish(messages.collect()).await
     }
 
-    pub(super) async fn next(&self, max: usize) -> Result<Deliveries, QueueError> {
-        let mut place = self.shared.consumer.lock().await;
-        if place.is_none() {
-            let consuming = self.consume().await?;
-            *self.acknowledging() = Some((consuming.id, consuming.session.channel.clone()));
-            *place = Some(consuming);
-        }
-        let Some(consuming) = place.as_mut() else {
-            return Err(QueueError("not connected".to_owned()));
-        };
-        let session = consuming.id;
-        let lost = match consuming.consumer.next().await {
-            Some(Ok(first)) => {
-                let mut deliveries = vec![delivery(first)];
-                while deliveries.len() < max
-                    && let Some(Some(Ok(next))) = consuming.consumer.next().now_or_never()
-                {
-                    deliveries.push(delivery(next));
-                }
-                return Ok(Deliveries { deliveries, session });
-            }
-            Some(Err(error)) => error.to_string(),
-            None => "the broker cancelled the consumer".to_owned(),
-        };
-        *place = None;
-        Err(QueueError(lost))
-    }
-
-    pub(super) async fn acknowledge(&self, deliveries: &Deliveries) -> Result<(), QueueError> {
-        let Some(last) = deliveries.deliveries.iter().map(|delivery| delivery.tag).max() else {
-            return Ok(());
-        };
-        let channel = match &*self.acknowledging() {
-            Some((session, channel)) if *session == deliveries.session => channel.clone(),
-            _ => return Err(QueueError("the connection they came through is gone".to_owned())),
-        };
-        within(channel.basic_ack(last, BasicAckOptions { multiple: true })).await
-    }
-
     pub(super) async fn depth(&self) -> Result<u64, QueueError> {
         let session = self.publisher().await?;
-        let name = self.shared.names.settle.clone();
-        let asked = within(session.channel.queue_declare(name, passive(), FieldTable::default())).await;
-        match asked {
+        match self.look(&session).await {
             Ok(queue) => Ok(u64::from(queue.message_count())),
             Err(error) => Err(self.give_up(&session, error).await),
         }
@@ -189,7 +143,7 @@ impl Queue {
             .lock()
             .await
             .take()
-            .map(|consuming| consuming.session);
+            .map(Consuming::into_session);
         for session in publisher.into_iter().chain(consumer) {
             let _ = within(session.connection.close(200, "bye".into())).await;
         }
@@ -247,26 +201,10 @@ impl Queue {
         error
     }
 
-    async fn consume(&self) -> Result<Consuming, QueueError> {
-        let session = self.open("consume").await?;
-        within(
-            session
-                .channel
-                .basic_qos(self.shared.prefetch, BasicQosOptions::default()),
-        )
-        .await?;
-        let consumer = within(session.channel.basic_consume(
-            self.shared.names.settle.clone(),
-            ShortString::default(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        ))
-        .await?;
-        Ok(Consuming {
-            session,
-            id: self.shared.sessions.fetch_add(1, Ordering::Relaxed),
-            consumer,
-        })
+    /// How many wait in the queue, and how many consume from it.
+    async fn look(&self, session: &Session) -> Result<Declared, QueueError> {
+        let name = self.shared.names.settle.clone();
+        within(session.channel.queue_declare(name, passive(), FieldTable::default())).await
     }
 
     /// Connects to the first host that answers, and declares everything: whoever comes first makes it.
@@ -297,34 +235,11 @@ impl Queue {
             channel,
         })
     }
-
-    fn acknowledging(&self) -> std::sync::MutexGuard<'_, Option<(u64, Channel)>> {
-        self.shared.acknowledging.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Session {
     fn is_open(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
-    }
-}
-
-fn delivery(delivery: lapin::message::Delivery) -> Delivery {
-    Delivery {
-        order_id: super::from_body(&delivery.data),
-        redelivered: delivery.redelivered,
-        traceparent: text_of(delivery.properties.headers().as_ref(), "traceparent"),
-        tag: delivery.delivery_tag,
-        body: delivery.data,
-    }
-}
-
-/// A header whose value is text.
-fn text_of(headers: Option<&FieldTable>, name: &str) -> Option<String> {
-    match headers?.inner().get(name)? {
-        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
     }
 }
 

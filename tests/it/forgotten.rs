@@ -1,0 +1,191 @@
+//! A consumer that the broker has forgotten without a word. Brokers do that by accident; here a go-between does it on
+//! purpose: in the client's name it tells the broker that nobody wants messages any more.
+
+use std::{
+    slice,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use lapin::{
+    Connection, ConnectionProperties,
+    options::QueueDeclareOptions,
+    types::FieldTable,
+};
+use shop::queue::{Bell, Queue, new_traceparent};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
+    sync::Mutex as AsyncMutex,
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::support::{Backend, PATIENCE, eventually};
+
+/// Longer than it takes to find out.
+const QUIET: Duration = Duration::from_secs(10);
+/// Class and method of `basic.consume-ok` (AMQP 0-9-1, section 1.8.3).
+const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
+/// Class and method of `basic.cancel`.
+const CANCEL: [u8; 4] = [0, 60, 0, 30];
+
+/// Stands between the clients and the broker.
+struct Between {
+    url: String,
+    /// The consumers that were begun, and how to reach the broker in their name.
+    consumers: Arc<Mutex<Vec<Registered>>>,
+}
+
+#[derive(Clone)]
+struct Registered {
+    channel: [u8; 2],
+    tag: Vec<u8>,
+    broker: Arc<AsyncMutex<OwnedWriteHalf>>,
+}
+
+impl Between {
+    async fn before(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let (_, rest) = url.split_once('@').expect("user, host");
+        let (host, vhost) = rest.split_once('/').expect("host, virtual host");
+        let consumers = Arc::default();
+        tokio::spawn(accept(listener, host.to_owned(), Arc::clone(&consumers)));
+        Self {
+            url: format!("amqp://guest:guest@127.0.0.1:{port}/{vhost}"),
+            consumers,
+        }
+    }
+
+    /// Has the broker forget all consumers.
+    async fn cancel_all(&self) {
+        let consumers = eventually("somebody consumes", || async {
+            let consumers = self.consumers.lock().expect("whole").clone();
+            (!consumers.is_empty()).then_some(consumers)
+        })
+        .await;
+        for consumer in consumers {
+            let tag = u8::try_from(consumer.tag.len()).expect("a short string");
+            // And no answer, please.
+            let payload = [&CANCEL[..], &[tag], &consumer.tag, &[1]].concat();
+            let size = u32::try_from(payload.len()).expect("short").to_be_bytes();
+            let frame = [&[1][..], &consumer.channel, &size, &payload, &[0xCE]].concat();
+            consumer.broker.lock().await.write_all(&frame).await.expect("sent");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, host: String, consumers: Arc<Mutex<Vec<Registered>>>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let broker = TcpStream::connect(&host).await.expect("the broker is there");
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_broker, to_broker) = broker.into_split();
+        let to_broker = Arc::new(AsyncMutex::new(to_broker));
+        let forth = Arc::clone(&to_broker);
+        tokio::spawn(async move {
+            while let Some(frame) = frame(&mut from_client).await {
+                forth.lock().await.write_all(&frame).await?;
+            }
+            forth.lock().await.shutdown().await
+        });
+        let consumers = Arc::clone(&consumers);
+        tokio::spawn(async move {
+            while let Some(frame) = frame(&mut from_broker).await {
+                if frame.get(7..11) == Some(&CONSUME_OK[..]) {
+                    consumers.lock().expect("whole").push(Registered {
+                        channel: [frame[1], frame[2]],
+                        tag: frame[12..12 + usize::from(frame[11])].to_vec(),
+                        broker: Arc::clone(&to_broker),
+                    });
+                }
+                to_client.write_all(&frame).await?;
+            }
+            to_client.shutdown().await
+        });
+    }
+}
+
+/// The next frame: type, channel, size, payload, end. Before the first there is the client's greeting.
+async fn frame(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 7];
+    from.read_exact(&mut frame).await.ok()?;
+    if frame.starts_with(b"AMQP") {
+        frame.push(from.read_u8().await.ok()?);
+        return Some(frame);
+    }
+    let size = u32::from_be_bytes(frame[3..7].try_into().ok()?);
+    let mut rest = vec![0; usize::try_from(size).ok()? + 1];
+    from.read_exact(&mut rest).await.ok()?;
+    frame.append(&mut rest);
+    Some(frame)
+}
+
+fn bell() -> Bell {
+    Bell {
+        order_id: Uuid::now_v7(),
+        traceparent: new_traceparent(),
+    }
+}
+
+/// How many consume from the queue of the bells, as the broker sees it.
+async fn consumers(backend: &Backend) -> u32 {
+    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
+    let connection = connection.await.expect("connects");
+    let channel = connection.create_channel().await.expect("opens");
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let settle = format!("{}.orders.settle", backend.prefix);
+    let queue = channel.queue_declare(settle.into(), passive, FieldTable::default());
+    queue.await.expect("it is there").consumer_count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_anew() {
+    let backend = Backend::servers();
+    let between = Between::before(&backend.queue_url).await;
+    let queue = Queue::new(&between.url, &backend.prefix, 100).expect("a known URL");
+    let first = bell();
+    queue.ring(slice::from_ref(&first)).await.expect("rings");
+    let deliveries = queue.next(10).await.expect("delivers");
+    queue.acknowledge(&deliveries).await.expect("acknowledges");
+
+    assert_eq!(consumers(&backend).await, 1);
+    between.cancel_all().await;
+    eventually("the broker has forgotten it", || async {
+        (consumers(&backend).await == 0).then_some(())
+    })
+    .await;
+    // Another consumes and has all it can hold, so that the number of consumers tells nothing.
+    let full = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
+    let held = bell();
+    full.ring(slice::from_ref(&held)).await.expect("rings");
+    let in_hand = full.next(1).await.expect("delivers");
+    assert_eq!(in_hand.deliveries[0].order_id, Ok(held.order_id));
+
+    let waiting = bell();
+    queue.ring(slice::from_ref(&waiting)).await.expect("rings");
+    let forgotten = timeout(PATIENCE, queue.next(10)).await.expect("it is noticed");
+    let error = forgotten.err().expect("nothing can come").to_string();
+    assert!(error.contains("forgotten"), "{error}");
+    let deliveries = queue.next(10).await.expect("delivers again");
+    assert_eq!(deliveries.deliveries[0].order_id, Ok(waiting.order_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_with_nothing_to_do_or_its_hands_full_is_left_alone() {
+    let backend = Backend::servers();
+    let queue = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
+    let idle = timeout(QUIET, queue.next(10)).await;
+    assert!(idle.is_err(), "nothing to tell of: {:?}", idle.map(|told| told.err()));
+    queue.ring(&[bell(), bell()]).await.expect("rings");
+    let first = queue.next(10).await.expect("delivers");
+    assert_eq!(first.deliveries.len(), 1);
+    let full = timeout(QUIET, queue.next(10)).await;
+    assert!(full.is_err(), "held back by right: {:?}", full.map(|told| told.err()));
+    queue.acknowledge(&first).await.expect("the session is the same");
+    let second = queue.next(10).await.expect("delivers");
+    assert!(!second.deliveries[0].redelivered);
+}
