@@ -7,11 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lapin::{
-    Connection, ConnectionProperties,
-    options::QueueDeclareOptions,
-    types::FieldTable,
-};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 use shop::queue::{Bell, Queue, new_traceparent};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

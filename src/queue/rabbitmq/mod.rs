@@ -137,13 +137,7 @@ impl Queue {
 
     pub(super) async fn close(&self) {
         let publisher = self.shared.publisher.lock().await.session.take();
-        let consumer = self
-            .shared
-            .consumer
-            .lock()
-            .await
-            .take()
-            .map(Consuming::into_session);
+        let consumer = self.shared.consumer.lock().await.take().map(Consuming::into_session);
         for session in publisher.into_iter().chain(consumer) {
             let _ = within(session.connection.close(200, "bye".into())).await;
         }
