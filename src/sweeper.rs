@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    domain::{Error, orders},
+    domain::{Error, OrderId, orders},
     entities::Micros,
     queue::{Bell, new_traceparent},
     telemetry::figures,
@@ -50,8 +50,8 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-/// Rings for the orders that are due, [`AT_ONCE`] at most. Does nothing while the queue cannot be reached, so that
-/// nothing is put off for a bell that cannot ring.
+/// Rings for the orders that are due, [`AT_ONCE`] at most. Does nothing while the queue cannot be reached, and puts back
+/// what it could not ring for, so that nothing is put off for a bell that did not ring.
 ///
 /// # Errors
 /// When the database or the queue could not be asked.
@@ -72,25 +72,37 @@ pub async fn sweep(app: &App) -> Result<Swept, Error> {
         .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, limit).await }))
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
-    let bells: Vec<Bell> = overdue
-        .into_iter()
-        .map(|order_id| Bell {
-            order_id,
-            traceparent: new_traceparent(),
-        })
-        .collect();
-    if !bells.is_empty() {
-        counter!(figures::RINGS_AGAIN).increment(bells.len() as u64);
-        tracing::info!(orders = bells.len(), "ringing again");
+    if overdue.is_empty() {
+        return Ok(Swept::All);
     }
+    tracing::info!(orders = overdue.len(), "ringing again");
+    let bell = |order_id: &OrderId| Bell {
+        order_id: *order_id,
+        traceparent: new_traceparent(),
+    };
+    let bells: Vec<Bell> = overdue.iter().map(bell).collect();
     if let Err(error) = app.queue.ring(&bells).await {
         tracing::warn!(%error, "could not ring again; the next round will");
+        put_back(app, overdue).await;
+        return Err(Error::Unavailable(error.to_string()));
     }
+    counter!(figures::RINGS_AGAIN).increment(bells.len() as u64);
     Ok(if bells.len() == AT_ONCE {
         Swept::Some
     } else {
         Swept::All
     })
+}
+
+async fn put_back(app: &App, orders: Vec<OrderId>) {
+    let now = Micros::now();
+    let put_back = app.db.transaction(move |txn| {
+        let orders = orders.clone();
+        Box::pin(async move { orders::put_back(txn, now, &orders).await })
+    });
+    if let Err::<_, Error>(error) = put_back.await {
+        tracing::warn!(%error, "could not put back orders to ring for; they will be due again by themselves");
+    }
 }
 
 /// The queue inside the process has forgotten everything, so at the start every order that waits is due at once.

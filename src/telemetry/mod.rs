@@ -21,7 +21,9 @@ pub mod trace;
 /// How often figures that nobody pushes are taken.
 const EVERY: Duration = Duration::from_secs(5);
 /// Spans of single statements belong to traces and would only clutter the log, as would the notices of the database.
-const QUIET: &str = "sea_orm=warn,sqlx=warn";
+/// What goes wrong with the broker is logged once, by whoever asked; `lapin` would log it again, and a line for every
+/// message that could not be routed. `SHOP_LOG=info,lapin=warn` shows them.
+const QUIET: &str = "sea_orm=warn,sqlx=warn,lapin=off";
 
 /// Starts logging to standard error, so that standard output stays for what a command was asked for; and figures, and
 /// traces if an OTLP endpoint is named in the environment.

@@ -13,13 +13,18 @@ use lapin::{
 };
 use rstest::rstest;
 use serde_json::Value;
-use shop::queue::{Bell, Queue, new_traceparent};
+use shop::{
+    domain::{Error, orders},
+    entities::Micros,
+    queue::{Bell, Queue, new_traceparent},
+    sweeper::{self, Swept},
+};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
     servers::RabbitMq,
-    support::{Backend, PATIENCE, Shop, eventually},
+    support::{Backend, PATIENCE, Shop, accepted, eventually},
 };
 
 /// With nothing to be heard for so long, there is nothing more.
@@ -284,6 +289,31 @@ async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
         );
         kinds.insert(kind.to_owned());
     }
+}
+
+#[tokio::test]
+async fn orders_that_could_not_be_rung_for_are_not_put_off() {
+    let backend = Backend::servers();
+    let app = backend.stock(&[(100, 3)]).await;
+    accepted(&app, 3, |_| vec![(1, 1)]).await;
+    let due = orders::recall(app.db.write(), Micros::now()).await;
+    assert_eq!(due.expect("written"), 3);
+    assert_eq!(app.queue.depth().await.expect("asked"), 0);
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let (settle, exchange) = (
+        format!("{}.orders.settle", backend.prefix),
+        format!("{}.orders", backend.prefix),
+    );
+    channel
+        .queue_unbind(settle.into(), exchange.into(), "settle".into(), FieldTable::default())
+        .await
+        .expect("unbound");
+    let refused = sweeper::sweep(&app).await;
+    assert!(matches!(&refused, Err(Error::Unavailable(_))), "{refused:?}");
+    assert_eq!(app.queue.depth().await.expect("asked"), 0);
+    assert_eq!(sweeper::sweep(&app).await.ok(), Some(Swept::All));
+    let rung = || async { (app.queue.depth().await.ok()? == 3).then_some(()) };
+    eventually("all three are rung for", rung).await;
 }
 
 /// Sent back and forth between two states of the world: the broker killed with orders accepted meanwhile, then its

@@ -210,6 +210,39 @@ async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "serve
 
 #[rstest]
 #[tokio::test]
+async fn an_order_whose_bell_did_not_ring_is_due_at_once_and_not_put_off(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let app = Backend::named(backend).stock(&[(100, 2)]).await;
+    let (id, other) = (made(&app, &[(1, 1)]).await, made(&app, &[(1, 1)]).await);
+    accept(&app, 0, &[id, other]).await;
+    let seconds = |seconds: i64| Micros(seconds * 1_000_000);
+    let take = |second| orders::take_overdue(app.db.write(), seconds(second), 100);
+    for second in 5..10 {
+        assert!(take(second).await.expect("asked").contains(&id));
+        orders::put_back(app.db.write(), seconds(second), &[id])
+            .await
+            .expect("put back");
+    }
+    assert_eq!(take(10).await.expect("asked"), [id]);
+    for second in 11..20 {
+        let overdue = take(second).await.expect("asked");
+        assert_eq!(overdue.contains(&other), second == 15);
+        assert!(
+            !overdue.contains(&id),
+            "counted as rung for once: the next is ten seconds later"
+        );
+    }
+    assert_eq!(take(20).await.expect("asked"), [id]);
+    settle(&app, &[id]).await;
+    orders::put_back(app.db.write(), seconds(30), &[id])
+        .await
+        .expect("put back");
+    assert!(!take(9_999).await.expect("asked").contains(&id), "it is settled");
+}
+
+#[rstest]
+#[tokio::test]
 async fn stock_that_runs_low_is_told_once_and_again_after_a_redelivery(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 7)]).await;
     let ids = [

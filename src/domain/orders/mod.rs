@@ -238,6 +238,23 @@ pub async fn take_overdue(txn: &impl ConnectionTrait, now: Micros, limit: i64) -
         .collect::<Result<_, _>>()?)
 }
 
+/// Undoes [`take_overdue`] for `ids`, whose bells did not ring: they are due at `now`, and no ring is counted.
+///
+/// # Errors
+/// The database's.
+pub async fn put_back(connection: &impl ConnectionTrait, now: Micros, ids: &[OrderId]) -> Result<(), Error> {
+    let put_back = Sql::new(
+        connection.get_database_backend(),
+        "UPDATE orders SET rings = rings - 1, ring_after = ",
+    )
+    .bind(now)
+    .push(" WHERE status = 'PENDING' AND rings > 0 AND id IN (SELECT t.id FROM ")
+    .rows("t", [("id", Column::Uuid(ids.to_vec()))])
+    .push(")");
+    connection.execute_raw(put_back.build()).await?;
+    Ok(())
+}
+
 /// Makes every order that was accepted and is still PENDING due for a ring at `now`; answers how many there are.
 ///
 /// # Errors
