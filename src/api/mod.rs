@@ -11,10 +11,10 @@ use futures_util::FutureExt as _;
 use poem::{
     Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::Cors,
 };
-use poem_openapi::{OpenApiService, Tags};
+use poem_openapi::{OpenApiService, Tags, error::ParseParamError};
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
@@ -31,6 +31,7 @@ use document::Allowed;
 use guard::Guard;
 use health::{HealthApi, Role};
 use orders::OrdersApi;
+use parameters::Parameters;
 use problem::{Kind, Problem};
 use products::{NearPages, ProductsApi};
 use telemetry::figures::InFlight;
@@ -42,6 +43,7 @@ pub mod document;
 pub mod guard;
 pub mod health;
 pub mod orders;
+pub mod parameters;
 pub mod payload;
 pub mod problem;
 pub mod products;
@@ -96,7 +98,7 @@ pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static
         app: app.clone(),
     };
     let guard = Guard::new(near_pages, &app.config)?;
-    let api = layered(guard, app.config.max_in_flight, Allowed::new(&document));
+    let api = layered(guard, app.config.max_in_flight, &document);
     Ok(match cors(&app.config.cors_origins()?) {
         Some(cors) => api.with(cors).map_to_response().boxed(),
         None => api,
@@ -147,7 +149,7 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
         telemetry::figures::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
     }));
     let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
-    layered(route, app.config.max_in_flight, Allowed::new(&document))
+    layered(route, app.config.max_in_flight, &document)
 }
 
 /// The OpenAPI document without any back end.
@@ -166,12 +168,13 @@ pub fn to_yaml(document: &serde_json::Value) -> String {
 fn layered(
     inner: impl Endpoint<Output = Response> + 'static,
     max_in_flight: usize,
-    allowed: Allowed,
+    document: &serde_json::Value,
 ) -> BoxEndpoint<'static, Response> {
     Layered {
         inner,
         places: Semaphore::new(max_in_flight),
-        allowed,
+        allowed: Allowed::new(document),
+        parameters: Parameters::new(document),
     }
     .boxed()
 }
@@ -180,16 +183,17 @@ struct Layered<E> {
     inner: E,
     places: Semaphore,
     allowed: Allowed,
+    parameters: Parameters,
 }
 
 impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let path = request.uri().path().to_owned();
-        let mut response = handle(&self.inner, request, &path, &self.places).await;
+        let uri = request.uri().clone();
+        let mut response = self.handle(request, &uri).await;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
-            && let Some(methods) = self.allowed.at(&path)
+            && let Some(methods) = self.allowed.at(uri.path())
             && let Ok(methods) = HeaderValue::from_str(methods)
         {
             response.headers_mut().insert(header::ALLOW, methods);
@@ -198,44 +202,56 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
     }
 }
 
-async fn handle(
-    endpoint: &impl Endpoint<Output = Response>,
-    mut request: Request,
-    path: &str,
-    places: &Semaphore,
-) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let in_flight = InFlight::begin(method.as_str(), path);
-    let request_id = request_id(&request);
-    let told = Told::of(&mut request);
-    let answered = async {
-        let Ok(_place) = places.try_acquire() else {
-            return Problem::from(Error::Overloaded).respond(path);
-        };
-        let limit = REQUEST_TIMEOUT + waiting_time(&request, path);
-        let call = AssertUnwindSafe(endpoint.call(request)).catch_unwind();
-        match timeout(limit, call).await {
-            Ok(Ok(Ok(response))) => response,
-            Ok(Ok(Err(error))) => {
-                let problem = problem::of(&error);
-                told.log(&problem, path, &request_id);
-                problem.respond(path)
+impl<E: Endpoint<Output = Response>> Layered<E> {
+    async fn handle(&self, mut request: Request, uri: &Uri) -> Response {
+        let path = uri.path();
+        let started = Instant::now();
+        let method = request.method().clone();
+        let in_flight = InFlight::begin(method.as_str(), path);
+        let request_id = request_id(&request);
+        let told = Told::of(&mut request);
+        let answered = async {
+            let Ok(_place) = self.places.try_acquire() else {
+                return Problem::from(Error::Overloaded).respond(path);
+            };
+            let limit = REQUEST_TIMEOUT + waiting_time(&request, path);
+            let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+            match timeout(limit, call).await {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Ok(Err(error))) => {
+                    let problem = self.problem(&error, uri);
+                    told.log(&problem, path, &request_id);
+                    problem.respond(path)
+                }
+                // The panic hook has logged it.
+                Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
+                Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
             }
-            // The panic hook has logged it.
-            Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
-            Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
+        };
+        let mut response = answered.await;
+        if let Ok(id) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert("x-request-id", id);
         }
-    };
-    let mut response = answered.await;
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert("x-request-id", id);
+        secure(&mut response, path);
+        let status = response.status().as_u16();
+        in_flight.answered(status, started.elapsed());
+        tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
+        response
     }
-    secure(&mut response, path);
-    let status = response.status().as_u16();
-    in_flight.answered(status, started.elapsed());
-    tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
-    response
+
+    /// The problem that a request ended in, with every fault of its query.
+    fn problem(&self, error: &poem::Error, uri: &Uri) -> Problem {
+        let faults = if error.is::<ParseParamError>() {
+            self.parameters.faults(uri)
+        } else {
+            Vec::new()
+        };
+        if faults.is_empty() {
+            problem::of(error)
+        } else {
+            Problem::faults(faults)
+        }
+    }
 }
 
 /// What browsers are to be told of every answer. What belongs to somebody is kept by nobody else.

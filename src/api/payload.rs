@@ -168,11 +168,7 @@ fn parse<T: ParseFromJSON + Rules + 'static>(value: Value) -> Result<Checked<T>,
             }),
         }
     }
-    let detail = match faults.len() {
-        1 => "the request has a fault".to_owned(),
-        count => format!("the request has {count} faults"),
-    };
-    Err(Problem::invalid(detail, faults))
+    Err(Problem::faults(faults))
 }
 
 /// Every fault that the schema finds, and every number that is too large for it to see.

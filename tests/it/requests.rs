@@ -178,6 +178,29 @@ async fn odd_addresses_and_methods_get_a_problem_document(
     assert_eq!(answer.header("allow"), allowed);
 }
 
+#[rstest]
+#[case("/products?limit=0&cursor=one&q=a%07b", &["cursor", "limit", "q"])]
+#[case("/products?limit=x&q=fine&colour=red", &["limit"])]
+#[case("/orders?user_id=0&status=DONE&limit=201&cursor=1", &["cursor", "limit", "status", "user_id"])]
+#[case("/orders?status=PAID&user_id=99999999999999999999&limit=5", &["user_id"])]
+#[tokio::test]
+async fn every_fault_of_a_query_is_named_in_one_answer(#[case] path: &str, #[case] at_fault: &[&str]) {
+    let (_backend, _app, _shop, client) = shop_with_products().await;
+    let answer = client.get(path).await;
+    answer.problem(400, "invalid-request");
+    let errors = answer.body["errors"].as_array().expect("a list");
+    let mut pointers: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
+    pointers.sort_unstable();
+    let expected: Vec<String> = at_fault.iter().map(|name| format!("/query/{name}")).collect();
+    assert_eq!(pointers, expected, "{}", answer.body);
+    let said = |error: &Value| {
+        error["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.starts_with("the value "))
+    };
+    assert!(errors.iter().all(said), "{}", answer.body);
+}
+
 #[tokio::test]
 async fn a_page_is_compressed_for_those_who_take_it() {
     let backend = Backend::embedded();

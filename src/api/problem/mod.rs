@@ -115,6 +115,16 @@ impl Problem {
         Self::invalid(detail, vec![fault])
     }
 
+    /// All that is wrong with a request.
+    #[must_use]
+    pub fn faults(faults: Vec<FaultBody>) -> Self {
+        let detail = match faults.len() {
+            1 => "the request has a fault".to_owned(),
+            count => format!("the request has {count} faults"),
+        };
+        Self::invalid(detail, faults)
+    }
+
     /// The document, about a request for `path`.
     #[must_use]
     pub fn respond(mut self, path: &str) -> Response {
