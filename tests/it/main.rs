@@ -24,4 +24,5 @@ mod settlement;
 mod soak;
 mod support;
 mod telemetry;
+mod topology;
 mod waiting;

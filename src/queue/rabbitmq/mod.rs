@@ -221,9 +221,8 @@ impl Queue {
         let properties =
             ConnectionProperties::default().with_connection_name(LongString::from(format!("shop {purpose}")));
         let connection = Connection::connect(url, properties).await?;
-        let channel = connection.create_channel().await?;
+        let channel = self.shared.names.declare(&connection).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        self.shared.names.declare(&channel).await?;
         Ok(Session {
             connection: Arc::new(connection),
             channel,

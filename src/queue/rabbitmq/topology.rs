@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -38,43 +39,102 @@ impl Names {
         }
     }
 
-    /// Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing left to defaults that differ between them.
-    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
+    /// Declares everything, and gives a channel to work on. Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing
+    /// left to defaults that differ between them.
+    ///
+    /// What is there already with other properties is used as it is: an older version may have declared it, or the
+    /// operator. So is what this user may not declare.
+    pub(super) async fn declare(&self, connection: &Connection) -> Result<Channel, lapin::Error> {
         let durable = ExchangeDeclareOptions {
             durable: true,
             ..Default::default()
         };
         let none = FieldTable::default;
-        channel
-            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none())
-            .await?;
-        channel
-            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none())
-            .await?;
-        channel
-            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum(NO_LIMIT))
-            .await?;
+        let mut declaring = Declaring::on(connection).await?;
+        let orders = declaring
+            .channel
+            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none());
+        let orders = orders.await;
+        declaring.done(&self.orders, orders).await?;
+        let events = declaring
+            .channel
+            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none());
+        let events = events.await;
+        declaring.done(&self.events, events).await?;
+        let dead = declaring
+            .channel
+            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum(NO_LIMIT));
+        let dead = dead.await;
+        declaring.done(&self.dead, dead).await?;
+        let settle =
+            declaring
+                .channel
+                .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), self.settling());
+        let settle = settle.await;
+        declaring.done(&self.settle, settle).await?;
+        let bound = declaring.channel.queue_bind(
+            self.settle.clone(),
+            self.orders.clone(),
+            "settle".into(),
+            QueueBindOptions::default(),
+            none(),
+        );
+        let bound = bound.await;
+        declaring.done(&self.settle, bound).await?;
+        Ok(declaring.channel)
+    }
+
+    /// Not the strategy `at-least-once`: in RabbitMQ 3.10, deleting the queue while the broker starts takes the
+    /// supervisor of that strategy down, and nothing can consume from such a queue until the next start. What is lost
+    /// without it is a bell that fifty consumers died of, and the sweeper rings again; what the worker lays aside itself
+    /// is published and confirmed.
+    fn settling(&self) -> FieldTable {
         let mut arguments = quorum(DELIVERY_LIMIT);
         let text = |value: &str| AMQPValue::LongString(value.into());
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
-        // Not the strategy `at-least-once`: in RabbitMQ 3.10, deleting the queue while the broker starts takes the
-        // supervisor of that strategy down, and nothing can consume from such a queue until the next start. What is
-        // lost without it is a bell that fifty consumers died of, and the sweeper rings again; what the worker lays
-        // aside itself is published and confirmed.
-        channel
-            .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), arguments)
-            .await?;
-        channel
-            .queue_bind(
-                self.settle.clone(),
-                self.orders.clone(),
-                "settle".into(),
-                QueueBindOptions::default(),
-                none(),
-            )
-            .await
+        arguments
     }
+}
+
+/// A broker closes the channel on which it refuses something.
+struct Declaring<'a> {
+    connection: &'a Connection,
+    channel: Channel,
+}
+
+impl<'a> Declaring<'a> {
+    async fn on(connection: &'a Connection) -> Result<Self, lapin::Error> {
+        let channel = connection.create_channel().await?;
+        Ok(Self { connection, channel })
+    }
+
+    async fn done<T>(&mut self, name: &ShortString, outcome: Result<T, lapin::Error>) -> Result<(), lapin::Error> {
+        let Err(error) = outcome else { return Ok(()) };
+        let Some(reason) = refusal(&error) else {
+            return Err(error);
+        };
+        tracing::warn!(
+            name = name.as_str(),
+            reason,
+            "it was not declared anew, and is used as it is"
+        );
+        self.channel = self.connection.create_channel().await?;
+        Ok(())
+    }
+}
+
+/// Why the broker would not declare something that may well be there.
+fn refusal(error: &lapin::Error) -> Option<&str> {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return None;
+    };
+    let soft = |kind: AMQPSoftError| AMQPErrorKind::Soft(kind);
+    let refused = [
+        soft(AMQPSoftError::PRECONDITIONFAILED),
+        soft(AMQPSoftError::ACCESSREFUSED),
+    ];
+    refused.contains(error.kind()).then(|| error.get_message().as_str())
 }
 
 fn quorum(delivery_limit: i32) -> FieldTable {
