@@ -225,7 +225,8 @@ impl Config {
         range(
             "database_statement_cache",
             self.database_statement_cache as u64,
-            0,
+            // Without a cache the client would leave every statement it prepares to the server for good.
+            1,
             10_000,
         )?;
         range("database_wait_seconds", self.database_wait_seconds, 0, 600)?;
@@ -277,11 +278,7 @@ impl fmt::Debug for Config {
 
 /// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for a service named `shop`.
 fn own_environment() -> config::Map<String, String> {
-    let of_kubernetes = |key: &str| {
-        key.starts_with("SHOP_SERVICE_")
-            || key.starts_with("SHOP_PORT") && !key.trim_start_matches("SHOP_PORT").is_empty()
-            || key == "SHOP_PORT"
-    };
+    let of_kubernetes = |key: &str| key.starts_with("SHOP_SERVICE_") || key.starts_with("SHOP_PORT");
     std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(key, _)| !of_kubernetes(key))
@@ -354,6 +351,12 @@ fn explain(error: &config::ConfigError) -> String {
             ..
         } => {
             format!("`{key}` has the wrong kind of value: {expected} is expected")
+        }
+        // The parser shows the line at fault, and between its first line and its last, what stands there.
+        config::ConfigError::FileParse { uri, cause } => {
+            let (file, cause) = (uri.as_deref().unwrap_or("the file"), cause.to_string());
+            let (place, fault) = (cause.lines().next(), cause.lines().last());
+            format!("{file}: {}: {}", place.unwrap_or_default(), fault.unwrap_or_default())
         }
         other => other.to_string(),
     }

@@ -23,7 +23,10 @@ pub enum Point {
 }
 
 /// Stops the process here if the environment says so: `FAULT_POINT=settled:3` stops it at once, without any cleaning
-/// up, when [`Point::Settled`] is reached for the third time.
+/// up, when [`Point::Settled`] is reached for the third time. With `FAULT_PANICS` set, only the task here panics.
+///
+/// # Panics
+/// If told to.
 #[cfg(feature = "fault-points")]
 pub fn point(point: Point) {
     use std::sync::{LazyLock, atomic::AtomicUsize, atomic::Ordering};
@@ -38,6 +41,7 @@ pub fn point(point: Point) {
         && *name == format!("{point:?}").to_lowercase()
         && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
     {
+        assert!(std::env::var_os("FAULT_PANICS").is_none(), "as FAULT_PANICS asks for");
         std::process::abort();
     }
 }

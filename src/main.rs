@@ -8,15 +8,21 @@ use shop::{
     cli::{Cli, Failed},
     config::ConfigError,
 };
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with clap's own words and exit code 2.
     let cli = Cli::parse();
-    let outcome = tokio::runtime::Builder::new_multi_thread()
+    let outcome = Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(cli.run()));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(cli.run());
+            // Whatever still waits, for a name server perhaps, is not waited for.
+            runtime.shutdown_background();
+            outcome
+        });
     shop::telemetry::trace::stop();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -60,19 +60,21 @@ impl<E> Guard<E> {
         let anybody = self.catalogue_public
             && matches!(*request.method(), Method::GET | Method::HEAD)
             && (request.uri().path() == "/products" || request.uri().path().starts_with("/products/"));
-        let identity = match self.gate.identify(request) {
-            Err(_) if anybody && !request.headers().contains_key("authorization") => Identity {
+        let identified = match self.gate.identify(request) {
+            Err(_) if anybody && !request.headers().contains_key("authorization") => Ok(Identity {
                 user_id: None,
                 // Reading products asks for no rights.
                 caller: Caller::User(0),
-            },
-            identified => identified?,
+            }),
+            identified => identified,
         };
-        self.limit(request, identity)?;
-        Ok(identity)
+        // Who tries tokens is counted as well, by address.
+        let user_id = identified.as_ref().ok().and_then(|identity| identity.user_id);
+        self.limit(request, user_id)?;
+        identified
     }
 
-    fn limit(&self, request: &Request, identity: Identity) -> Result<(), Problem> {
+    fn limit(&self, request: &Request, user_id: Option<UserId>) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let address = || {
             request
@@ -80,11 +82,7 @@ impl<E> Guard<E> {
                 .as_socket_addr()
                 .map(|address| one_client(address.ip()))
         };
-        let Some(counted) = identity
-            .user_id
-            .map(Counted::User)
-            .or_else(|| address().map(Counted::Address))
-        else {
+        let Some(counted) = user_id.map(Counted::User).or_else(|| address().map(Counted::Address)) else {
             return Ok(());
         };
         if self.since_forgetting.fetch_add(1, Ordering::Relaxed) >= FORGET_EVERY {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use jsonschema::{Draft, Validator, error::ValidationErrorKind};
+use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
 use poem::{IntoResponse, Request, RequestBody, Response, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -41,8 +41,8 @@ pub struct Checked<T>(pub T);
 
 /// Rules that a schema cannot say.
 pub trait Rules {
-    /// Every fault, none if all is well.
-    fn faults(&self) -> Vec<FaultBody> {
+    /// What breaks them in a body, whether or not that fits the schema.
+    fn faults(_body: &Value) -> Vec<FaultBody> {
         Vec::new()
     }
     /// Whether a request without a body stands for an empty object.
@@ -154,20 +154,14 @@ async fn read_to_end(body: impl AsyncRead) -> std::io::Result<Option<Bytes>> {
 
 fn parse<T: ParseFromJSON + Rules + 'static>(value: Value) -> Result<Checked<T>, Problem> {
     let mut faults = faults_of::<T>(&value);
+    faults.extend(T::faults(&value));
     if faults.is_empty() {
         match T::parse_from_json(Some(value)) {
-            Ok(parsed) => {
-                faults = parsed.faults();
-                if faults.is_empty() {
-                    return Ok(Checked(parsed));
-                }
-            }
-            Err(error) => faults.push(FaultBody {
-                pointer: String::new(),
-                detail: error.into_message(),
-            }),
+            Ok(parsed) => return Ok(Checked(parsed)),
+            Err(error) => faults.push(fault(String::new(), error.into_message())),
         }
     }
+    faults.truncate(MAX_FAULTS);
     Err(Problem::faults(faults))
 }
 
@@ -176,19 +170,41 @@ fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
     let validator = validator::<T>();
     let mut faults: Vec<FaultBody> = Vec::new();
     find_oversized(value, &mut String::new(), &mut faults);
-    if validator.is_valid(value) {
-        return faults;
+    if !validator.is_valid(value) {
+        let by_schema = validator.iter_errors(value).take(MAX_FAULTS);
+        faults.extend(by_schema.flat_map(|error| faults_in(&error)));
     }
-    let by_schema = validator.iter_errors(value).take(MAX_FAULTS).map(|error| FaultBody {
-        pointer: error.instance_path().to_string(),
-        detail: match error.kind() {
-            ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
-            ValidationErrorKind::Not { .. } => "the value must not be 0".to_owned(),
-            _ => error.masked_with("the value").to_string(),
-        },
-    });
-    faults.extend(by_schema);
     faults
+}
+
+/// What the schema found, at the very field: also at one that is missing, or that is not known.
+fn faults_in(error: &ValidationError) -> Vec<FaultBody> {
+    let place = error.instance_path();
+    let at = |field: &str, detail: &str| fault(format!("{place}/{}", escaped(field)), detail.to_owned());
+    let detail = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            return unexpected
+                .iter()
+                .map(|field| at(field, "there is no such field"))
+                .collect();
+        }
+        ValidationErrorKind::Required { property } => {
+            return vec![at(property.as_str().unwrap_or_default(), "the field is missing")];
+        }
+        ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
+        ValidationErrorKind::Not { .. } => "the value must not be 0".to_owned(),
+        _ => error.masked_with("the value").to_string(),
+    };
+    vec![fault(place.to_string(), detail)]
+}
+
+fn fault(pointer: String, detail: String) -> FaultBody {
+    FaultBody { pointer, detail }
+}
+
+/// A field's name as a part of a JSON Pointer (RFC 6901, section 3).
+fn escaped(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
 }
 
 /// Whole numbers that do not fit 64 bits, which a schema cannot tell from others.
@@ -196,10 +212,7 @@ fn find_oversized(value: &Value, pointer: &mut String, faults: &mut Vec<FaultBod
     let length = pointer.len();
     match value {
         Value::Number(number) if number.is_u64() && number.as_i64().is_none() && faults.len() < MAX_FAULTS => {
-            faults.push(FaultBody {
-                pointer: pointer.clone(),
-                detail: "the value does not fit 64 bits".to_owned(),
-            });
+            faults.push(fault(pointer.clone(), "the value does not fit 64 bits".to_owned()));
         }
         Value::Array(values) => {
             for (place, value) in values.iter().enumerate() {
@@ -210,7 +223,7 @@ fn find_oversized(value: &Value, pointer: &mut String, faults: &mut Vec<FaultBod
         }
         Value::Object(fields) => {
             for (name, value) in fields {
-                let _ = write!(pointer, "/{}", name.replace('~', "~0").replace('/', "~1"));
+                let _ = write!(pointer, "/{}", escaped(name));
                 find_oversized(value, pointer, faults);
                 pointer.truncate(length);
             }

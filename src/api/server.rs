@@ -41,7 +41,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest request line and headers, in bytes; more is answered by 431.
 const MAX_HEADERS: usize = 64 * 1024;
 /// How long requests in hand may take when the process is told to stop.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 /// Rest after a connection could not be taken, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +24,9 @@ use crate::{
 
 const SERVE_MANAGEMENT_PORT: u16 = 8081;
 const WORK_MANAGEMENT_PORT: u16 = 8082;
-/// How long the worker may take over the batch in hand when told to stop.
-const WORKER_DRAIN: Duration = Duration::from_secs(9);
+/// How long a role may take over what is in hand when it is told to stop, whatever that waits for. The last traces and the
+/// end of the process need the rest of ten seconds.
+const GRACE: Duration = Duration::from_millis(8_500);
 const DEMO: Plan = Plan {
     products: 50,
     orders: 0,
@@ -34,11 +35,21 @@ const DEMO: Plan = Plan {
 
 /// The API; with the in-process queue, the worker as well.
 pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    within_grace(&stop, serve_until(&stop, config, demo)).await
+}
+
+/// The consumer and the sweeper.
+pub(super) async fn work(config: Config) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    within_grace(&stop, work_until(&stop, config)).await
+}
+
+async fn serve_until(stop: &CancellationToken, config: Config, demo: bool) -> anyhow::Result<()> {
     // As many connections as the system lets this process have.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let (bind, management) = (config.api_bind()?, config.management_bind(SERVE_MANAGEMENT_PORT)?);
-    let stop = stop_on_signal()?;
-    let Some(app) = unless_stopped(&stop, Box::pin(App::connect(config))).await? else {
+    let Some(app) = unless_stopped(stop, Box::pin(App::connect(config))).await? else {
         return Ok(());
     };
     app.check_schema(demo).await?;
@@ -48,7 +59,7 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let bound = server::bind(bind, "bind").await?;
     let address = reachable(bound.address);
     let mut servers = JoinSet::new();
-    manage(&mut servers, management, &app, Role::Serve, &stop).await?;
+    manage(&mut servers, management, &app, Role::Serve, stop).await?;
     let (desk, ringer) = Desk::open(&app);
     servers.spawn(telemetry::run(app.clone(), stop.clone()));
     let watch = Watch::new(app.config.max_waiting, stop.clone());
@@ -57,7 +68,7 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     servers.spawn(watch.run(app.clone()));
     // The worker goes on until the API has let go of its last request, so that what is paid at the end is settled.
     let served = CancellationToken::new();
-    let background = if app.queue.is_memory() {
+    let mut background = if app.queue.is_memory() {
         settle_in_background(&app, &served)
     } else {
         JoinSet::new()
@@ -66,17 +77,17 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     if demo {
         print_demo(&app.config, address);
     }
-    let outcome = wait_for(servers, &stop).await;
+    let outcome = run_until(stop, &mut servers, &mut background).await;
+    end_of(servers).await;
     let _ = timeout(Duration::from_secs(1), ringer).await;
     served.cancel();
-    drain(background).await;
+    end_of(background).await;
     app.close().await;
     tracing::info!("stopped");
     outcome
 }
 
-/// The consumer and the sweeper.
-pub(super) async fn work(config: Config) -> anyhow::Result<()> {
+async fn work_until(stop: &CancellationToken, config: Config) -> anyhow::Result<()> {
     if config.queue_url.starts_with("memory:") {
         return Err(ConfigError::Value {
             key: "queue_url",
@@ -88,18 +99,18 @@ pub(super) async fn work(config: Config) -> anyhow::Result<()> {
         .into());
     }
     let management = config.management_bind(WORK_MANAGEMENT_PORT)?;
-    let stop = stop_on_signal()?;
-    let Some(app) = unless_stopped(&stop, Box::pin(App::connect(config))).await? else {
+    let Some(app) = unless_stopped(stop, Box::pin(App::connect(config))).await? else {
         return Ok(());
     };
     app.check_schema(false).await?;
     let mut servers = JoinSet::new();
-    manage(&mut servers, management, &app, Role::Work, &stop).await?;
+    manage(&mut servers, management, &app, Role::Work, stop).await?;
     servers.spawn(telemetry::run(app.clone(), stop.clone()));
-    let background = settle_in_background(&app, &stop);
+    let mut background = settle_in_background(&app, stop);
     tracing::info!("working");
-    let outcome = wait_for(servers, &stop).await;
-    drain(background).await;
+    let outcome = run_until(stop, &mut servers, &mut background).await;
+    end_of(servers).await;
+    end_of(background).await;
     app.close().await;
     tracing::info!("stopped");
     outcome
@@ -128,26 +139,38 @@ async fn manage(
     Ok(())
 }
 
-/// Until told to stop and all servers have let go; a server that panics stops the rest.
-async fn wait_for(mut servers: JoinSet<()>, stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut outcome = Ok(());
-    if servers.is_empty() {
-        stop.cancelled().await;
-    }
-    while let Some(ended) = servers.join_next().await {
-        let ended = ended.context("a server panicked");
-        if outcome.is_ok() {
-            outcome = ended;
-        }
-        stop.cancel();
-    }
-    outcome
+/// Until told to stop, or until any part of the process has ended by itself, which is a fault: rather than to live on
+/// without its worker, say, the process stops, to be started again by whoever looks after it.
+async fn run_until(
+    stop: &CancellationToken,
+    servers: &mut JoinSet<()>,
+    background: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        Some(ended) = servers.join_next() => ended,
+        Some(ended) = background.join_next() => ended,
+    };
+    stop.cancel();
+    ended.context("a part of the process panicked, so all of it stops")
 }
 
-async fn drain(mut background: JoinSet<()>) {
-    let done = async { while background.join_next().await.is_some() {} };
-    if timeout(WORKER_DRAIN, done).await.is_err() {
-        tracing::warn!("the batch in hand was given up; it will come again");
+async fn end_of(mut tasks: JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The role's own end, or [`GRACE`] after it was told to stop.
+async fn within_grace(stop: &CancellationToken, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let overdue = async {
+        stop.cancelled().await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = role => ended,
+        () = overdue => {
+            tracing::warn!("stopped with something still in hand; a batch that was given up will come again");
+            Ok(())
+        }
     }
 }
 

@@ -51,11 +51,12 @@ fn the_file_of_the_image_is_valid() {
 
 #[test]
 fn every_fault_names_its_key_and_no_secret() {
-    let faults: [(&str, &str, &str); 11] = [
+    let faults: [(&str, &str, &str); 12] = [
         ("SHOP_DATABSE_URL", "sqlite::memory:", "databse_url"),
         ("SHOP_DATABASE_URL", "mysql://root:hunter2@db/shop", "database_url"),
         ("SHOP_BATCH_MAX", "many", "batch_max"),
         ("SHOP_BATCH_MAX", "0", "batch_max"),
+        ("SHOP_DATABASE_STATEMENT_CACHE", "0", "database_statement_cache"),
         ("SHOP_CURRENCY", "dollars", "currency"),
         ("SHOP_LOG_FORMAT", "xml", "log_format"),
         ("SHOP_AUTH", "basic", "auth"),
@@ -68,6 +69,34 @@ fn every_fault_names_its_key_and_no_secret() {
         let error = load(&[], &[(variable, value)]).expect_err(variable).to_string();
         assert!(error.contains(key), "{error} does not name {key}");
         assert!(!error.contains("hunter2"), "{error} tells a secret");
+    }
+}
+
+#[test]
+fn a_fault_in_the_file_is_told_by_its_place_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("shop.toml");
+    let nothing = || Environment::with_prefix("SHOP").source(Some(config::Map::new()));
+    for (text, told) in [
+        ("currency = \"EUR\"\njwt_secret = \"hunter2", "line 2"),
+        ("jwt_secret = hunter2", "line 1"),
+        ("jwt_secret = \"hunter2\"\njwt_secret = \"hunter3\"", "line 2"),
+        ("jwt_secret = [\"hunter2\"]", "jwt_secret"),
+        ("[jwt_secret]\nhunter2 = 1", "jwt_secret"),
+        ("database_pool = \"hunter2\"", "database_pool"),
+        ("jwt_secrets = \"hunter2\"", "jwt_secrets"),
+    ] {
+        std::fs::write(&file, text).expect("the folder is ours");
+        let overrides = Overrides {
+            file: Some(file.clone()),
+            flags: Vec::new(),
+        };
+        let error = Config::from_layers(&overrides, nothing()).expect_err(text).to_string();
+        assert!(
+            error.contains(told) && error.lines().count() == 1,
+            "{error} does not name {told}"
+        );
+        assert!(!error.contains("hunter"), "{error} tells a secret");
     }
 }
 

@@ -54,7 +54,7 @@ pub enum Fault {
 
 impl Db {
     /// Connects, with at most `pool` connections (1 to 10,000) to read with.
-    /// `statement_cache` bounds the prepared statements a connection keeps; 0 keeps none.
+    /// `statement_cache` bounds the prepared statements a connection keeps, 1 or more.
     ///
     /// # Errors
     /// When the URL is not understood, or the database does not answer.

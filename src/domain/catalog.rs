@@ -1,7 +1,7 @@
 //! The catalogue: listing, finding and adding products.
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect, Set,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect, Set,
     sea_query::{Expr, ExprTrait, Func, LikeExpr},
 };
 
@@ -43,8 +43,7 @@ pub async fn list(connection: &impl ConnectionTrait, query: &ProductQuery) -> Re
         .order_by_asc(product::Column::Id)
         .limit(query.limit + 1);
     if let Some(part) = &query.name_contains {
-        let pattern = LikeExpr::new(format!("%{}%", escape_like(&part.to_lowercase()))).escape('\\');
-        select = select.filter(Expr::expr(Func::lower(Expr::col(product::Column::Name))).like(pattern));
+        select = select.filter(name_contains(part));
     }
     let mut products = select.all(connection).await?;
     let more = products.len() as u64 > query.limit;
@@ -69,8 +68,8 @@ pub struct NewProduct {
     pub stock: i64,
 }
 
-/// Adds those of `products` whose name the catalogue does not have yet, each with the movement that explains its
-/// first stock. Answers how many were added. Run it in a transaction.
+/// Adds those of `products` whose name the catalogue does not have yet, in their order, each with the movement that
+/// explains its first stock. Answers how many were added. Run it in a transaction.
 ///
 /// # Errors
 /// The database's.
@@ -88,7 +87,9 @@ pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[Ne
             "stock",
             Column::BigInt(products.iter().map(|product| product.stock).collect()),
         ),
+        ("place", Column::BigInt((0..).take(products.len()).collect())),
     ];
+    // Ordered, so that they are numbered as they came however the database looks for those that it has.
     let insert = Sql::new(
         txn.get_database_backend(),
         "INSERT INTO products (name, price, stock, created_at) SELECT t.name, t.price, t.stock, ",
@@ -96,7 +97,7 @@ pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[Ne
     .bind(now)
     .push(" FROM ")
     .rows("t", columns)
-    .push(" WHERE NOT EXISTS (SELECT 1 FROM products p WHERE p.name = t.name) RETURNING id, stock");
+    .push(" WHERE NOT EXISTS (SELECT 1 FROM products p WHERE p.name = t.name) ORDER BY t.place RETURNING id, stock");
     let added: Vec<(i64, i64)> = txn
         .query_all_raw(insert.build())
         .await?
@@ -243,6 +244,16 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<Vec<ProductId>, Er
         .all(connection)
         .await?;
     Ok(ids)
+}
+
+/// As it is spelled, or in any case. SQLite, and PostgreSQL in the locale C, only know the cases of ASCII letters: there
+/// other letters are found as they are spelled.
+fn name_contains(part: &str) -> Condition {
+    let pattern = |part: &str| LikeExpr::new(format!("%{}%", escape_like(part))).escape('\\');
+    let name = || Expr::col(product::Column::Name);
+    Condition::any()
+        .add(Expr::expr(Func::lower(name())).like(pattern(&part.to_lowercase())))
+        .add(name().like(pattern(part)))
 }
 
 fn escape_like(text: &str) -> String {

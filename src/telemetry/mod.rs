@@ -1,7 +1,9 @@
 //! What the process says about itself: logs, figures and traces.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{IsTerminal as _, stderr},
+    panic::{self, PanicHookInfo},
     time::Duration,
 };
 
@@ -54,6 +56,23 @@ pub fn start(config: &Config) {
         .with(log.with_filter(filter))
         .with(trace::layer())
         .try_init();
+    let unlogged = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if tracing::enabled!(tracing::Level::ERROR) {
+            log_panic(panic);
+        } else {
+            unlogged(panic);
+        }
+    }));
+}
+
+/// A panic is one line of the log like any other.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let (cause, location) = (panic.payload_as_str(), panic.location().map(ToString::to_string));
+    // As everywhere in Rust: only if RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(cause, location, backtrace, "panicked");
 }
 
 /// Takes the figures that nobody pushes, until `stop`.

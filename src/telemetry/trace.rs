@@ -2,7 +2,7 @@
 //! conventions. One trace leads from the HTTP request through the message to the worker's SQL: the context travels as
 //! W3C Trace Context in the AMQP header `traceparent`.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use opentelemetry::{
     Context, SpanId, TraceFlags, TraceId,
@@ -19,6 +19,9 @@ use tracing_subscriber::{
 };
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+/// The most that sending the last traces may take, when the process ends.
+const LAST_EXPORT: Duration = Duration::from_secs(1);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
@@ -68,7 +71,7 @@ where
 /// Sends what is still here. Call it last, and outside of the runtime: it blocks.
 pub fn stop() {
     if let Some(provider) = PROVIDER.get()
-        && let Err(error) = provider.shutdown()
+        && let Err(error) = provider.shutdown_with_timeout(LAST_EXPORT)
     {
         eprintln!("shop: the last traces were not exported: {error}");
     }

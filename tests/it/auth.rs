@@ -338,6 +338,16 @@ async fn who_asks_too_often_is_told_to_wait_and_others_are_not() {
     }
     assert!(refused > 0);
     assert_eq!(get(&client, "/orders", &user(8)).await.status, 200);
+    // Nor can tokens be tried out as fast as anybody likes.
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(get(&client, "/orders", "no.such.token").await.status);
+    }
+    assert!(
+        statuses.iter().all(|status| matches!(status, 401 | 429)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&429), "{statuses:?}");
 }
 
 #[tokio::test]

@@ -89,6 +89,35 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
     }
 }
 
+/// A process that lives on without its worker would be ready, and settle nothing.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_panics_takes_its_process_along(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, STOCK)]).await;
+    let doomed = [("FAULT_POINT", "settled:1"), ("FAULT_PANICS", "yes")];
+    let (mut panics, serve) = if backend.is_embedded() {
+        (Shop::start(&backend, &["serve"], &doomed), None)
+    } else {
+        (Shop::start(&backend, &["work"], &doomed), Some(Shop::serve(&backend)))
+    };
+    let client = serve.as_ref().unwrap_or(&panics).client();
+    let id = client.order(&[(1, 1)]).await;
+    assert_eq!(client.pay(&id).await.status, 202);
+    panics.wait_for("panicked");
+    assert_eq!(panics.exit_code(), Some(1));
+    assert!(
+        panics.log().contains("shop: a part of the process panicked"),
+        "{}",
+        panics.log()
+    );
+    drop(serve);
+    let _serve = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    all_settled(&app).await;
+    assert!(books(&app).await.is_clean());
+}
+
 /// Every settled order has been told of, whatever died, and always by the same id and with the same outcome.
 async fn tell_of_every_order(events: &mut queue::Spy, app: &shop::app::App, orders: &[Option<(String, Option<u16>)>]) {
     let mut told: HashMap<String, Value> = HashMap::new();

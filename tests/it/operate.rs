@@ -162,7 +162,7 @@ async fn it_works_behind_pgbouncer() {
     crowd.see_out(customers).await;
     all_settled(&app).await;
     let memory = crowd.remembered();
-    eprintln!("answers {:?}", memory.statuses);
+    eprintln!("{} mode: answers {:?}", bouncer.pool_mode, memory.statuses);
     assert!(!memory.statuses.contains_key(&503) && memory.broken == 0);
     memory.reconcile(&app).await;
     assert!(books(&app).await.is_clean());

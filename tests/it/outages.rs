@@ -354,6 +354,43 @@ async fn told_to_stop_both_roles_finish_what_is_in_hand() {
     assert!(books(&app).await.is_clean());
 }
 
+/// SIGTERM while nothing that is waited for will ever come: the exit is clean all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_both_roles_do_not_wait_for_ever() {
+    let (postgres, rabbitmq) = (Postgres::start(), RabbitMq::start());
+    let mut backend = Backend::servers();
+    (backend.database_url, backend.queue_url) = (postgres.create_database(), rabbitmq.url());
+    let app = backend.stock(&[(100, 100_000)]).await;
+    let mut shop = Shop::serve(&backend);
+    let mut work = Shop::work(&backend);
+    let client = shop.client();
+    let mut orders = Vec::new();
+    for _ in 0..20 {
+        orders.push(client.order(&[(1, 1)]).await);
+    }
+    postgres.pause();
+    rabbitmq.pause();
+    let unanswered: Vec<_> = orders
+        .into_iter()
+        .map(|id| {
+            let client = client.clone();
+            tokio::spawn(async move { client.pay(&id).await.status })
+        })
+        .collect();
+    let begun = Instant::now();
+    assert!(work.terminate().success(), "{}", work.log());
+    assert!(shop.terminate().success(), "{}", shop.log());
+    eprintln!("both ended after {:?}", begun.elapsed());
+    postgres.resume();
+    rabbitmq.resume();
+    for pay in unanswered {
+        assert!(matches!(pay.await.expect("an answer"), 202 | 503));
+    }
+    let _workers = (Shop::serve(&backend), Shop::work(&backend));
+    all_settled(&app).await;
+    assert!(books(&app).await.is_clean());
+}
+
 /// A worker whose process hangs in the middle of a batch does not hold its rows for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_hangs_does_not_stop_the_others() {

@@ -39,17 +39,27 @@ async fn every_fault_of_a_body_is_named_in_one_answer_and_nothing_is_stored() {
         ),
         (order(json!([one(), one()])), &["/items/1/product_id"]),
         (order(json!([one(), 7, "x"])), &["/items/1", "/items/2"]),
-        (order(json!(vec![one(); 101])), &["/items"]),
         (json!({ "user_id": 0, "items": [one()] }), &["/user_id"]),
         (
             json!({ "user_id": "1", "items": [item(json!("1"), json!(0))], "coupon": 1 }),
-            &["/items/0/product_id", "/items/0/quantity", "/user_id", ""],
+            &["/coupon", "/items/0/product_id", "/items/0/quantity", "/user_id"],
         ),
-        (json!({ "items": [one()] }), &[""]),
+        (
+            order(json!([one(), item(json!(2), json!(0)), one()])),
+            &["/items/1/quantity", "/items/2/product_id"],
+        ),
+        (
+            json!({ "items": [one()], "a/b": 1, "~": 2 }),
+            &["/a~1b", "/user_id", "/~0"],
+        ),
+        (json!({}), &["/items", "/user_id"]),
+        (order(json!([{}])), &["/items/0/product_id", "/items/0/quantity"]),
         (json!([]), &[""]),
         (json!(null), &[""]),
     ];
-    for (body, pointers) in cases {
+    let too_many: Vec<Value> = (1..=101).map(|product| item(json!(product), json!(1))).collect();
+    let too_many = (order(json!(too_many)), &["/items"][..]);
+    for (body, pointers) in cases.into_iter().chain([too_many]) {
         let answer = client.post("/orders", &body).await;
         let mut found = answer.problem(400, "invalid-request");
         let mut pointers: Vec<String> = pointers.iter().map(|pointer| (*pointer).to_owned()).collect();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use poem_openapi::{Enum, Object, types::Example};
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -147,16 +148,18 @@ pub struct ShortLineBody {
 }
 
 impl Rules for NewOrderBody {
-    fn faults(&self) -> Vec<FaultBody> {
+    fn faults(body: &Value) -> Vec<FaultBody> {
         let mut seen = HashSet::new();
-        let repeated = |(place, item): (usize, &NewItemBody)| {
-            let first = seen.insert(item.product_id);
+        let repeated = |(place, item): (usize, &Value)| {
+            let product = item["product_id"].as_i64()?;
+            let first = seen.insert(product);
             (!first).then(|| FaultBody {
                 pointer: format!("/items/{place}/product_id"),
-                detail: format!("product {} is in the order already; give it one line", item.product_id),
+                detail: format!("product {product} is in the order already; give it one line"),
             })
         };
-        self.items.iter().enumerate().filter_map(repeated).collect()
+        let items = body["items"].as_array().into_iter().flatten();
+        items.enumerate().filter_map(repeated).collect()
     }
 }
 

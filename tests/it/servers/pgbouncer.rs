@@ -1,6 +1,7 @@
-//! `PgBouncer` in session mode, before a `PostgreSQL` of the run.
+//! `PgBouncer` before a `PostgreSQL` of the run: in transaction mode from 1.21 on, the first that keeps prepared statements
+//! in it; in session mode where the machine has an older one.
 
-use std::{fs, net::TcpStream, ops::Deref, os::unix::process::CommandExt};
+use std::{fs, net::TcpStream, ops::Deref, os::unix::process::CommandExt, path::Path, process::Command};
 
 use super::{
     postgres::{Postgres, owner},
@@ -10,18 +11,25 @@ use super::{
 
 pub struct PgBouncer {
     port: u16,
+    /// `transaction` or `session`.
+    pub pool_mode: &'static str,
     process: Process,
 }
 
 impl PgBouncer {
     pub fn before(postgres: &Postgres) -> Self {
         let bouncer = program("pgbouncer", "pgbouncer", &["/usr/sbin".into()]);
+        let (pool_mode, pool) = if keeps_statements(&bouncer) {
+            ("transaction", "default_pool_size = 20\nmax_prepared_statements = 100")
+        } else {
+            ("session", "default_pool_size = 60")
+        };
         let (name, folder) = run().new_folder("pgbouncer");
         on_a_free_port(|port| {
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = session\ndefault_pool_size = 60\nmax_client_conn = 200\n\
+                 pool_mode = {pool_mode}\n{pool}\nmax_client_conn = 200\n\
                  ignore_startup_parameters = extra_float_digits,options\n",
                 postgres.port(),
             );
@@ -35,7 +43,11 @@ impl PgBouncer {
             let process = Process::start(name.clone(), command, "INT", move || {
                 TcpStream::connect(("127.0.0.1", port)).is_ok()
             })?;
-            Ok(Self { port, process })
+            Ok(Self {
+                port,
+                pool_mode,
+                process,
+            })
         })
     }
 
@@ -44,6 +56,14 @@ impl PgBouncer {
         let (_, database) = database_url.rsplit_once('/').expect("a URL");
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
+}
+
+/// `PgBouncer 1.24.1` and what it is built of.
+fn keeps_statements(bouncer: &Path) -> bool {
+    let said = run().output(Command::new(bouncer).arg("--version"));
+    let version = said.split_whitespace().nth(1).unwrap_or_default();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(1), Some(21))
 }
 
 impl Deref for PgBouncer {

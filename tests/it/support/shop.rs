@@ -118,6 +118,14 @@ impl Shop {
         }
     }
 
+    /// How it ended, once it has.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.wait_for_end();
+        let status = self.child.wait().expect("it can be waited for");
+        run().forget(&self.child);
+        status.code()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
