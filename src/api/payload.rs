@@ -5,6 +5,7 @@ use std::{
     any::TypeId,
     collections::HashMap,
     fmt::Write as _,
+    io,
     marker::PhantomData,
     pin::pin,
     sync::{Arc, LazyLock, PoisonError, RwLock},
@@ -12,8 +13,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
-use poem::{IntoResponse, Request, RequestBody, Response, http::header};
+use poem::{Body, IntoResponse, Request, RequestBody, Response, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,
@@ -22,7 +24,6 @@ use poem_openapi::{
     types::{ParseFromJSON, Type},
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::problem::{FaultBody, Kind, Problem};
 
@@ -126,7 +127,7 @@ async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Bytes> 
     if announced.is_some_and(|length| length > MAX_DRAINED) {
         return Err(too_large());
     }
-    let reading = read_to_end(body.take()?.into_async_read());
+    let reading = read_to_end(body.take()?);
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
         Ok(Ok(Some(bytes))) => Ok(bytes),
         Ok(Ok(None)) => Err(too_large()),
@@ -137,19 +138,20 @@ async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Bytes> 
 
 /// The body, or nothing if it is larger than [`MAX_BODY`]. Of a larger one somewhat more is read and dropped: a client
 /// that is cut off in the middle of sending never sees the answer.
-async fn read_to_end(body: impl AsyncRead) -> std::io::Result<Option<Bytes>> {
-    let mut body = pin!(body);
-    let (mut chunk, mut bytes, mut length) = ([0; 4096], BytesMut::new(), 0);
-    loop {
-        let read = body.read(&mut chunk).await?;
-        length += read as u64;
-        if read == 0 || length > MAX_DRAINED {
-            return Ok((length <= MAX_BODY).then(|| bytes.freeze()));
+async fn read_to_end(body: Body) -> io::Result<Option<Bytes>> {
+    let mut pieces = pin!(body.into_bytes_stream());
+    let (mut bytes, mut length) = (BytesMut::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        length += piece.len() as u64;
+        if length > MAX_DRAINED {
+            break;
         }
         if length <= MAX_BODY {
-            bytes.extend_from_slice(&chunk[..read]);
+            bytes.extend_from_slice(&piece);
         }
     }
+    Ok((length <= MAX_BODY).then(|| bytes.freeze()))
 }
 
 fn parse<T: ParseFromJSON + Rules + 'static>(value: Value) -> Result<Checked<T>, Problem> {

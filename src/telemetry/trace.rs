@@ -38,6 +38,8 @@ where
 {
     let named = |name: &&str| std::env::var(name).is_ok_and(|endpoint| !endpoint.is_empty());
     ENDPOINTS.iter().find(|name| named(name))?;
+    // For an endpoint by https, whose client asks for the process's own choice of cryptography.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder()
         .with_http()
         .build()
