@@ -1,6 +1,9 @@
 //! One wiring for every role: configuration, database, queue, cache. Connecting starts nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use backon::{ConstantBuilder, Retryable};
@@ -50,20 +53,12 @@ impl App {
     /// The database's, or that migrations are pending and how to apply them.
     pub async fn check_schema(&self, bring_up: bool) -> anyhow::Result<()> {
         if bring_up || self.db.is_sqlite() {
-            return migrate(&self.db, &self.config, schema::Change::Up).await;
+            migrate(&self.db, &self.config, schema::Change::Up).await?;
+            let read_only =
+                "the file named by `database_url` (SHOP_DATABASE_URL) cannot be written to: may this user do so";
+            return self.db.try_writing().await.context(read_only);
         }
-        let pending = schema::pending(self.db.read()).await.context(
-            "cannot read the state of the schema; the user of `database_url` may lack rights that \
-             config/postgres/roles.sql grants",
-        )?;
-        if !pending.is_empty() {
-            bail!(
-                "the database lacks {} migration(s) ({}): run `shop migrate` first",
-                pending.len(),
-                pending.join(", ")
-            );
-        }
-        Ok(())
+        refuse_pending(&self.db).await
     }
 
     /// Closes all connections, for a clean end.
@@ -71,6 +66,25 @@ impl App {
         self.queue.close().await;
         self.db.close().await;
     }
+}
+
+/// Refuses to go on while the database lacks a step of the schema.
+///
+/// # Errors
+/// Which steps it lacks, and how to apply them; or the database's.
+pub async fn refuse_pending(db: &Db) -> anyhow::Result<()> {
+    let pending = schema::pending(db.read()).await.context(
+        "cannot read the state of the schema; the user of `database_url` may lack rights that \
+         config/postgres/roles.sql grants",
+    )?;
+    if !pending.is_empty() {
+        bail!(
+            "the database lacks {} migration(s) ({}): run `shop migrate` first",
+            pending.len(),
+            pending.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// A URL that no server could be reached by.
@@ -87,13 +101,15 @@ pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow
         .context("the schema could not be changed")
 }
 
-/// Connects, trying again while the database cannot be reached, for `database_wait_seconds` at most.
+/// Connects, trying again while the database cannot be reached, for about `database_wait_seconds`.
 ///
 /// # Errors
 /// One sentence; never the URL.
 pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let attempts = usize::try_from(config.database_wait_seconds).unwrap_or(usize::MAX);
+    db::check_url(&config.database_url).map_err(|error| unusable("database_url", &error))?;
+    let is_file = config.database_url.starts_with("sqlite:");
+    let deadline = Instant::now() + Duration::from_secs(config.database_wait_seconds);
     let connect = || {
         Db::connect(
             &config.database_url,
@@ -102,9 +118,14 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
         )
     };
     connect
-        .retry(ConstantBuilder::default().with_delay(PAUSE).with_max_times(attempts))
-        .when(|error: &DbErr| !config.database_url.starts_with("sqlite:") && db::fault(error) == Fault::Away)
+        .retry(ConstantBuilder::default().with_delay(PAUSE).without_max_times())
+        .when(|error: &DbErr| !is_file && db::fault(error) == Fault::Away && Instant::now() < deadline)
         .notify(|error, _| tracing::warn!(%error, "the database is not up yet; trying again"))
         .await
-        .context("cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)")
+        .context(if is_file {
+            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): is its folder there, may this user write \
+             to both, and does the URL end in ?mode=rwc if it is to be made"
+        } else {
+            "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
+        })
 }

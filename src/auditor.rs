@@ -19,13 +19,13 @@ use crate::{
 /// A check that takes longer is given up; the figures stay as they were.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never.
+/// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never, and waits.
 pub async fn run(app: App, stop: CancellationToken) {
     let every = Duration::from_secs(app.config.books_every_seconds);
-    if every.is_zero() {
-        return;
-    }
     loop {
+        if every.is_zero() {
+            return stop.cancelled().await;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = audit(&app) => {}

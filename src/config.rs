@@ -2,7 +2,8 @@
 //! by one deserializer, so a key means the same wherever it stands, and an unknown one is refused wherever it stands.
 
 use std::{
-    fmt,
+    ffi::OsString,
+    fmt, fs,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
@@ -68,21 +69,45 @@ pub struct Config {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum LogFormat {
     Text,
     Json,
     /// Text on a terminal, else JSON.
-    #[serde(rename = "")]
     Auto,
 }
 
+impl TryFrom<String> for LogFormat {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "" => Ok(Self::Auto),
+            _ => Err("`text` or `json` is expected"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum Auth {
     None,
     /// Bearer tokens.
     Jwt,
+}
+
+impl TryFrom<String> for Auth {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "none" => Ok(Self::None),
+            "jwt" => Ok(Self::Jwt),
+            _ => Err("`none` or `jwt` is expected"),
+        }
+    }
 }
 
 /// Where a server listens.
@@ -100,7 +125,7 @@ impl Config {
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         Self::from_layers(
             overrides,
-            Environment::with_prefix("SHOP").source(Some(own_environment())),
+            Environment::with_prefix("SHOP").source(Some(own_environment()?)),
         )
     }
 
@@ -108,11 +133,11 @@ impl Config {
         let unreadable = |error: config::ConfigError| ConfigError::Unreadable(explain(&error));
         let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(file) = &overrides.file {
-            if !file.is_file() {
-                let problem = format!("the file {} named by --config does not exist", file.display());
-                return Err(ConfigError::Unreadable(problem));
-            }
-            layers = layers.add_source(File::from(file.as_path()).format(FileFormat::Toml));
+            let text = fs::read_to_string(file).map_err(|error| {
+                let problem = format!("the file {} named by --config cannot be read: {error}", file.display());
+                ConfigError::Unreadable(problem)
+            })?;
+            layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
         }
         layers = layers.add_source(environment.prefix_separator("_"));
         for (key, value) in &overrides.flags {
@@ -277,12 +302,29 @@ impl fmt::Debug for Config {
 }
 
 /// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for a service named `shop`.
-fn own_environment() -> config::Map<String, String> {
-    let of_kubernetes = |key: &str| key.starts_with("SHOP_SERVICE_") || key.starts_with("SHOP_PORT");
-    std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(key, _)| !of_kubernetes(key))
-        .collect()
+fn own_environment() -> Result<config::Map<String, String>, ConfigError> {
+    const OF_KUBERNETES: [&str; 5] = [
+        "SHOP_PORT",
+        "SHOP_PORT_",
+        "SHOP_SERVICE_HOST",
+        "SHOP_SERVICE_PORT",
+        "SHOP_SERVICE_PORT_",
+    ];
+    let of_kubernetes = |key: &str| {
+        let same = |name: &&str| key == *name || (name.ends_with('_') && key.starts_with(*name));
+        OF_KUBERNETES.iter().any(same)
+    };
+    let text = |(key, value): (OsString, OsString)| {
+        let key = key.to_string_lossy().into_owned();
+        let ours = key.starts_with("SHOP_") && !of_kubernetes(&key);
+        ours.then(|| match value.into_string() {
+            Ok(value) => Ok((key, value)),
+            Err(_) => Err(ConfigError::Unreadable(format!(
+                "{key} in the environment is not UTF-8"
+            ))),
+        })
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// An address where something of ours listens, as one to connect to.
@@ -353,10 +395,10 @@ fn explain(error: &config::ConfigError) -> String {
             format!("`{key}` has the wrong kind of value: {expected} is expected")
         }
         // The parser shows the line at fault, and between its first line and its last, what stands there.
-        config::ConfigError::FileParse { uri, cause } => {
-            let (file, cause) = (uri.as_deref().unwrap_or("the file"), cause.to_string());
+        config::ConfigError::FileParse { cause, .. } => {
+            let cause = cause.to_string();
             let (place, fault) = (cause.lines().next(), cause.lines().last());
-            format!("{file}: {}: {}", place.unwrap_or_default(), fault.unwrap_or_default())
+            format!("the file: {}: {}", place.unwrap_or_default(), fault.unwrap_or_default())
         }
         other => other.to_string(),
     }

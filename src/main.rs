@@ -29,8 +29,19 @@ fn main() -> ExitCode {
         // It has said all there is to say.
         Err(error) if error.is::<Failed>() => ExitCode::from(1),
         Err(error) => {
-            eprintln!("shop: {error:#}");
+            eprintln!("shop: {}", sentence(&error));
             ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }
     }
+}
+
+/// The error and its causes. What one has said already, the next one does not say again.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .fold(String::new(), |said, cause| match cause.to_string() {
+            cause if said.is_empty() => cause,
+            cause if said.contains(&cause) => said,
+            cause => format!("{said}: {cause}"),
+        })
 }

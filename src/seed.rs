@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     app::App,
+    db,
     domain::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
@@ -56,6 +57,9 @@ const BETWEEN_ORDERS: Duration = Duration::from_secs(60);
 /// Of a hundred seeded orders so many are paid.
 const PAID_OF_100: u32 = 85;
 
+/// The key under which one seed at a time looks for what is missing and adds it: "seed" in ASCII.
+const SEED_LOCK: i64 = 0x7365_6564;
+
 /// What to fill the database with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -89,7 +93,10 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
             .db
             .transaction(move |txn| {
                 let chunk = Arc::clone(&chunk);
-                Box::pin(async move { catalog::add_missing(txn, now, &chunk).await })
+                Box::pin(async move {
+                    db::one_at_a_time(txn, SEED_LOCK).await?;
+                    catalog::add_missing(txn, now, &chunk).await
+                })
             })
             .await?;
         bar.inc(AT_ONCE.min(plan.products) as u64);
@@ -176,6 +183,7 @@ async fn write_orders(app: &App, batch: Vec<(NewOrder, bool)>) -> Result<usize, 
         .transaction(move |txn| {
             let (paid, new) = (Arc::clone(&paid), Arc::clone(&new));
             Box::pin(async move {
+                db::one_at_a_time(txn, SEED_LOCK).await?;
                 let known = orders::count_known(txn, new.iter().map(|order| order.id)).await?;
                 let now = Micros::now();
                 orders::create(txn, &new).await?;

@@ -52,7 +52,7 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
                 fault::point(Point::Delivered);
-                let span = consume_span(&deliveries);
+                let span = consume_span(&deliveries, &app.config.queue_prefix);
                 let orders = orders_of(&deliveries);
                 let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
                 fault::point(Point::Settled);
@@ -82,7 +82,7 @@ async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Rece
 }
 
 /// The batch's part of the traces that its messages belong to: a child of the first, and linked to all.
-fn consume_span(deliveries: &Deliveries) -> Span {
+fn consume_span(deliveries: &Deliveries, queue_prefix: &str) -> Span {
     let mut parents = deliveries
         .deliveries
         .iter()
@@ -94,10 +94,10 @@ fn consume_span(deliveries: &Deliveries) -> Span {
     };
     let span = tracing::info_span!(
         "settle",
-        otel.name = "process shop.orders.settle",
+        otel.name = format!("process {queue_prefix}.orders.settle"),
         otel.kind = "consumer",
         messaging.operation.r#type = "process",
-        messaging.destination.name = "shop.orders.settle",
+        messaging.destination.name = format!("{queue_prefix}.orders.settle"),
         messaging.batch.message_count = deliveries.deliveries.len(),
         order_id = order,
         trace_id = trace::trace_id(first),

@@ -17,6 +17,7 @@ use super::problem::{Kind, Problem};
 use crate::{
     config::{Auth, Config, ConfigError},
     domain::{Caller, UserId},
+    entities::Micros,
 };
 
 /// The scope that allows catalogue changes and every order.
@@ -43,18 +44,29 @@ pub struct Identity {
     pub caller: Caller,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// What a token says, as far as the library does not look at it.
+#[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
-    exp: u64,
+    /// Seconds since the Unix epoch, and parts of them (RFC 7519, section 2).
+    exp: f64,
     #[serde(default)]
     scope: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iat: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
-    aud: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
-    iss: Option<String>,
+    /// One, where the library would take any of several.
+    #[serde(default, rename = "iss")]
+    _iss: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Minted<'a> {
+    sub: String,
+    exp: u64,
+    scope: &'a str,
+    iat: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    aud: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    iss: &'a str,
 }
 
 impl Gate {
@@ -107,13 +119,19 @@ impl Tokens {
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(unauthorized("send one header `Authorization: Bearer` with a token"));
         };
-        let token = bearer(value).ok_or_else(|| unauthorized("send `Authorization: Bearer` with a token"))?;
-        let refused = |_| unauthorized("the token is not valid, not for this shop, or has expired");
-        let claims = decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(refused)?
-            .claims;
-        let user_id = claims.sub.parse().ok().filter(|user_id| *user_id >= 1);
-        let user_id: UserId = user_id.ok_or_else(|| unauthorized("the token's `sub` is not a user id"))?;
+        let token =
+            bearer(value).ok_or_else(|| unauthorized("send `Authorization: Bearer` with a token").invalid_token())?;
+        let refused = || unauthorized("the token is not valid, not for this shop, or has expired").invalid_token();
+        let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|_| refused())?;
+        let claims = token.claims;
+        // What must be understood is not (RFC 7515, section 4.1.11); and it holds until `exp`, not with it.
+        if token.header.crit.is_some() || claims.exp <= now() {
+            return Err(refused());
+        }
+        let user_id = claims.sub.parse().ok();
+        let user_id = user_id.filter(|user_id: &UserId| *user_id >= 1 && user_id.to_string() == claims.sub);
+        let user_id: UserId =
+            user_id.ok_or_else(|| unauthorized("the token's `sub` is not a user id").invalid_token())?;
         let admin = claims.scope.split(' ').any(|scope| scope == ADMIN);
         Ok(Identity {
             user_id: Some(user_id),
@@ -129,6 +147,11 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && (1..=MAX_TOKEN).contains(&token.len())).then_some(token)
 }
 
+/// A point of the curve P-256, uncompressed (SEC 1, section 2.3.3), in bytes: those of other curves are longer.
+const P256: usize = 65;
+/// The modulus of 2048 bits that RFC 7518, section 3.3, asks for at least, in bytes; a key is somewhat longer.
+const LEAST_RSA: usize = 256;
+
 /// The kind of key decides the algorithm.
 fn public_key(file: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
     let bad = |problem: String| ConfigError::Value {
@@ -136,13 +159,27 @@ fn public_key(file: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
         problem,
     };
     let pem = fs::read(file).map_err(|error| bad(format!("cannot be read: {file}: {error}")))?;
-    let rsa = DecodingKey::from_rsa_pem(&pem).map(|key| (key, Algorithm::RS256));
-    let ec = || DecodingKey::from_ec_pem(&pem).map(|key| (key, Algorithm::ES256));
-    let ed = || DecodingKey::from_ed_pem(&pem).map(|key| (key, Algorithm::EdDSA));
-    rsa.or_else(|_| ec()).or_else(|_| ed()).map_err(|_| {
-        let wanted = "an RSA, P-256 or Ed25519 public key (-----BEGIN PUBLIC KEY-----)";
+    let is_private = String::from_utf8_lossy(&pem).contains("PRIVATE KEY");
+    let rsa = DecodingKey::from_rsa_pem(&pem).map(|key| (key, Algorithm::RS256, LEAST_RSA..=usize::MAX));
+    let ec = || DecodingKey::from_ec_pem(&pem).map(|key| (key, Algorithm::ES256, P256..=P256));
+    let ed = || DecodingKey::from_ed_pem(&pem).map(|key| (key, Algorithm::EdDSA, 0..=usize::MAX));
+    let key = rsa
+        .or_else(|_| ec())
+        .or_else(|_| ed())
+        .ok()
+        .filter(|(key, _, lengths)| {
+            let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+            !is_private && lengths.contains(&length)
+        });
+    key.map(|(key, algorithm, _)| (key, algorithm)).ok_or_else(|| {
+        let wanted = "an RSA (2048 bits or more), P-256 or Ed25519 public key (-----BEGIN PUBLIC KEY-----)";
         bad(format!("{file} does not hold {wanted} in PEM form"))
     })
+}
+
+/// In seconds since the Unix epoch.
+fn now() -> f64 {
+    Micros::now().to_seconds()
 }
 
 /// A token for trying the API out, signed with the configured secret.
@@ -158,18 +195,14 @@ pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Res
                 .to_owned(),
         });
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let claims = Claims {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let claims = Minted {
         sub: user_id.to_string(),
-        exp: now.saturating_add(ttl.as_secs()),
-        scope: if admin { ADMIN.to_owned() } else { String::new() },
-        iat: Some(now),
-        aud: some(&config.jwt_audience),
-        iss: some(&config.jwt_issuer),
+        exp: now.saturating_add(ttl).as_secs(),
+        scope: if admin { ADMIN } else { "" },
+        iat: now.as_secs(),
+        aud: &config.jwt_audience,
+        iss: &config.jwt_issuer,
     };
     let key = EncodingKey::from_secret(config.jwt_secret.as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|error| ConfigError::Value {

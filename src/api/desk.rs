@@ -1,11 +1,11 @@
 //! Where requests that write wait for their batch, and where accepted orders leave for the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use metrics::{counter, histogram};
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
+    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::Span;
@@ -47,7 +47,7 @@ pub struct Desk {
 impl Desk {
     /// Starts the batchers, and the ringer that ends once the last [`Desk`] is gone and all bells are rung.
     #[must_use]
-    pub fn open(app: &App) -> (Self, JoinHandle<()>) {
+    pub fn open(app: &App) -> (Self, JoinSet<()>) {
         let limits = Limits {
             batch: app.config.batch_max,
             queued: app.config.batch_queued,
@@ -55,13 +55,15 @@ impl Desk {
             patience: PATIENCE,
         };
         let (bells, waiting) = mpsc::channel(MAX_BELLS);
-        let ringer = tokio::spawn(ring(app.queue.clone(), waiting));
+        let exchange = format!("{}.orders", app.config.queue_prefix);
+        let mut ringing = JoinSet::new();
+        ringing.spawn(ring(app.queue.clone(), exchange, waiting));
         let (creating, accepting) = (app.clone(), app.clone());
         let desk = Self {
             create: Batcher::start(limits, move |batch| create(creating.clone(), batch)),
             accept: Batcher::start(limits, move |batch| accept(accepting.clone(), bells.clone(), batch)),
         };
-        (desk, ringer)
+        (desk, ringing)
     }
 
     /// # Errors
@@ -115,10 +117,13 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
         .await
         .unwrap_or_else(|_| Err(too_slow()))?;
     fault::point(Point::Accepted);
+    // Who clicks twice may be twice in one batch.
+    let mut rung = HashSet::new();
     for (answer, (_, id, traceparent)) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
             && order.order.status == OrderStatus::Pending
             && order.order.accepted_at == Some(now)
+            && rung.insert(*id)
         {
             counter!(figures::PAYMENTS_ACCEPTED).increment(1);
             // A full channel loses the bell and not the order: the sweeper will ring.
@@ -136,7 +141,7 @@ fn too_slow() -> Error {
 }
 
 /// Rings in batches. What cannot be rung is left to the sweeper; nobody's request waits for the queue.
-async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
+async fn ring(queue: Queue, exchange: String, mut waiting: mpsc::Receiver<Bell>) {
     let mut tick = interval(KEEP_ALIVE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut up = true;
@@ -148,7 +153,7 @@ async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
                 if count == 0 {
                     return;
                 }
-                let spans = publish_spans(&mut bells);
+                let spans = publish_spans(&mut bells, &exchange);
                 let rung = queue.ring(&bells).await;
                 drop(spans);
                 fault::point(Point::Rung);
@@ -169,17 +174,17 @@ async fn ring(queue: Queue, mut waiting: mpsc::Receiver<Bell>) {
 }
 
 /// Where traces are exported: a span for every message, which the message then carries on.
-fn publish_spans(bells: &mut [Bell]) -> Vec<Span> {
+fn publish_spans(bells: &mut [Bell], exchange: &str) -> Vec<Span> {
     if !trace::is_on() {
         return Vec::new();
     }
     let publish = |bell: &mut Bell| {
         let span = tracing::info_span!(
             "publish",
-            otel.name = "publish shop.orders",
+            otel.name = format!("publish {exchange}"),
             otel.kind = "producer",
             messaging.operation.r#type = "send",
-            messaging.destination.name = "shop.orders",
+            messaging.destination.name = exchange,
             messaging.message.id = %bell.order_id,
         );
         trace::adopt(&span, &bell.traceparent);

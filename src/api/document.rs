@@ -61,6 +61,7 @@ pub fn document(service: &OpenApiService<Apis, ()>, auth: Auth) -> Value {
             secure(operation, path, auth);
             for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
                 describe_headers(response);
+                describe_retry_after(response, status);
                 add_examples(response, path);
                 add_order_example(response, status);
                 describe_events(response);
@@ -118,15 +119,16 @@ impl Allowed {
     pub fn new(document: &Value) -> Self {
         let paths = document["paths"].as_object().into_iter().flatten();
         let methods = |operations: &Value| {
-            let names = operations
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(name, _)| name.to_uppercase());
+            let names = operations.as_object().into_iter().flatten();
+            let names = names.map(|(name, _)| match name.as_str() {
+                "get" => "GET, HEAD".to_owned(),
+                other => other.to_uppercase(),
+            });
             names.collect::<Vec<_>>().join(", ")
         };
         let documented = paths.map(|(path, operations)| (path.clone(), methods(operations)));
-        let fixed = ["/docs", "/openapi.json", "/openapi.yaml"].map(|path| (path.to_owned(), "GET".to_owned()));
+        let fixed = ["/docs", "/openapi.json", "/openapi.yaml", "/metrics"];
+        let fixed = fixed.map(|path| (path.to_owned(), "GET, HEAD".to_owned()));
         Self(documented.chain(fixed).collect())
     }
 
@@ -194,6 +196,18 @@ fn describe_headers(response: &mut Value) {
     }
 }
 
+/// A problem that will pass says when to try again.
+fn describe_retry_after(response: &mut Value, status: &str) {
+    let is_problem = response["content"].get(problem::CONTENT_TYPE).is_some();
+    if is_problem && matches!(status, "429" | "503") {
+        response["headers"]["Retry-After"] = json!({
+            "description": "Seconds to wait before trying again.",
+            "required": true,
+            "schema": { "type": "integer", "minimum": 1 },
+        });
+    }
+}
+
 /// An example for every problem that an answer can be.
 fn add_examples(response: &mut Value, path: &str) {
     let description = response["description"].as_str().unwrap_or_default().to_owned();
@@ -255,6 +269,13 @@ fn loosen(schemas: &mut Map<String, Value>) {
             .and_then(|page| page.pointer_mut("/properties/next_cursor"))
         {
             cursor["nullable"] = Value::Bool(true);
+        }
+        if let Some(required) = schemas
+            .get_mut(page)
+            .and_then(|page| page.get_mut("required"))
+            .and_then(Value::as_array_mut)
+        {
+            required.push(json!("next_cursor"));
         }
     }
     let problem = schemas

@@ -11,8 +11,7 @@ use futures_util::FutureExt as _;
 use poem::{
     Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, Method, StatusCode, Uri, header},
-    middleware::Cors,
+    http::{HeaderValue, StatusCode, Uri, Version, header},
 };
 use poem_openapi::{OpenApiService, Tags, error::ParseParamError};
 use serde::Serialize;
@@ -26,6 +25,7 @@ use crate::{
     telemetry,
     watch::Watch,
 };
+use cors::Cors;
 use desk::Desk;
 use document::Allowed;
 use guard::Guard;
@@ -38,9 +38,11 @@ use telemetry::figures::InFlight;
 use traced::{Told, Traced};
 
 pub mod auth;
+mod cors;
 pub mod desk;
 pub mod document;
 pub mod guard;
+mod headers;
 pub mod health;
 pub mod orders;
 pub mod parameters;
@@ -54,8 +56,6 @@ mod traced;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reading from the database takes no longer, or the database counts as away.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// How long a browser may keep what it was told of cross-origin requests, in seconds.
-const CORS_MAX_AGE: i32 = 3_600;
 
 #[derive(Tags)]
 pub enum Tag {
@@ -99,41 +99,7 @@ pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static
     };
     let guard = Guard::new(near_pages, &app.config)?;
     let api = layered(guard, app.config.max_in_flight, &document);
-    Ok(match cors(&app.config.cors_origins()?) {
-        Some(cors) => api.with(cors).map_to_response().boxed(),
-        None => api,
-    })
-}
-
-/// For pages of the given origins, and no others.
-fn cors(origins: &[&str]) -> Option<Cors> {
-    const EXPOSED: [&str; 7] = [
-        "Location",
-        "ETag",
-        "Retry-After",
-        "Idempotent-Replayed",
-        "Preference-Applied",
-        "X-Request-Id",
-        "WWW-Authenticate",
-    ];
-    const SENT: [&str; 7] = [
-        "Authorization",
-        "Content-Type",
-        "Idempotency-Key",
-        "If-None-Match",
-        "Prefer",
-        "X-Request-Id",
-        "Traceparent",
-    ];
-    if origins.is_empty() {
-        return None;
-    }
-    let cors = Cors::new()
-        .allow_origins(origins.iter().copied())
-        .allow_methods([Method::GET, Method::POST, Method::PATCH])
-        .allow_headers(SENT)
-        .max_age(CORS_MAX_AGE);
-    Some(cors.expose_headers(EXPOSED))
+    Ok(Cors::new(api, &app.config.cors_origins()?).boxed())
 }
 
 /// What the management address answers.
@@ -214,6 +180,10 @@ impl<E: Endpoint<Output = Response>> Layered<E> {
             let Ok(_place) = self.places.try_acquire() else {
                 return Problem::from(Error::Overloaded).respond(path);
             };
+            if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+                let detail = "a request of HTTP/1.1 has one `Host` header";
+                return Problem::fault("/header/Host", detail).respond(path);
+            }
             let limit = REQUEST_TIMEOUT + waiting_time(&request, path);
             let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
             match timeout(limit, call).await {

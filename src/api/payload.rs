@@ -15,7 +15,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
-use poem::{Body, IntoResponse, Request, RequestBody, Response, http::header};
+use poem::{
+    Body, IntoResponse, Request, RequestBody, Response,
+    http::{HeaderMap, header},
+};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,
@@ -42,8 +45,8 @@ pub struct Checked<T>(pub T);
 
 /// Rules that a schema cannot say.
 pub trait Rules {
-    /// What breaks them in a body, whether or not that fits the schema.
-    fn faults(_body: &Value) -> Vec<FaultBody> {
+    /// What breaks them in a request, whether or not its body fits the schema.
+    fn faults(_headers: &HeaderMap, _body: &Value) -> Vec<FaultBody> {
         Vec::new()
     }
     /// Whether a request without a body stands for an empty object.
@@ -99,7 +102,14 @@ impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
     ) -> poem::Result<Self> {
         let bytes = read(request, body).await?;
         if bytes.is_empty() && T::BODY_OPTIONAL {
-            return parse::<T>(json!({})).map_err(poem::Error::from);
+            return parse::<T>(request.headers(), json!({})).map_err(poem::Error::from);
+        }
+        if request
+            .header(header::CONTENT_ENCODING)
+            .is_some_and(|coding| coding != "identity")
+        {
+            let detail = "send the body as it is, without Content-Encoding";
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail).into());
         }
         match request.content_type() {
             Some(content_type) if Self::check_content_type(content_type) => {}
@@ -116,7 +126,7 @@ impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
         }
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| poem::Error::from(Problem::fault("", format!("the body is not valid JSON: {error}"))))?;
-        parse::<T>(value).map_err(poem::Error::from)
+        parse::<T>(request.headers(), value).map_err(poem::Error::from)
     }
 }
 
@@ -154,17 +164,24 @@ async fn read_to_end(body: Body) -> io::Result<Option<Bytes>> {
     Ok((length <= MAX_BODY).then(|| bytes.freeze()))
 }
 
-fn parse<T: ParseFromJSON + Rules + 'static>(value: Value) -> Result<Checked<T>, Problem> {
+fn parse<T: ParseFromJSON + Rules + 'static>(headers: &HeaderMap, value: Value) -> Result<Checked<T>, Problem> {
     let mut faults = faults_of::<T>(&value);
-    faults.extend(T::faults(&value));
+    faults.extend(T::faults(headers, &value));
     if faults.is_empty() {
         match T::parse_from_json(Some(value)) {
             Ok(parsed) => return Ok(Checked(parsed)),
             Err(error) => faults.push(fault(String::new(), error.into_message())),
         }
     }
+    // Of very many, those of the whole before those of its parts.
+    faults.sort_by_key(|fault| fault.pointer.matches('/').count());
+    let more = faults.len() > MAX_FAULTS;
     faults.truncate(MAX_FAULTS);
-    Err(Problem::faults(faults))
+    Err(if more {
+        Problem::invalid(format!("the request has more than {MAX_FAULTS} faults"), faults)
+    } else {
+        Problem::faults(faults)
+    })
 }
 
 /// Every fault that the schema finds, and every number that is too large for it to see.
@@ -173,7 +190,7 @@ fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
     let mut faults: Vec<FaultBody> = Vec::new();
     find_oversized(value, &mut String::new(), &mut faults);
     if !validator.is_valid(value) {
-        let by_schema = validator.iter_errors(value).take(MAX_FAULTS);
+        let by_schema = validator.iter_errors(value).take(10 * MAX_FAULTS);
         faults.extend(by_schema.flat_map(|error| faults_in(&error)));
     }
     faults

@@ -5,11 +5,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::verify::table;
+use super::{output::say, verify::table};
 use crate::{
     app::unusable,
     config::Config,
-    queue::{DeadLetter, Queue},
+    queue::{self, DeadLetter, Queue},
 };
 
 /// The most of a body that a table shows, in characters.
@@ -71,23 +71,23 @@ impl DeadLetters {
                 list.print(&found)
             }
             Action::Replay => {
-                println!("sent {} again", queue.replay_dead_letters().await?);
-                Ok(())
+                let sent = queue.replay_dead_letters().await?;
+                say(format_args!("sent {sent} again"))
             }
             Action::Purge => {
-                println!("dropped {}", queue.purge_dead_letters().await?);
-                Ok(())
+                let dropped = queue.purge_dead_letters().await?;
+                say(format_args!("dropped {dropped}"))
             }
         }
     }
 }
 
 impl List {
-    fn print(&self, found: &[DeadLetter]) -> anyhow::Result<()> {
+    fn print(&self, found: &queue::DeadLetters) -> anyhow::Result<()> {
         let now = OffsetDateTime::now_utc();
         let seconds = |letter: &DeadLetter| letter.since.map(|since| (now - since).whole_seconds().max(0));
         if self.json {
-            let letters = found.iter().map(|letter| {
+            let letters = found.oldest.iter().map(|letter| {
                 json!({
                     "reason": letter.reason,
                     "since": letter.since.and_then(|since| since.format(&Rfc3339).ok()),
@@ -95,14 +95,21 @@ impl List {
                     "body": String::from_utf8_lossy(&letter.body),
                 })
             });
-            println!("{}", serde_json::to_string_pretty(&letters.collect::<Vec<_>>())?);
-        } else if !found.is_empty() {
+            say(serde_json::to_string_pretty(&letters.collect::<Vec<_>>())?)?;
+        } else if !found.oldest.is_empty() {
             let mut table = table(&["age", "reason", "body"]);
-            for letter in found {
+            for letter in &found.oldest {
                 let age = seconds(letter).map_or_else(|| "unknown".to_owned(), age);
-                table.add_row([age, letter.reason.clone(), excerpt(&letter.body)]);
+                table.add_row([age, excerpt(letter.reason.as_bytes()), excerpt(&letter.body)]);
             }
-            println!("{table}");
+            say(table)?;
+        }
+        if found.total > found.oldest.len() {
+            eprintln!(
+                "shop: the oldest {} of {}; --limit shows more",
+                found.oldest.len(),
+                found.total
+            );
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+use super::output::say;
 use crate::config::{Bind, Config, reachable};
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -16,27 +17,28 @@ const PORTS: [u16; 2] = [8081, 8082];
 
 /// Asks the configured management address, or where none is configured, where `serve` and then `work` listen.
 pub(super) async fn ask(config: &Config) -> anyhow::Result<()> {
-    let mut refused = None;
+    let mut asked = Vec::new();
     for port in PORTS {
         let Bind::At(address) = config.management_bind(port)? else {
             bail!("there is nobody to ask: `management_bind` is off");
         };
         match ask_at(reachable(address)).await {
             Ok((true, state)) => {
-                println!("{state}");
-                return Ok(());
+                return say(state);
             }
             Ok((false, state)) => bail!("not ready: {state}"),
-            Err(error) => refused = Some(error),
+            Err(error) => asked.push(format!("{address}: {error}")),
         }
     }
-    Err(refused.unwrap_or_else(|| anyhow::anyhow!("nobody answers")))
+    asked.dedup();
+    bail!(
+        "nobody answers ({}): is it running, and is `management_bind` the same?",
+        asked.join("; ")
+    )
 }
 
 async fn ask_at(address: SocketAddr) -> anyhow::Result<(bool, String)> {
-    let nobody = || format!("nobody answers at {address}: is it running, and is `management_bind` the same?");
-    let answer = timeout(PATIENCE, get_readyz(address)).await;
-    answer.with_context(nobody)?.with_context(nobody)
+    timeout(PATIENCE, get_readyz(address)).await?
 }
 
 async fn get_readyz(address: SocketAddr) -> anyhow::Result<(bool, String)> {

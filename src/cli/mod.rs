@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     app::{self, App},
     config::{Config, Overrides},
     db::schema::{self, Change},
+    domain::catalog,
     queue::asyncapi,
     seed::{self, Plan},
     telemetry,
@@ -17,9 +18,12 @@ use crate::{
 
 mod dead_letters;
 mod health;
+mod output;
 mod roles;
 mod token;
 mod verify;
+
+use output::say;
 
 /// Ended with an answer that has been printed already; exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,7 @@ pub struct Failed;
     after_help = "Example, without any server:\n  shop serve --demo\n\nOn PostgreSQL, RabbitMQ and Redis:\n  \
                   export SHOP_DATABASE_URL=postgres://shop:secret@127.0.0.1/shop\n  \
                   export SHOP_QUEUE_URL=amqp://guest:guest@127.0.0.1:5672/%2f SHOP_CACHE_URL=redis://127.0.0.1:6379\n  \
-                  shop migrate && shop seed && shop serve & shop work"
+                  shop migrate && shop seed\n  shop serve     # and, in another terminal:\n  shop work"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -227,7 +231,7 @@ impl Migrate {
             .await
             .context("cannot read the state of the schema")?
         {
-            println!("{:<8} {}", if step.applied { "applied" } else { "pending" }, step.name);
+            say(format_args!("{:<8} {}", step.state.name(), step.name))?;
         }
         db.close().await;
         Ok(())
@@ -238,6 +242,8 @@ impl Seed {
     async fn run(&self, config: Config) -> anyhow::Result<()> {
         let app = App::connect(config).await?;
         app.check_schema(false).await?;
+        let nothing_to_order = self.orders > 0 && self.products == 0 && catalog::ids(app.db.read()).await?.is_empty();
+        ensure!(!nothing_to_order, "orders need products: give --products as well");
         let plan = Plan {
             products: self.products as usize,
             orders: self.orders as usize,
@@ -246,9 +252,11 @@ impl Seed {
         let added = seed::fill(&app, plan)
             .await
             .context("the database could not be filled")?;
-        println!("added {} products and {} orders", added.products, added.orders);
         app.close().await;
-        Ok(())
+        say(format_args!(
+            "added {} products and {} orders",
+            added.products, added.orders
+        ))
     }
 }
 
@@ -260,11 +268,10 @@ impl Openapi {
             api::openapi()
         };
         if self.yaml {
-            print!("{}", api::to_yaml(&document));
+            say(api::to_yaml(&document).trim_end())
         } else {
-            println!("{}", serde_json::to_string_pretty(&document)?);
+            say(serde_json::to_string_pretty(&document)?)
         }
-        Ok(())
     }
 }
 

@@ -1,15 +1,16 @@
 //! The long-running roles: what each is made of, and how it stops.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
+use super::output::say;
 use crate::{
     api::{self, auth, desk::Desk, health::Role, server},
     app::App,
@@ -27,6 +28,8 @@ const WORK_MANAGEMENT_PORT: u16 = 8082;
 /// How long a role may take over what is in hand when it is told to stop, whatever that waits for. The last traces and the
 /// end of the process need the rest of ten seconds.
 const GRACE: Duration = Duration::from_millis(8_500);
+/// How long the last bells may take, so that the worker still has time; the sweeper rings for what is left.
+const LAST_BELLS: Duration = Duration::from_secs(1);
 const DEMO: Plan = Plan {
     products: 50,
     orders: 0,
@@ -35,38 +38,24 @@ const DEMO: Plan = Plan {
 
 /// The API; with the in-process queue, the worker as well.
 pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
-    let stop = stop_on_signal()?;
-    within_grace(&stop, serve_until(&stop, config, demo)).await
-}
-
-/// The consumer and the sweeper.
-pub(super) async fn work(config: Config) -> anyhow::Result<()> {
-    let stop = stop_on_signal()?;
-    within_grace(&stop, work_until(&stop, config)).await
-}
-
-async fn serve_until(stop: &CancellationToken, config: Config, demo: bool) -> anyhow::Result<()> {
     // As many connections as the system lets this process have.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let (bind, management) = (config.api_bind()?, config.management_bind(SERVE_MANAGEMENT_PORT)?);
-    let Some(app) = unless_stopped(stop, Box::pin(App::connect(config))).await? else {
+    let stop = stop_on_signal()?;
+    let Some(app) = unless_stopped(&stop, Box::pin(connect(config, demo))).await? else {
         return Ok(());
     };
-    app.check_schema(demo).await?;
-    if demo {
-        fill_if_empty(&app).await?;
-    }
     let bound = server::bind(bind, "bind").await?;
     let address = reachable(bound.address);
     let mut servers = JoinSet::new();
-    manage(&mut servers, management, &app, Role::Serve, stop).await?;
-    let (desk, ringer) = Desk::open(&app);
+    manage(&mut servers, management, &app, Role::Serve, &stop).await?;
+    let (desk, mut ringing) = Desk::open(&app);
     servers.spawn(telemetry::run(app.clone(), stop.clone()));
     let watch = Watch::new(app.config.max_waiting, stop.clone());
     let routes = api::routes(&app, desk, watch.clone())?;
     servers.spawn(server::run(bound, routes, app.config.max_connections, stop.clone()));
     servers.spawn(watch.run(app.clone()));
-    // The worker goes on until the API has let go of its last request, so that what is paid at the end is settled.
+    // The worker goes on until the API has let go of its last request and rung for it.
     let served = CancellationToken::new();
     let mut background = if app.queue.is_memory() {
         settle_in_background(&app, &served)
@@ -75,19 +64,22 @@ async fn serve_until(stop: &CancellationToken, config: Config, demo: bool) -> an
     };
     tracing::info!(%address, docs = format!("http://{address}/docs"), "serving");
     if demo {
-        print_demo(&app.config, address);
+        print_demo(&app.config, address)?;
     }
-    let outcome = run_until(stop, &mut servers, &mut background).await;
-    end_of(servers).await;
-    let _ = timeout(Duration::from_secs(1), ringer).await;
-    served.cancel();
-    end_of(background).await;
-    app.close().await;
-    tracing::info!("stopped");
+    let outcome = run_until(&stop, [&mut servers, &mut ringing, &mut background]).await;
+    within_grace(async {
+        end_of(servers).await;
+        let _ = timeout(LAST_BELLS, end_of(ringing)).await;
+        served.cancel();
+        end_of(background).await;
+        app.close().await;
+    })
+    .await;
     outcome
 }
 
-async fn work_until(stop: &CancellationToken, config: Config) -> anyhow::Result<()> {
+/// The consumer and the sweeper.
+pub(super) async fn work(config: Config) -> anyhow::Result<()> {
     if config.queue_url.starts_with("memory:") {
         return Err(ConfigError::Value {
             key: "queue_url",
@@ -99,21 +91,33 @@ async fn work_until(stop: &CancellationToken, config: Config) -> anyhow::Result<
         .into());
     }
     let management = config.management_bind(WORK_MANAGEMENT_PORT)?;
-    let Some(app) = unless_stopped(stop, Box::pin(App::connect(config))).await? else {
+    let stop = stop_on_signal()?;
+    let Some(app) = unless_stopped(&stop, Box::pin(connect(config, false))).await? else {
         return Ok(());
     };
-    app.check_schema(false).await?;
     let mut servers = JoinSet::new();
-    manage(&mut servers, management, &app, Role::Work, stop).await?;
+    manage(&mut servers, management, &app, Role::Work, &stop).await?;
     servers.spawn(telemetry::run(app.clone(), stop.clone()));
-    let mut background = settle_in_background(&app, stop);
+    let mut background = settle_in_background(&app, &stop);
     tracing::info!("working");
-    let outcome = run_until(stop, &mut servers, &mut background).await;
-    end_of(servers).await;
-    end_of(background).await;
-    app.close().await;
-    tracing::info!("stopped");
+    let outcome = run_until(&stop, [&mut servers, &mut background]).await;
+    within_grace(async {
+        end_of(servers).await;
+        end_of(background).await;
+        app.close().await;
+    })
+    .await;
     outcome
+}
+
+/// The parts that every role is made of, on a schema that is up to date.
+async fn connect(config: Config, demo: bool) -> anyhow::Result<App> {
+    let app = App::connect(config).await?;
+    app.check_schema(demo).await?;
+    if demo {
+        fill_if_empty(&app).await?;
+    }
+    Ok(app)
 }
 
 fn settle_in_background(app: &App, stop: &CancellationToken) -> JoinSet<()> {
@@ -141,36 +145,34 @@ async fn manage(
 
 /// Until told to stop, or until any part of the process has ended by itself, which is a fault: rather than to live on
 /// without its worker, say, the process stops, to be started again by whoever looks after it.
-async fn run_until(
-    stop: &CancellationToken,
-    servers: &mut JoinSet<()>,
-    background: &mut JoinSet<()>,
-) -> anyhow::Result<()> {
+async fn run_until<const N: usize>(stop: &CancellationToken, mut parts: [&mut JoinSet<()>; N]) -> anyhow::Result<()> {
+    let any_end = poll_fn(|context| {
+        let mut ends = parts.iter_mut().map(|part| part.poll_join_next(context));
+        let end = ends.find_map(|end| match end {
+            Poll::Ready(Some(end)) => Some(end),
+            Poll::Ready(None) | Poll::Pending => None,
+        });
+        end.map_or(Poll::Pending, Poll::Ready)
+    });
     let ended = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        Some(ended) = servers.join_next() => ended,
-        Some(ended) = background.join_next() => ended,
+        ended = any_end => ended,
     };
     stop.cancel();
-    ended.context("a part of the process panicked, so all of it stops")
+    ended.context("a part of the process panicked, so all of it stops")?;
+    bail!("a part of the process ended before it was told to, so all of it stops")
 }
 
 async fn end_of(mut tasks: JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// The role's own end, or [`GRACE`] after it was told to stop.
-async fn within_grace(stop: &CancellationToken, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let overdue = async {
-        stop.cancelled().await;
-        sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = role => ended,
-        () = overdue => {
-            tracing::warn!("stopped with something still in hand; a batch that was given up will come again");
-            Ok(())
-        }
+/// Waits for what is in hand, for [`GRACE`] at most.
+async fn within_grace(ending: impl Future<Output = ()>) {
+    if timeout(GRACE, ending).await.is_ok() {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!("stopped with something still in hand; a batch that was given up will come again");
     }
 }
 
@@ -213,7 +215,7 @@ async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_demo(config: &Config, address: SocketAddr) {
+fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     let base = format!("http://{address}");
     let (token, header) = match config.auth {
         Auth::None => (String::new(), ""),
@@ -223,10 +225,10 @@ fn print_demo(config: &Config, address: SocketAddr) {
             (format!("TOKEN={token}\n"), " -H \"Authorization: Bearer $TOKEN\"")
         }
     };
-    println!(
+    say(format_args!(
         "\nTry it ({base}/docs shows the rest):\n\n\
          {token}curl -s{header} '{base}/products?limit=3'; echo\n\
          ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
          curl -s{header} -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s{header} {base}/orders/$ORDER; echo\n"
-    );
+    ))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::parse_duration;
+use super::{output::say, parse_duration};
 use crate::{api::auth, config::Config, domain::UserId};
 
 #[derive(Debug, Args)]
@@ -22,7 +22,6 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn print(&self, config: &Config) -> anyhow::Result<()> {
-        println!("{}", auth::mint(config, self.user, self.admin, self.ttl)?);
-        Ok(())
+        say(auth::mint(config, self.user, self.admin, self.ttl)?)
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::{Failed, parse_duration};
+use super::{Failed, output::say, parse_duration};
 use crate::{
     app,
     config::Config,
@@ -29,18 +29,19 @@ impl Verify {
     /// Reads one snapshot of the database, so that it is right while orders are being settled.
     pub(super) async fn run(&self, config: &Config) -> anyhow::Result<()> {
         let db = app::connect_database(config).await?;
+        app::refuse_pending(&db).await?;
         let max_age = self.max_age;
         let report = db
             .snapshot(move |txn| Box::pin(async move { books::check(txn, Micros::now(), max_age).await }))
             .await
-            .context("the books could not be read; has `shop migrate` been run?")?;
+            .context("the books could not be read")?;
         db.close().await;
         if self.json {
             let mut json = json!(report);
             json["ok"] = json!(report.is_clean());
-            println!("{}", serde_json::to_string_pretty(&json)?);
+            say(serde_json::to_string_pretty(&json)?)?;
         } else {
-            print(&report);
+            print(&report)?;
         }
         if report.is_clean() {
             return Ok(());
@@ -50,13 +51,12 @@ impl Verify {
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> anyhow::Result<()> {
     if report.is_clean() {
-        println!(
-            "the books are right: {} products, {} orders",
-            report.products, report.orders
-        );
-        return;
+        let (products, orders) = (report.products, report.orders);
+        return say(format_args!(
+            "the books are right: {products} products, {orders} orders"
+        ));
     }
     if !report.stock_faults.is_empty() {
         let mut table = table(&["product", "stock", "put in", "in PAID orders", "off by"]);
@@ -71,14 +71,14 @@ fn print(report: &Report) {
                 format!("{off_by:+}"),
             ]);
         }
-        println!("{table}");
+        say(table)?;
     }
     if !report.order_faults.is_empty() || !report.overdue.is_empty() {
         let mut table = table(&["order", "status", "fault"]);
         for fault in report.order_faults.iter().chain(&report.overdue) {
             table.add_row([fault.order_id.to_string(), fault.status.clone(), fault.fault.clone()]);
         }
-        println!("{table}");
+        say(table)?;
     }
     let longest = [
         report.stock_faults.len(),
@@ -86,8 +86,9 @@ fn print(report: &Report) {
         report.overdue.len(),
     ];
     if longest.iter().any(|length| i64::try_from(*length) == Ok(MAX_LISTED)) {
-        println!("only the first {MAX_LISTED} of a kind are listed");
+        say(format_args!("only the first {MAX_LISTED} of a kind are listed"))?;
     }
+    Ok(())
 }
 
 /// A table that reads well and can be cut into columns.

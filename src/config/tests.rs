@@ -86,7 +86,7 @@ fn a_fault_in_the_file_is_told_by_its_place_and_no_secret() {
         ("database_pool = \"hunter2\"", "database_pool"),
         ("jwt_secrets = \"hunter2\"", "jwt_secrets"),
     ] {
-        std::fs::write(&file, text).expect("the folder is ours");
+        fs::write(&file, text).expect("the folder is ours");
         let overrides = Overrides {
             file: Some(file.clone()),
             flags: Vec::new(),

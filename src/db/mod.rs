@@ -1,7 +1,7 @@
 //! The database behind its URL: SQLite for one machine, PostgreSQL for many. Everything that differs between the two
 //! and is not SQL text lives here; what differs in the text lives in [`rows`].
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, str::FromStr as _, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{
@@ -9,9 +9,11 @@ use sea_orm::{
     IsolationLevel, RuntimeErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sqlx::{
+    Connection as _, PgConnection,
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
+use tokio::time::timeout;
 
 pub mod rows;
 pub mod schema;
@@ -52,6 +54,56 @@ pub enum Fault {
     Statement,
 }
 
+/// Says what is wrong with a database's URL, and never what stands in it: that may be a password.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_url(url: &str) -> Result<(), String> {
+    // What the driver itself would pass over, to connect without encryption where that was asked for.
+    const PARAMETERS: [&str; 18] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    let cause = |error: sqlx::Error| match error {
+        sqlx::Error::Configuration(cause) => cause.to_string(),
+        error => error.to_string(),
+    };
+    if let Some(file) = url.strip_prefix("sqlite:") {
+        SqliteConnectOptions::from_str(url).map_err(cause)?;
+        let file = file.trim_start_matches("//");
+        let names_none = file.is_empty() || file.starts_with('?') && !is_in_memory(url);
+        return (!names_none).then_some(()).ok_or_else(|| "it names no file".to_owned());
+    }
+    PgConnectOptions::from_str(url).map_err(cause)?;
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let names = parameters
+        .split('&')
+        .filter_map(|parameter| Some(parameter.split_once('=')?.0));
+    let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
+    match names.into_iter().find(|name| !known(name)) {
+        Some(unknown) => Err(format!(
+            "it has a parameter `{unknown}`, which PostgreSQL's URLs do not know"
+        )),
+        None => Ok(()),
+    }
+}
+
 impl Db {
     /// Connects, with at most `pool` connections (1 to 10,000) to read with.
     /// `statement_cache` bounds the prepared statements a connection keeps, 1 or more.
@@ -66,13 +118,14 @@ impl Db {
                 .retry(back_off())
                 .when(|error| fault(error) == Fault::Busy)
                 .await?;
-            let read = if url.contains(":memory:") {
+            let read = if is_in_memory(url) {
                 write.clone()
             } else {
                 Database::connect(sqlite_options(url, pool)).await?
             };
             return Ok(Self { write, read });
         }
+        reach_postgres(url).await?;
         let read = Database::connect(postgres_options(url, pool, statement_cache)).await?;
         Ok(Self {
             write: read.clone(),
@@ -159,6 +212,18 @@ impl Db {
         }
     }
 
+    /// Writes where that is no more than a number in SQLite's own header, so that a file that lets nobody write is found
+    /// out before a customer is.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub async fn try_writing(&self) -> Result<(), DbErr> {
+        if self.is_sqlite() {
+            self.write.execute_unprepared("PRAGMA user_version = 1").await?;
+        }
+        Ok(())
+    }
+
     /// Asks the database for a sign of life.
     ///
     /// # Errors
@@ -172,6 +237,20 @@ impl Db {
         let _ = self.write.clone().close().await;
         let _ = self.read.clone().close().await;
     }
+}
+
+/// Until the commit nobody else gets past this who gives the same `key`. SQLite has one writer anyway.
+///
+/// # Errors
+/// The database's.
+pub async fn one_at_a_time(txn: &impl ConnectionTrait, key: i64) -> Result<(), DbErr> {
+    if txn.get_database_backend() == DbBackend::Postgres {
+        let lock = rows::Sql::new(DbBackend::Postgres, "SELECT pg_advisory_xact_lock(")
+            .bind(key)
+            .push(")");
+        txn.execute_raw(lock.build()).await?;
+    }
+    Ok(())
 }
 
 /// Sorts an error of the database by what can be done about it.
@@ -199,17 +278,39 @@ fn sqlx_fault(error: &sqlx::Error) -> Fault {
     }
 }
 
-/// SQLSTATE on PostgreSQL, the extended result code on SQLite.
+/// SQLSTATE on PostgreSQL, five characters; the extended result code on SQLite, whose last byte is the plain one.
 fn fault_of_code(code: &str) -> Fault {
+    const SQLSTATE: usize = 5;
+    if code.len() < SQLSTATE {
+        return match code.parse::<u32>().map(|code| code & 0xff) {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            Ok(5 | 6) => Fault::Busy,
+            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB
+            Ok(8 | 10 | 11 | 13 | 14 | 26) => Fault::Away,
+            _ => Fault::Statement,
+        };
+    }
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available; SQLITE_BUSY and its kin
-        "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517" => Fault::Busy,
+        // serialization_failure, deadlock_detected, lock_not_available
+        "40001" | "40P01" | "55P03" => Fault::Busy,
         // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout,
-        // too_many_connections, read_only_sql_transaction (a demoted primary)
-        "57P01" | "57P02" | "57P03" | "25P03" | "53300" | "25006" => Fault::Away,
-        code if code.len() == 5 && code.starts_with("08") => Fault::Away,
+        // too_many_connections, disk_full, out_of_memory, read_only_sql_transaction (a demoted primary)
+        "57P01" | "57P02" | "57P03" | "25P03" | "53300" | "53100" | "53200" | "25006" => Fault::Away,
+        code if code.starts_with("08") => Fault::Away,
         _ => Fault::Statement,
     }
+}
+
+/// One connection first: a pool that gets none says only that time ran out.
+async fn reach_postgres(url: &str) -> Result<(), DbErr> {
+    let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
+    let connection = timeout(ACQUIRE_TIMEOUT, PgConnection::connect(url)).await;
+    let connection = connection.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
+    connection.close().await.map_err(failed)
+}
+
+fn is_in_memory(url: &str) -> bool {
+    url.contains(":memory:") || url.contains("mode=memory")
 }
 
 /// A writing transaction takes SQLite's write lock with its first breath: one that starts by reading cannot wait for
@@ -281,5 +382,35 @@ mod tests {
         assert_eq!(fault_of_code("57P01"), Fault::Away);
         assert_eq!(fault_of_code("08006"), Fault::Away);
         assert_eq!(fault_of_code("23514"), Fault::Statement);
+        assert_eq!(fault_of_code("53100"), Fault::Away, "a full disk");
+        assert_eq!(fault_of_code("517"), Fault::Busy, "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(fault_of_code("13"), Fault::Away, "a full disk");
+        assert_eq!(fault_of_code("1032"), Fault::Away, "SQLITE_READONLY_DBMOVED");
+        assert_eq!(fault_of_code("2067"), Fault::Statement, "SQLITE_CONSTRAINT_UNIQUE");
+    }
+
+    #[test]
+    fn a_url_that_is_no_good_is_told_without_its_password() {
+        for good in [
+            "sqlite://shop.db?mode=rwc",
+            "sqlite::memory:",
+            "sqlite:shop.db",
+            "postgres://u:p%2Fw@h:5432/shop?sslmode=verify-full&sslrootcert=/ca.pem",
+            "postgresql:///shop?host=/run/postgresql&options[search_path]=shop",
+        ] {
+            assert_eq!(check_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "postgres://u:hunter2@h:port/shop",
+            "postgres://u:hun/ter2@h/shop",
+            "postgres://u:hunter2@h/shop?sslmode=maybe",
+            "postgres://u@h/shop?pasword=hunter2",
+            "sqlite://shop.db?mode=rwz",
+            "sqlite://?mode=rwc",
+            "sqlite:",
+        ] {
+            let said = check_url(bad).expect_err(bad);
+            assert!(!said.contains("hun"), "{said}");
+        }
     }
 }

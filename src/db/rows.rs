@@ -57,6 +57,18 @@ impl Sql {
         }
     }
 
+    /// A field of a column of JSON as text; NULL where there is none, and where it is no JSON at all, which only SQLite
+    /// would store.
+    #[must_use]
+    pub fn json_text(self, column: &str, field: &str) -> Self {
+        match self.backend {
+            DbBackend::Postgres => self.push(&format!("({column} ->> '{field}')")),
+            _ => self.push(&format!(
+                "CASE WHEN json_valid({column}) THEN {column} ->> '$.{field}' END"
+            )),
+        }
+    }
+
     /// Keeps the rows read locked until the commit, in the order in which they are read. SQLite has one writer
     /// and knows no row locks. `NO KEY` lets others insert rows that refer to the locked ones.
     #[must_use]

@@ -24,16 +24,44 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub name: String,
-    pub applied: bool,
+    pub state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Applied,
+    Pending,
+    /// Applied by a newer version of the program, which alone knows what it is.
+    Newer,
+}
+
+impl State {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Newer => "newer",
+        }
+    }
 }
 
 /// Changes the schema. On PostgreSQL an advisory lock lets one process at a time do so; the others wait, then find
 /// nothing left to do. On SQLite the file's own write lock and the connection's busy timeout do the same.
 ///
 /// # Errors
-/// The database's error; the lock is let go of in any case.
+/// The database's error, the lock being let go of in any case; or that only a newer version of the program can do it.
 pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
     let connection = db.write();
+    let steps = status(connection).await?;
+    let has = |state| steps.iter().any(|step| step.state == state);
+    if change == Change::Up && !has(State::Pending) {
+        return Ok(());
+    }
+    if has(State::Newer) {
+        let problem = "a newer version of the program has changed the schema; only that version can change it further";
+        return Err(DbErr::Custom(problem.to_owned()));
+    }
     if connection.get_database_backend() != DbBackend::Postgres {
         return apply_on_sqlite(connection, change).await;
     }
@@ -51,18 +79,28 @@ pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
     outcome
 }
 
-/// Every step and whether it is applied, oldest first. Changes nothing.
+/// Every step and whether it is applied, oldest first, those of a newer version last. Changes nothing.
 ///
 /// # Errors
 /// The database's error.
 pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Step>, DbErr> {
-    let known = applied(connection).await?;
-    let steps = Migrator::migrations().into_iter().map(|step| {
+    let mut applied = applied(connection).await?;
+    let mut steps: Vec<Step> = Vec::new();
+    for step in Migrator::migrations() {
         let name = step.name().to_owned();
-        let applied = known.contains(&name);
-        Step { name, applied }
-    });
-    Ok(steps.collect())
+        let place = applied.iter().position(|applied| *applied == name);
+        let state = place.map_or(State::Pending, |place| {
+            applied.remove(place);
+            State::Applied
+        });
+        steps.push(Step { name, state });
+    }
+    let newer = |name| Step {
+        name,
+        state: State::Newer,
+    };
+    steps.extend(applied.into_iter().map(newer));
+    Ok(steps)
 }
 
 /// The steps that this database has, also those of a newer version of the program: while an upgrade is under way, the
@@ -77,7 +115,7 @@ async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> 
     if !found.map_or(Ok(false), |row| row.try_get_by_index(0))? {
         return Ok(Vec::new());
     }
-    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
+    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations ORDER BY version");
     let rows = connection.query_all_raw(versions).await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
@@ -90,7 +128,7 @@ pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbE
     let steps = status(connection).await?;
     Ok(steps
         .into_iter()
-        .filter(|step| !step.applied)
+        .filter(|step| step.state == State::Pending)
         .map(|step| step.name)
         .collect())
 }

@@ -100,7 +100,11 @@ async fn order_faults(connection: &impl ConnectionTrait) -> Result<Vec<OrderFaul
         "SELECT id AS order_id, status, fault FROM (SELECT o.id, o.status, CASE \
            WHEN i.order_id IS NULL THEN 'has no lines' \
            WHEN o.status = 'PAID' AND o.total_price <> i.total THEN 'its total is not the sum of its lines' \
-           WHEN o.status = 'FAILED' AND o.failure IS NULL THEN 'has failed without a reason' \
+           WHEN o.status = 'FAILED' AND COALESCE(",
+    )
+    .json_text("o.failure", "reason")
+    .push(
+        ", '') = '' THEN 'has failed without a reason' \
          END AS fault FROM orders o \
          LEFT JOIN (SELECT order_id, SUM(quantity * unit_price) AS total FROM order_items GROUP BY order_id) i \
                 ON i.order_id = o.id) f WHERE fault IS NOT NULL ORDER BY id LIMIT ",

@@ -48,6 +48,13 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
 }
 
+/// The oldest dead letters, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetters {
+    pub oldest: Vec<DeadLetter>,
+    pub total: usize,
+}
+
 /// Hears which orders have been settled since it began.
 pub struct Listener(Listening);
 
@@ -207,14 +214,14 @@ impl Queue {
         }
     }
 
-    /// The dead letters, oldest first, `limit` at most. They stay where they are. The queue inside the process keeps
-    /// none.
+    /// The dead letters, oldest first, `limit` at most. They stay where they are; of two who look at the same time, each
+    /// may see only a part. The queue inside the process keeps none.
     ///
     /// # Errors
     /// When the queue cannot be asked.
-    pub async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+    pub async fn dead_letters(&self, limit: usize) -> Result<DeadLetters, QueueError> {
         match &self.backend {
-            Backend::Memory(_) => Ok(Vec::new()),
+            Backend::Memory(_) => Ok(DeadLetters::default()),
             Backend::RabbitMq(queue) => queue.dead_letters(limit).await,
         }
     }

@@ -10,7 +10,14 @@ use std::{
 use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, filter_fn},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     app::App,
@@ -53,17 +60,30 @@ pub fn start(config: &Config) {
     figures::recorder();
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry()
-        .with(log.with_filter(filter))
+        .with(log.with_filter(filter.and(filter_fn(tells_no_secret))))
         .with(trace::layer())
         .try_init();
     let unlogged = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        if tracing::enabled!(tracing::Level::ERROR) {
+        if tracing::enabled!(Level::ERROR) {
             log_panic(panic);
         } else {
             unlogged(panic);
         }
     }));
+}
+
+/// Whatever a filter asks for: below these levels the libraries speak of URLs and passwords.
+fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
+    const LIMITS: [(&str, Level); 4] = [
+        ("sqlx_postgres::options", Level::ERROR),
+        ("lapin", Level::INFO),
+        ("amq_protocol", Level::INFO),
+        ("sea_orm", Level::DEBUG),
+    ];
+    let speaks_of_them =
+        |(target, level): &(&str, Level)| metadata.target().starts_with(target) && metadata.level() > level;
+    !LIMITS.iter().any(speaks_of_them)
 }
 
 /// A panic is one line of the log like any other.

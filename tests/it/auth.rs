@@ -83,6 +83,17 @@ async fn a_token_that_does_not_hold_is_answered_by_401() {
         claims
     };
     assert_eq!(get(&client, "/products", &hs256(&good)).await.status, 200);
+    let soon = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs_f64()
+        + 600.5;
+    assert_eq!(
+        get(&client, "/products", &hs256(&with("exp", json!(soon))))
+            .await
+            .status,
+        200
+    );
     let [_, claims, signature]: [String; 3] = hs256(&good)
         .split('.')
         .map(str::to_owned)
@@ -107,6 +118,18 @@ async fn a_token_that_does_not_hold_is_answered_by_401() {
             "another algorithm",
             sign(Algorithm::HS512, &EncodingKey::from_secret(SECRET.as_bytes()), &good),
         ),
+        (
+            "several issuers",
+            hs256(&with("iss", json!(["https://id.example", "x"]))),
+        ),
+        ("a subject written otherwise", hs256(&with("sub", json!("+7")))),
+        ("a condition that is not understood", {
+            let header = Header {
+                crit: Some(vec!["b64".to_owned()]),
+                ..Header::new(Algorithm::HS256)
+            };
+            encode(&header, &good, &EncodingKey::from_secret(SECRET.as_bytes())).expect("signed")
+        }),
         ("no algorithm", format!("{none}.{claims}.")),
         ("no algorithm, signed", format!("{none}.{claims}.{signature}")),
         ("not a token", "let-me-in".to_owned()),
@@ -119,7 +142,7 @@ async fn a_token_that_does_not_hold_is_answered_by_401() {
         assert!(
             answer
                 .header("www-authenticate")
-                .is_some_and(|value| value.starts_with("Bearer")),
+                .is_some_and(|value| value.starts_with("Bearer") && value.contains("invalid_token")),
             "{why}"
         );
     }
@@ -167,6 +190,27 @@ async fn a_public_key_accepts_its_own_algorithm_and_never_itself_as_a_secret(
         let confused = sign(Algorithm::HS256, &EncodingKey::from_secret(secret.as_bytes()), &claims);
         get(&client, "/orders", &confused).await.problem(401, "unauthorized");
     }
+}
+
+/// Nothing would ever hold against such a key, or too much.
+#[rstest]
+#[case("a private key", RSA_PRIVATE)]
+#[case("a private key", EC_PRIVATE)]
+#[case("another curve", include_str!("keys/p384.pub.pem"))]
+#[case("too short", include_str!("keys/rsa1024.pub.pem"))]
+#[case("no key", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")]
+fn a_key_that_is_no_good_stops_the_start(#[case] why: &str, #[case] pem: &str) {
+    let backend = Backend::embedded();
+    let file = backend.folder.join("key.pem");
+    fs::write(&file, pem).expect("written");
+    let key = [
+        ("SHOP_AUTH", "jwt"),
+        ("SHOP_JWT_PUBLIC_KEY_FILE", file.to_str().expect("text")),
+    ];
+    let output = run_to_end(&backend, &["serve"], &key);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{why}: {stderr}");
+    assert!(stderr.contains("jwt_public_key_file"), "{why}: {stderr}");
 }
 
 #[rstest]
@@ -379,5 +423,20 @@ async fn browsers_may_call_from_the_configured_origins_only() {
         let refused = preflight(&client, origin).await;
         assert_eq!(refused.header("access-control-allow-origin"), None, "{refused:?}");
         assert!(refused.status < 500);
+    }
+    // The server's own pages are of no other origin, and what is no browser's business is served as ever.
+    for origin in ["http://127.0.0.1:8080", "https://evil.example", "https://shop.example"] {
+        let request = open.client().request(Method::GET, "/products").header("Origin", origin);
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.status, 200, "{origin}");
+        let varies: Vec<&str> = answer
+            .headers
+            .get_all("vary")
+            .iter()
+            .filter_map(|vary| vary.to_str().ok())
+            .collect();
+        assert_eq!(varies, ["accept-encoding", "origin"], "{origin}");
+        let allowed = (origin == "https://shop.example").then_some(origin);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
     }
 }

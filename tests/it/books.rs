@@ -44,6 +44,17 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
             paid.as_str(),
         ),
         (
+            format!(
+                "UPDATE orders SET failure = '{{\"reason\": \"\"}}' WHERE id = {}",
+                id_of(&failed)
+            ),
+            format!(
+                "UPDATE orders SET failure = '{{\"reason\": \"insufficient_stock\", \"lines\": []}}' WHERE id = {}",
+                id_of(&failed)
+            ),
+            failed.as_str(),
+        ),
+        (
             format!("UPDATE orders SET accepted_at = 1 WHERE id = {}", id_of(&waiting)),
             format!("UPDATE orders SET accepted_at = NULL WHERE id = {}", id_of(&waiting)),
             waiting.as_str(),

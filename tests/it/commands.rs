@@ -1,8 +1,15 @@
 //! The command line: help, exit codes, one clear sentence, health, and a clean end.
 
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    process::{Command, Stdio},
+};
+
 use rstest::rstest;
 
-use crate::support::{Backend, Shop, run_to_end};
+use crate::support::{Backend, Shop, books, run_to_end};
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -15,6 +22,7 @@ fn every_command_has_help_with_an_example() {
         "verify",
         "dead-letters",
         "openapi",
+        "token",
         "health",
     ] {
         let help = run_to_end(&backend, &[command, "--help"], &[]);
@@ -41,6 +49,15 @@ fn every_command_has_help_with_an_example() {
 #[case(&["work"], &[("SHOP_QUEUE_URL", "memory:")], 2, "shop serve")]
 #[case(&["serve"], &[("SHOP_DATABASE_URL", "sqlite:///nowhere/at/all.db?mode=rwc")], 1, "database_url")]
 #[case(&["migrate"], &[("SHOP_DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d"), ("SHOP_DATABASE_WAIT_SECONDS", "0")], 1, "database_url")]
+#[case(&["migrate"], &[("SHOP_DATABASE_URL", "postgres://u:hunter2@127.0.0.1:port/d")], 2, "database_url")]
+#[case(&["serve"], &[("SHOP_DATABASE_URL", "postgres://u:hun/ter2@127.0.0.1/d")], 2, "database_url")]
+#[case(&["work"], &[("SHOP_DATABASE_URL", "postgres://u@127.0.0.1/d?pasword=hunter2"), ("SHOP_QUEUE_URL", "amqp://h")], 2, "`pasword`")]
+#[case(&["serve"], &[("SHOP_DATABASE_URL", "sqlite://shop.db?mode=rwz")], 2, "database_url")]
+#[case(&["verify"], &[("SHOP_DATABASE_URL", "sqlite://missing.db")], 1, "?mode=rwc")]
+#[case(&["verify"], &[], 1, "shop migrate")]
+#[case(&["serve"], &[("SHOP_AUTH", "basic")], 2, "`none` or `jwt`")]
+#[case(&["serve", "--config", "."], &[], 2, "the file .")]
+#[case(&["seed", "--products", "0", "--orders", "5"], &[], 1, "--products")]
 #[case(&["health"], &[("SHOP_MANAGEMENT_BIND", "127.0.0.1:1")], 1, "127.0.0.1:1")]
 #[case(&["verify", "--max-age", "5"], &[], 2, "5m")]
 fn what_is_wrong_is_said_in_one_sentence(
@@ -53,7 +70,74 @@ fn what_is_wrong_is_said_in_one_sentence(
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.contains(told), "{stderr}");
-    assert!(!stderr.contains("hunter2") && !stderr.contains("panicked"), "{stderr}");
+    assert!(!stderr.contains("ter2") && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn an_environment_that_is_no_text_is_refused_and_not_passed_over() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    let output = command
+        .args(["serve"])
+        .env("SHOP_BIND", OsStr::from_bytes(b"127.0.0.1:\xff"))
+        .output()
+        .expect("it can be run");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("SHOP_BIND"), "{stderr}");
+}
+
+/// `shop openapi | head -1`, and a disk that is full.
+#[test]
+fn output_that_nobody_reads_is_no_failure_and_output_that_is_lost_is_one() {
+    let openapi = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+        command.args(["openapi"]).stderr(Stdio::piped());
+        command
+    };
+    let mut cut_off = openapi().stdout(Stdio::piped()).spawn().expect("it can be run");
+    drop(cut_off.stdout.take());
+    let cut_off = cut_off.wait_with_output().expect("it ends");
+    assert!(cut_off.status.success() && cut_off.stderr.is_empty(), "{cut_off:?}");
+    let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = openapi().stdout(full).output().expect("it can be run");
+    let stderr = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("standard output") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn seeds_sown_at_the_same_time_add_nothing_twice(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.app().await;
+    std::thread::scope(|scope| {
+        let seeds: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| run_to_end(&backend, &["seed", "--products", "300", "--orders", "300"], &[])))
+            .collect();
+        let said: Vec<String> = seeds
+            .into_iter()
+            .map(|seed| {
+                let output = seed.join().expect("it ends");
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            })
+            .collect();
+        let added = |what: &str| -> u32 {
+            let numbers = said.iter().map(|said| {
+                let words: Vec<&str> = said.split(' ').collect();
+                let place = words.iter().position(|word| *word == what).expect("it says so");
+                words[place - 1].parse::<u32>().expect("a number")
+            });
+            numbers.sum()
+        };
+        assert_eq!((added("products"), added("orders")), (300, 300), "{said:?}");
+    });
+    let report = books(&app).await;
+    assert_eq!((report.products, report.orders), (300, 300));
+    assert!(report.is_clean());
 }
 
 #[tokio::test]

@@ -111,6 +111,36 @@ async fn replaying_is_safe_to_repeat_and_what_is_still_dead_comes_back_once() {
     assert_eq!(stock, 10 - 4);
 }
 
+/// Looking puts every letter back behind the others: their order must not tell how often somebody looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_few_does_not_change_the_order() {
+    let backend = Backend::servers();
+    dead_letters(&backend, &["list"]);
+    let letters: Vec<(String, &str)> = (0..12).map(|number| (number.to_string(), "no order id")).collect();
+    bury(&backend, &letters).await;
+    eventually("all have arrived", || async {
+        (listed(&backend).len() == 12).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        let few: Value =
+            serde_json::from_str(&dead_letters(&backend, &["list", "--limit", "2", "--json"])).expect("JSON");
+        assert_eq!((&few[0]["body"], &few[1]["body"]), (&"0".into(), &"1".into()));
+        let bodies: Vec<Value> = listed(&backend).iter().map(|letter| letter["body"].clone()).collect();
+        assert_eq!(
+            bodies,
+            (0..12)
+                .map(|number| Value::from(number.to_string()))
+                .collect::<Vec<_>>()
+        );
+    }
+    let output = run_to_end(&backend, &["dead-letters", "list", "--limit", "2"], &[]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("2 of 12"),
+        "{output:?}"
+    );
+}
+
 #[test]
 fn the_queue_inside_the_process_keeps_none_and_an_absent_broker_is_named() {
     let mut backend = Backend::embedded();

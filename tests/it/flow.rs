@@ -123,6 +123,18 @@ async fn the_same_idempotency_key_makes_one_order(#[values("embedded", "servers"
         .count();
     assert_eq!(replayed, 49);
     ask(1, 3).await.problem(422, "idempotency-key-reused");
+    // Also when the same basket could not be priced any more.
+    let dear = client
+        .request(Method::PATCH, "/products/1")
+        .json(&json!({ "price": i64::MAX }));
+    assert_eq!(Answer::of(dear).await.status, 200);
+    assert_eq!(ask(1, 2).await.body, answers[0].body);
+    ask(3, 2).await.problem(422, "total-too-large");
+    let cheap = client
+        .request(Method::PATCH, "/products/1")
+        .json(&json!({ "price": 100 }));
+    assert_eq!(Answer::of(cheap).await.status, 200);
+    assert_eq!(ask(3, 2).await.header("idempotent-replayed"), None, "nothing was kept");
     let other = ask(2, 2).await;
     assert_eq!(other.status, 201);
     assert_ne!(other.body["order_id"], answers[0].body["order_id"]);

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, fs, sync::Arc, time::Duration};
 
+use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shop::db::Db;
@@ -129,9 +130,12 @@ async fn every_process_is_restarted_twice_under_load_and_no_request_fails() {
 }
 
 /// A newer version has added to the schema, and this one goes on beside it.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_version_goes_on_beside_a_schema_that_has_been_added_to() {
-    let backend = Backend::servers();
+async fn an_older_version_goes_on_beside_a_schema_that_has_been_added_to(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 10)]).await;
     for change in [
         "ALTER TABLE orders ADD COLUMN gift_wrap integer",
@@ -146,6 +150,15 @@ async fn an_older_version_goes_on_beside_a_schema_that_has_been_added_to() {
     let _workers = Shop::workers(&backend, 1);
     some_business(&shop.client()).await;
     assert!(run_to_end(&backend, &["verify"], &[]).status.success());
+    let status = run_to_end(&backend, &["migrate", "status"], &[]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("newer    m9999_future"));
+    assert!(
+        run_to_end(&backend, &["migrate"], &[]).status.success(),
+        "there is nothing to do"
+    );
+    let down = run_to_end(&backend, &["migrate", "down"], &[]);
+    assert_eq!(down.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&down.stderr).contains("newer version"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use rstest::rstest;
 use sea_orm::{EntityTrait as _, PaginatorTrait as _};
 use serde_json::{Value, json};
 use shop::entities::{order, order_item};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Answer, Backend, Client, Shop};
 
@@ -107,6 +108,74 @@ async fn an_idempotency_key_that_cannot_be_kept_is_refused() {
 }
 
 #[tokio::test]
+async fn of_very_many_faults_the_first_hundred_are_named_those_of_the_whole_before_those_of_its_parts() {
+    let (_backend, app, _shop, client) = shop_with_products().await;
+    let line = |product: i64| json!({ "product_id": product, "quantity": 0, "colour": "red" });
+    let lines: Vec<Value> = (1..=100).map(line).collect();
+    let body = json!({ "user_id": 0, "coupon": 1, "items": lines });
+    let request = client
+        .request(Method::POST, "/orders")
+        .header("idempotency-key", "two words");
+    let answer = Answer::of(request.json(&body)).await;
+    let pointers = answer.problem(400, "invalid-request");
+    assert_eq!(pointers.len(), 100);
+    for named in ["/user_id", "/coupon", "/header/Idempotency-Key"] {
+        assert!(pointers.iter().any(|pointer| pointer == named), "{named}: {pointers:?}");
+    }
+    assert!(
+        answer.body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("more than 100"))
+    );
+    assert_eq!(stored(&app).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_request_has_one_host_and_a_head_is_a_get_without_its_body() {
+    let (_backend, _app, shop, client) = shop_with_products().await;
+    let address = shop.wait_for("serving");
+    let ask = |headers: &'static str| {
+        let address = address.clone();
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+            let request = format!("GET /products HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("answered");
+            answer
+        }
+    };
+    assert!(ask("host: shop\r\n").await.starts_with("HTTP/1.1 200"));
+    for wrong in ["", "host: a\r\nhost: b\r\n"] {
+        let answer = ask(wrong).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("/header/Host"),
+            "{answer}"
+        );
+    }
+    for path in ["/products", "/products/1", "/healthz", "/openapi.json"] {
+        let (get, head) = (
+            client.get(path).await,
+            Answer::of(client.request(Method::HEAD, path)).await,
+        );
+        assert_eq!(
+            (head.status, &head.body),
+            (200, &Value::String(String::new())),
+            "{path}"
+        );
+        for header in ["etag", "vary", "content-type", "cache-control"] {
+            assert_eq!(head.header(header), get.header(header), "{path}: {header}");
+        }
+    }
+    let zipped = client
+        .request(Method::POST, "/orders")
+        .header("content-encoding", "gzip");
+    Answer::of(zipped.json(&json!({})))
+        .await
+        .problem(415, "unsupported-media-type");
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_json_get_a_problem_document() {
     let (_backend, app, _shop, client) = shop_with_products().await;
     let post = |body: Vec<u8>| {
@@ -182,7 +251,7 @@ async fn odd_addresses_and_methods_get_a_problem_document(
     let answer = Answer::of(client.request(method, path)).await;
     answer.problem(status, slug);
     let allowed = match (status, path) {
-        (405, "/products" | "/orders") => Some("GET, POST"),
+        (405, "/products" | "/orders") => Some("GET, HEAD, POST"),
         _ => None,
     };
     assert_eq!(answer.header("allow"), allowed);

@@ -4,7 +4,7 @@ use rstest::rstest;
 use sea_orm::{ConnectionTrait as _, DbErr};
 use shop::{
     app,
-    db::schema::{self, Change},
+    db::schema::{self, Change, State},
 };
 
 use crate::support::{Backend, run_to_end};
@@ -15,13 +15,13 @@ async fn every_step_goes_up_and_down_and_up_again(#[values("embedded", "servers"
     let backend = Backend::named(backend);
     let app = backend.app().await;
     let steps = schema::status(app.db.read()).await.expect("readable");
-    assert!(steps.len() >= 2 && steps.iter().all(|step| step.applied));
+    assert!(steps.len() >= 2 && steps.iter().all(|step| step.state == State::Applied));
     for left in (0..steps.len()).rev() {
         app::migrate(&app.db, &app.config, Change::Down)
             .await
             .expect("goes down");
         let applied = schema::status(app.db.read()).await.expect("readable");
-        assert_eq!(applied.iter().filter(|step| step.applied).count(), left);
+        assert_eq!(applied.iter().filter(|step| step.state == State::Applied).count(), left);
     }
     app::migrate(&app.db, &app.config, Change::Up)
         .await

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use poem::http::HeaderMap;
 use poem_openapi::{Enum, Object, types::Example};
 use serde::Serialize;
 use serde_json::Value;
@@ -148,7 +149,7 @@ pub struct ShortLineBody {
 }
 
 impl Rules for NewOrderBody {
-    fn faults(body: &Value) -> Vec<FaultBody> {
+    fn faults(headers: &HeaderMap, body: &Value) -> Vec<FaultBody> {
         let mut seen = HashSet::new();
         let repeated = |(place, item): (usize, &Value)| {
             let product = item["product_id"].as_i64()?;
@@ -159,7 +160,8 @@ impl Rules for NewOrderBody {
             })
         };
         let items = body["items"].as_array().into_iter().flatten();
-        items.enumerate().filter_map(repeated).collect()
+        let bad_key = super::idempotency_key(headers).err();
+        items.enumerate().filter_map(repeated).chain(bad_key).collect()
     }
 }
 

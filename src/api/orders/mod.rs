@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use poem::Request;
+use poem::{Request, http::HeaderMap};
 use poem_openapi::{
     ApiResponse, OpenApi,
     param::{Header, Path, Query},
@@ -21,7 +21,7 @@ use super::{
     desk::Desk,
     guard::caller,
     payload::{Checked, Ready},
-    problem::{Problem, problems},
+    problem::{FaultBody, Problem, problems},
     traced::TraceParent,
 };
 use crate::{
@@ -140,7 +140,7 @@ impl OrdersApi {
             user_id: body.0.user_id,
             lines: body.0.items.iter().map(NewItemBody::line).collect(),
             currency: app.config.currency.clone(),
-            idempotency_key: idempotency_key(request)?,
+            idempotency_key: idempotency_key(request.headers()).map_err(|fault| Problem::faults(vec![fault]))?,
             created_at: Micros::now(),
         };
         let created = super::wired(self.desk.as_ref())?.create(new).await?;
@@ -205,7 +205,7 @@ impl OrdersApi {
             if order.order.status == OrderStatus::Pending && order.order.accepted_at.is_none() {
                 return Err(Error::PaymentDeclined.into());
             }
-            return paid_answer(order, None);
+            // It has been paid already, by another card.
         }
         let traceparent = request.data::<TraceParent>().map(|handed_on| handed_on.0.clone());
         // Whoever waits begins before the order can be settled.
@@ -313,8 +313,8 @@ fn location(id: OrderId) -> String {
 
 /// One key of up to 255 visible ASCII characters. Read as it was sent: the framework takes a value that is not ASCII for
 /// none at all, and whoever sent it would believe that the order is safe to repeat.
-fn idempotency_key(request: &Request) -> Result<Option<String>, Problem> {
-    let mut keys = request.headers().get_all("idempotency-key").iter();
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FaultBody> {
+    let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), another) = (keys.next(), keys.next()) else {
         return Ok(None);
     };
@@ -327,8 +327,10 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, Problem> {
     {
         return Ok(Some(key.to_owned()));
     }
-    let detail = "`Idempotency-Key` must be one key of 1 to 255 visible ASCII characters";
-    Err(Problem::fault("/header/Idempotency-Key", detail))
+    Err(FaultBody {
+        pointer: "/header/Idempotency-Key".to_owned(),
+        detail: "`Idempotency-Key` must be one key of 1 to 255 visible ASCII characters".to_owned(),
+    })
 }
 
 fn ready(order: Order) -> Result<Ready<OrderBody>, Error> {

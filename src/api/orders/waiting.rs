@@ -10,7 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::bodies::OrderBody;
 use crate::{
-    api::in_time,
+    api::{
+        headers::{elements, parameter, parts},
+        in_time,
+    },
     app::App,
     domain::{
         Caller, Error,
@@ -31,14 +34,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// understood is no preference.
 #[must_use]
 pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split(','));
-    let seconds: u64 = preferences.find_map(|preference| {
-        let without_parameters = preference.split(';').next()?;
-        let (name, value) = without_parameters.split_once('=')?;
-        let wait = name.trim().eq_ignore_ascii_case("wait");
-        wait.then(|| value.trim().trim_matches('"').parse().ok()).flatten()
-    })?;
+    let mut preferences = elements(headers, "prefer").filter_map(|preference| parts(preference, ';').next());
+    let seconds = preferences.find_map(|preference| parameter(preference, "wait"))?;
+    let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+    // Digits that do not fit are very many seconds.
+    let seconds = is_number.then(|| seconds.parse().unwrap_or(u64::MAX))?;
     let wait = Duration::from_secs(seconds).min(LONGEST_WAIT);
     (!wait.is_zero()).then_some(wait)
 }
@@ -121,6 +121,8 @@ mod tests {
         assert_eq!(wait(&["wait=10"]), Some(10));
         assert_eq!(wait(&["respond-async, Wait = \"20\"; foo=bar"]), Some(20));
         assert_eq!(wait(&["return=minimal", "wait=99999"]), Some(30));
+        assert_eq!(wait(&["wait=99999999999999999999999"]), Some(30));
+        assert_eq!(wait(&["wait=2", "wait=5"]), Some(2), "the first");
         for none in [
             "",
             "wait",
@@ -130,6 +132,9 @@ mod tests {
             "wait=0",
             "waits=3",
             "foo; wait=3",
+            "foo=\"a, wait=3\"",
+            "wait=+3",
+            "wait=x, wait=3",
         ] {
             assert_eq!(wait(&[none]), None, "{none}");
         }

@@ -80,6 +80,8 @@ pub struct Problem {
     retry_after: Option<u64>,
     /// For the log alone.
     cause: Option<String>,
+    /// A token was sent, and does not hold (RFC 6750, section 3.1).
+    invalid_token: bool,
 }
 
 impl Problem {
@@ -96,6 +98,7 @@ impl Problem {
                 errors: Vec::new(),
             }),
             cause: None,
+            invalid_token: false,
             retry_after: (kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
         }
     }
@@ -137,7 +140,12 @@ impl Problem {
             response = response.header(header::RETRY_AFTER, seconds);
         }
         if self.kind == Kind::Unauthorized {
-            response = response.header(header::WWW_AUTHENTICATE, "Bearer realm=\"shop\"");
+            let challenge = if self.invalid_token {
+                "Bearer realm=\"shop\", error=\"invalid_token\""
+            } else {
+                "Bearer realm=\"shop\""
+            };
+            response = response.header(header::WWW_AUTHENTICATE, challenge);
         }
         response.body(serde_json::to_vec(&*self.body).unwrap_or_default())
     }
@@ -156,6 +164,12 @@ impl Problem {
         };
         let instance = instance.to_owned();
         serde_json::json!(ProblemBody { instance, ..*example })
+    }
+
+    #[must_use]
+    pub fn invalid_token(mut self) -> Self {
+        self.invalid_token = true;
+        self
     }
 
     fn because(mut self, cause: String) -> Self {

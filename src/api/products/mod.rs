@@ -17,6 +17,7 @@ use bodies::{NewProductBody, ProductBody, ProductChangeBody, ProductPageBody, St
 use super::{
     Tag,
     guard::caller,
+    headers::{elements, parameter, parts},
     payload::{Checked, Ready},
     problem::{Problem, problems},
 };
@@ -32,8 +33,6 @@ use crate::{
 
 /// The products on a page unless told otherwise.
 const DEFAULT_PAGE: u64 = 50;
-/// The longest `If-None-Match` that is looked at, in bytes.
-const MAX_KNOWN: usize = 4_096;
 
 pub struct ProductsApi {
     pub app: Option<App>,
@@ -117,7 +116,7 @@ impl ProductsApi {
         q: Query<Option<String>>,
         /// The ETag of a page that the caller has.
         #[oai(name = "If-None-Match")]
-        if_none_match: Header<Option<String>>,
+        _if_none_match: Header<Option<String>>,
     ) -> Result<ListAnswer, ListProblem> {
         let query = ProductQuery {
             limit: u64::try_from(limit.0).unwrap_or(DEFAULT_PAGE).min(MAX_PAGE),
@@ -126,7 +125,7 @@ impl ProductsApi {
         };
         let app = super::wired(self.app.as_ref())?;
         let page = app.cache.page(page_key(request), load_page(app, &query)).await?;
-        Ok(ListAnswer::new(page, if_none_match.0.as_deref()))
+        Ok(ListAnswer::new(page, request.headers()))
     }
 
     /// Find a product
@@ -228,7 +227,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        if request.method() != Method::GET || request.uri().path() != "/products" {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if !reads || request.uri().path() != "/products" {
             return self.inner.call(request).await;
         }
         let cache = &self.app.cache;
@@ -252,13 +252,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
 
 /// The page, compressed if the caller takes that. What is compressed has a tag of its own (RFC 9110, section 8.8.3.3).
 fn answer(page: Page, headers: &HeaderMap) -> Response {
-    let mut known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
     let gzip = takes_gzip(headers);
     let page = if gzip { page.compressed() } else { page };
-    if known.is_some_and(|known| known.len() > MAX_KNOWN) {
-        known = None;
-    }
-    let mut response = ListAnswer::new(page, known).into_response();
+    let mut response = ListAnswer::new(page, headers).into_response();
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if gzip && response.status() == StatusCode::OK {
@@ -268,21 +264,19 @@ fn answer(page: Page, headers: &HeaderMap) -> Response {
     response
 }
 
-/// RFC 9110, section 12.5.3: named, and not with a weight of 0.
+/// RFC 9110, section 12.5.3: named, or any is taken, and not with a weight of 0.
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    let accepted = headers
-        .get(header::ACCEPT_ENCODING)
-        .and_then(|accepted| accepted.to_str().ok());
-    accepted.is_some_and(|accepted| {
-        accepted.split(',').any(|coding| {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            let zero = weight
-                .trim()
-                .strip_prefix("q=")
-                .is_some_and(|weight| weight.parse() == Ok(0.0));
-            name.trim().eq_ignore_ascii_case("gzip") && !zero
+    let weight_of = |name: &str| {
+        elements(headers, "accept-encoding").find_map(|coding| {
+            let mut parts = parts(coding, ';');
+            let named = parts.next()?.eq_ignore_ascii_case(name);
+            let weight = parts.find_map(|part| parameter(part, "q"));
+            named.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
         })
-    })
+    };
+    weight_of("gzip")
+        .or_else(|| weight_of("*"))
+        .is_some_and(|weight: f64| weight > 0.0)
 }
 
 /// A page is kept under the query that asked for it, as it was spelled.
@@ -291,10 +285,10 @@ fn page_key(request: &Request) -> &str {
 }
 
 impl ListAnswer {
-    fn new(page: Page, if_none_match: Option<&str>) -> Self {
+    fn new(page: Page, headers: &HeaderMap) -> Self {
         let etag = page.etag.to_string();
         let cache_control = "no-cache".to_owned();
-        if if_none_match.is_some_and(|known| names_etag(known, &etag)) {
+        if knows(headers, &etag) {
             return Self::NotModified(etag, cache_control);
         }
         Self::Page(Ready::new(page.body), etag, cache_control)
@@ -330,22 +324,42 @@ fn parse_cursor(cursor: Option<&str>) -> Result<i64, Problem> {
     id.ok_or_else(|| Problem::fault("/query/cursor", "`cursor` is not one that this server gave out"))
 }
 
-/// RFC 9110, section 13.1.2: `*`, or a list of entity tags compared weakly.
-fn names_etag(if_none_match: &str, etag: &str) -> bool {
-    if_none_match
-        .split(',')
-        .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
+/// Whether `If-None-Match` names the tag (RFC 9110, section 13.1.2): `*`, or a list of entity tags compared weakly.
+fn knows(headers: &HeaderMap, etag: &str) -> bool {
+    elements(headers, "if-none-match").any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn headers(name: &'static str, lines: &[&'static str]) -> HeaderMap {
+        let line = |line: &&'static str| (name.parse().expect("a name"), HeaderValue::from_static(line));
+        lines.iter().map(line).collect()
+    }
+
     #[test]
-    fn if_none_match_takes_lists_weak_tags_and_a_star() {
-        assert!(names_etag("\"a\", W/\"b\"", "\"b\""));
-        assert!(names_etag("*", "\"b\""));
-        assert!(!names_etag("\"a\"", "\"b\""));
+    fn if_none_match_takes_lists_weak_tags_several_lines_and_a_star() {
+        let knows = |lines: &[&'static str]| knows(&headers("if-none-match", lines), "\"b\"");
+        assert!(knows(&["\"a\", W/\"b\""]) && knows(&["*"]) && knows(&["\"a\"", "\"b\""]));
+        assert!(!knows(&["\"a\""]) && !knows(&[]));
+    }
+
+    #[test]
+    fn gzip_is_taken_where_it_is_named_or_anything_is_and_not_refused() {
+        let takes = |lines: &[&'static str]| takes_gzip(&headers("accept-encoding", lines));
+        for taken in [&["br, GZip;q=0.5"][..], &["br", "gzip"], &["*"], &["gzip;foo=1"]] {
+            assert!(takes(taken), "{taken:?}");
+        }
+        for refused in [
+            &["gzip;Q=0"][..],
+            &["gzip;foo=1;q=0.000"],
+            &["*;q=0"],
+            &["gzip;q=0, *"],
+            &["br"],
+            &[],
+        ] {
+            assert!(!takes(refused), "{refused:?}");
+        }
     }
 }

@@ -25,18 +25,23 @@ pub async fn create(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<V
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
     let written = insert_orders(txn, &candidates).await?;
     insert_items(txn, &mut candidates, &written).await?;
-    let earlier = find_earlier(txn, &candidates, &written).await?;
-    Ok(orders
-        .iter()
-        .zip(candidates)
-        .map(|(new, candidate)| {
+    // Looked for whatever has become of the price since: the first answer is given again.
+    let others = orders.iter().filter(|order| !written.contains(&order.id));
+    let earlier = find_earlier(txn, others).await?;
+    let answer = |(new, candidate): (&NewOrder, Result<Order, Error>)| {
+        if written.contains(&new.id) {
             let order = candidate?;
-            if written.contains(&new.id) {
-                return Ok(Created { order, replayed: false });
-            }
-            replay(new, &earlier)
+            return Ok(Created { order, replayed: false });
+        }
+        replay(new, &earlier).unwrap_or_else(|| {
+            candidate?;
+            Err(Error::Internal(format!(
+                "order {} was neither written nor found",
+                new.id
+            )))
         })
-        .collect())
+    };
+    Ok(orders.iter().zip(candidates).map(answer).collect())
 }
 
 async fn prices_of(txn: &impl ConnectionTrait, orders: &[NewOrder]) -> Result<HashMap<ProductId, i64>, Error> {
@@ -183,19 +188,12 @@ async fn insert_items(
     Ok(())
 }
 
-/// The rows that stood in the way of an insert: those of an idempotency key, and those of a transaction whose answer
-/// was lost.
-async fn find_earlier(
+/// The orders that were written before: under the same idempotency key, or by a transaction whose answer was lost.
+async fn find_earlier<'a>(
     txn: &impl ConnectionTrait,
-    candidates: &[Result<Order, Error>],
-    written: &HashSet<OrderId>,
+    orders: impl Iterator<Item = &'a NewOrder>,
 ) -> Result<Vec<Order>, Error> {
-    let missing: Vec<&order::Model> = candidates
-        .iter()
-        .flatten()
-        .map(|order| &order.order)
-        .filter(|order| !written.contains(&order.id))
-        .collect();
+    let missing: Vec<&NewOrder> = orders.collect();
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -227,29 +225,33 @@ async fn find_earlier(
 }
 
 /// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for
-/// something else.
-fn replay(new: &NewOrder, earlier: &[Order]) -> Result<Created, Error> {
+/// something else. `None` if it does not exist.
+fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
     if let Some(own) = earlier.iter().find(|order| order.order.id == new.id) {
-        return Ok(Created {
+        return Some(Ok(Created {
             order: own.clone(),
             replayed: false,
-        });
+        }));
     }
+    let same_key = |order: &&Order| {
+        let order = &order.order;
+        order.user_id == new.user_id && order.idempotency_key == new.idempotency_key
+    };
     let first = earlier
         .iter()
-        .find(|order| order.order.user_id == new.user_id && order.order.idempotency_key == new.idempotency_key)
-        .ok_or_else(|| Error::Internal(format!("order {} was neither written nor found", new.id)))?;
+        .filter(|_| new.idempotency_key.is_some())
+        .find(same_key)?;
     let lines = first.items.iter().map(|item| Line {
         product_id: item.product_id,
         quantity: item.quantity,
     });
     if !lines.eq(new.lines.iter().copied()) {
-        return Err(Error::IdempotencyKeyReused);
+        return Some(Err(Error::IdempotencyKeyReused));
     }
     let mut order = first.clone();
     order.order.status = OrderStatus::Pending;
     order.order.accepted_at = None;
     order.order.settled_at = None;
     order.order.failure = None;
-    Ok(Created { order, replayed: true })
+    Some(Ok(Created { order, replayed: true }))
 }

@@ -15,27 +15,33 @@ use super::{
     publish::{Message, PERSISTENT, header, publish_all},
     within,
 };
-use crate::queue::{DeadLetter, QueueError};
+use crate::queue::{DeadLetter, DeadLetters, QueueError};
 
+/// The most that are taken to be looked at; of more, looking changes the order.
+const TAKEN_AT_ONCE: usize = 10_000;
 /// How many are sent again before they are confirmed and acknowledged.
 const REPLAYED_AT_ONCE: u32 = 200;
 
 impl Queue {
-    /// They are taken, and given back when the channel closes: the queue's delivery limit is so high that no number of
-    /// looks reaches it.
-    pub(in crate::queue) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+    /// They are taken and given back: the queue's delivery limit is so high that no number of looks reaches it. What is
+    /// given back goes to the end of the queue, so all are taken, also those that are not shown: then their order stays.
+    pub(in crate::queue) async fn dead_letters(&self, limit: usize) -> Result<DeadLetters, QueueError> {
         let session = self.open("dead letters").await?;
-        let mut found = Vec::new();
-        let mut last = None;
-        while found.len() < limit
+        let total = self.count_dead(&session).await? as usize;
+        let mut oldest = Vec::new();
+        let (mut last, mut taken) = (None, 0);
+        while taken < total.min(TAKEN_AT_ONCE)
             && let Some(message) = self.get(&session).await?
         {
             last = Some(message.delivery.delivery_tag);
-            found.push(DeadLetter {
-                reason: reason(message.delivery.properties.headers().as_ref()),
-                since: since(&message.delivery.properties),
-                body: message.delivery.data,
-            });
+            taken += 1;
+            if oldest.len() < limit {
+                oldest.push(DeadLetter {
+                    reason: reason(message.delivery.properties.headers().as_ref()),
+                    since: since(&message.delivery.properties),
+                    body: message.delivery.data,
+                });
+            }
         }
         if let Some(last) = last {
             let all = BasicNackOptions {
@@ -45,7 +51,7 @@ impl Queue {
             within(session.channel.basic_nack(last, all)).await?;
         }
         close(&session).await;
-        Ok(found)
+        Ok(DeadLetters { oldest, total })
     }
 
     /// As many as there are at the start, so that what comes back at once is not sent in a loop. One is acknowledged
