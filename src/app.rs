@@ -107,7 +107,7 @@ pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow
 /// One sentence; never the URL.
 pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
     const PAUSE: Duration = Duration::from_secs(1);
-    db::check_url(&config.database_url).map_err(|error| unusable("database_url", &error))?;
+    db::url::check(&config.database_url).map_err(|error| unusable("database_url", &error))?;
     let is_file = config.database_url.starts_with("sqlite:");
     let deadline = Instant::now() + Duration::from_secs(config.database_wait_seconds);
     let connect = || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrics::gauge;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,10 +22,10 @@ const LONGEST: Duration = Duration::from_mins(5);
 /// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never, and waits.
 pub async fn run(app: App, stop: CancellationToken) {
     let every = Duration::from_secs(app.config.books_every_seconds);
+    if every.is_zero() {
+        return stop.cancelled().await;
+    }
     loop {
-        if every.is_zero() {
-            return stop.cancelled().await;
-        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = audit(&app) => {}
@@ -38,13 +38,13 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 async fn audit(app: &App) {
-    let check = app
-        .db
-        .snapshot(|txn| Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await }));
-    match timeout(LONGEST, check).await {
-        Ok(Ok(report)) => show(&report),
-        Ok(Err::<_, Error>(error)) => tracing::warn!(%error, "the books could not be checked"),
-        Err(_) => tracing::warn!("checking the books took too long and was given up"),
+    let check = app.db.snapshot(Some(LONGEST), |txn| {
+        Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await })
+    });
+    match app.db.within(LONGEST, check).await {
+        Some(Ok(report)) => show(&report),
+        Some(Err::<_, Error>(error)) => tracing::warn!(%error, "the books could not be checked"),
+        None => tracing::warn!("checking the books took too long and was given up"),
     }
 }
 

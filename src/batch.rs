@@ -125,10 +125,17 @@ async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, plac
                 let _ = waiting.send(answer);
             }
         }
-        // The whole batch was refused, though perhaps for the sake of one: each is tried by itself.
+        // The whole batch was refused, though perhaps for the sake of one: each is tried by itself, for as long as the
+        // database can be reached.
         Err(error) if items.len() > 1 && !is_general(&error) => {
+            let mut general = None;
             for (item, waiting) in items.iter().zip(waiting) {
-                let _ = waiting.send(run_alone(item.clone(), &*run).await);
+                let answer = match &general {
+                    Some(error) => Err(Error::clone(error)),
+                    None => run_alone(item.clone(), &*run).await,
+                };
+                general = general.or_else(|| answer.as_ref().err().filter(|error| is_general(error)).cloned());
+                let _ = waiting.send(answer);
             }
         }
         Err(error) => {

@@ -301,22 +301,21 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for a service named `shop`.
+/// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for services named `shop` or `shop-…`:
+/// `SHOP_SERVICE_HOST`, `SHOP_DB_SERVICE_PORT_HTTP`, `SHOP_PORT=tcp://10.0.0.1:80`, `SHOP_PORT_80_TCP_ADDR`.
 fn own_environment() -> Result<config::Map<String, String>, ConfigError> {
-    const OF_KUBERNETES: [&str; 5] = [
-        "SHOP_PORT",
-        "SHOP_PORT_",
-        "SHOP_SERVICE_HOST",
-        "SHOP_SERVICE_PORT",
-        "SHOP_SERVICE_PORT_",
-    ];
-    let of_kubernetes = |key: &str| {
-        let same = |name: &&str| key == *name || (name.ends_with('_') && key.starts_with(*name));
-        OF_KUBERNETES.iter().any(same)
+    let of_kubernetes = |key: &str, value: &str| {
+        let is_link = ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|scheme| value.starts_with(scheme));
+        key.ends_with("_SERVICE_HOST")
+            || key.contains("_SERVICE_PORT")
+            || key.contains("_PORT_")
+            || (key.ends_with("_PORT") && is_link)
     };
     let text = |(key, value): (OsString, OsString)| {
         let key = key.to_string_lossy().into_owned();
-        let ours = key.starts_with("SHOP_") && !of_kubernetes(&key);
+        let ours = key.starts_with("SHOP_") && !of_kubernetes(&key, &value.to_string_lossy());
         ours.then(|| match value.into_string() {
             Ok(value) => Ok((key, value)),
             Err(_) => Err(ConfigError::Unreadable(format!(

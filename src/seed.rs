@@ -115,8 +115,8 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
             number += count;
             bar.inc(count as u64);
         }
-        app.cache.forget_pages().await;
     }
+    app.cache.forget_pages().await;
     bar.finish_and_clear();
     Ok(added)
 }

@@ -28,8 +28,10 @@ const BUSY_QUEUE: u64 = 2_000;
 pub enum Swept {
     /// Every order that was due has been rung for.
     All,
-    /// There may be more: the round was full, or the queue was.
+    /// There may be more: the round was full.
     Some,
+    /// The queue has enough as it is.
+    Nothing,
 }
 
 /// Sweeps every second until `stop`, and faster while there is much to ring for.
@@ -45,7 +47,7 @@ pub async fn run(app: App, stop: CancellationToken) {
         }
         pause = match sweep(&app).await {
             Ok(Swept::Some) => BETWEEN_ROUNDS,
-            Ok(Swept::All) | Err(_) => EVERY,
+            Ok(Swept::All | Swept::Nothing) | Err(_) => EVERY,
         };
     }
 }
@@ -64,7 +66,7 @@ pub async fn sweep(app: &App) -> Result<Swept, Error> {
     #[expect(clippy::cast_precision_loss, reason = "a figure")]
     gauge!(figures::QUEUE_DEPTH).set(waiting as f64);
     if waiting >= BUSY_QUEUE {
-        return Ok(Swept::Some);
+        return Ok(Swept::Nothing);
     }
     let (now, limit) = (Micros::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
     let overdue = app

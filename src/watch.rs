@@ -59,7 +59,8 @@ struct Shared {
 /// Waits for one order.
 pub struct Watcher {
     id: OrderId,
-    progress: watch::Receiver<Progress>,
+    /// Gone only while it is dropped.
+    progress: Option<watch::Receiver<Progress>>,
     shared: Arc<Shared>,
     _place: OwnedSemaphorePermit,
 }
@@ -83,7 +84,7 @@ impl Watch {
     #[must_use]
     pub fn on(&self, id: OrderId) -> Option<Watcher> {
         let place = Arc::clone(&self.shared.places).try_acquire_owned().ok()?;
-        let progress = self.shared.orders().entry(id).or_default().subscribe();
+        let progress = Some(self.shared.orders().entry(id).or_default().subscribe());
         self.shared.wanted.notify_one();
         Some(Watcher {
             id,
@@ -166,13 +167,13 @@ impl Watch {
             if ids.is_empty() {
                 continue;
             }
-            match timeout(POLL_TIMEOUT, orders::progress(app.db.read(), &ids)).await {
-                Ok(Ok(found)) => found.into_iter().for_each(|(id, settled)| {
+            match app.db.within(POLL_TIMEOUT, orders::progress(app.db.read(), &ids)).await {
+                Some(Ok(found)) => found.into_iter().for_each(|(id, settled)| {
                     let progress = if settled { Progress::Settled } else { Progress::Accepted };
                     self.tell(id, progress);
                 }),
-                Ok(Err(error)) => tracing::debug!(%error, "could not look after those who wait"),
-                Err(_) => {}
+                Some(Err(error)) => tracing::debug!(%error, "could not look after those who wait"),
+                None => {}
             }
         }
     }
@@ -196,18 +197,20 @@ impl Watcher {
 
     /// Waits until there is something new to read, or the process stops: then `None`.
     pub async fn changed(&mut self) -> Option<()> {
+        let progress = self.progress.as_mut()?;
         tokio::select! {
             () = self.shared.stop.cancelled() => None,
-            changed = self.progress.changed() => changed.ok(),
+            changed = progress.changed() => changed.ok(),
         }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        // Under the lock, so that of several who leave at once one is the last.
         let mut orders = self.shared.orders();
-        // This one is still counted.
-        if orders.get(&self.id).is_some_and(|order| order.receiver_count() <= 1) {
+        self.progress = None;
+        if orders.get(&self.id).is_some_and(|order| order.receiver_count() == 0) {
             orders.remove(&self.id);
         }
     }

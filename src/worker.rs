@@ -5,10 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use metrics::{counter, histogram};
 use serde_json::json;
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
@@ -127,7 +124,8 @@ fn orders_of(deliveries: &Deliveries) -> Vec<OrderId> {
 /// What follows the commit, with the acknowledgement last. `None` when it was told to stop before that; the batch then
 /// comes again.
 async fn finish(app: &App, deliveries: &Deliveries, settlement: &Settlement, stop: &CancellationToken) -> Option<()> {
-    if settlement.taken > 0 {
+    // Also for what an earlier attempt has settled: it may have ended before it came to this.
+    if settlement.settled.iter().any(|order| order.status == OrderStatus::Paid) {
         app.cache.forget_pages().await;
     }
     fault::point(Point::Forgotten);
@@ -176,7 +174,6 @@ async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationTok
                     all.not_accepted.extend(one.not_accepted);
                     all.unknown.extend(one.unknown);
                     all.low_stock.extend(one.low_stock);
-                    all.taken += one.taken;
                     break;
                 }
                 Err(Error::Internal(error)) => {
@@ -204,9 +201,9 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
         let orders = std::sync::Arc::clone(&orders);
         Box::pin(async move { settlement::settle(txn, Micros::now(), &orders, low_stock_at).await })
     });
-    let settled = timeout(SETTLE_TIMEOUT, settled).await;
+    let settled = app.db.within(SETTLE_TIMEOUT, settled).await;
     histogram!(figures::SETTLE_DURATION).record(begun.elapsed());
-    settled.unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+    settled.unwrap_or_else(|| Err(Error::Unavailable("no answer in time".to_owned())))
 }
 
 fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {

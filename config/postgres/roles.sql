@@ -19,6 +19,11 @@ BEGIN
     END LOOP;
 END $$;
 
+-- A process that is stopped in the middle of a transaction must not hold its row locks for ever. The shop asks for this
+-- itself where it connects; through PgBouncer, which passes no such wish on, it holds by the role.
+ALTER ROLE shop_serve SET idle_in_transaction_session_timeout = '15s';
+ALTER ROLE shop_work SET idle_in_transaction_session_timeout = '15s';
+
 -- Before PostgreSQL 15 everybody may create tables there.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO shop_migrate;

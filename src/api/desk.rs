@@ -6,10 +6,11 @@ use metrics::{counter, histogram};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 use tracing::Span;
 
+use super::too_slow;
 use crate::{
     app::App,
     batch::{Answers, Batcher, Limits},
@@ -93,9 +94,11 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
         let batch = Arc::clone(&batch);
         Box::pin(async move { orders::create(txn, &batch).await })
     });
-    let answers: Answers<Created> = timeout(BATCH_TIMEOUT, written)
+    let answers: Answers<Created> = app
+        .db
+        .within(BATCH_TIMEOUT, written)
         .await
-        .unwrap_or_else(|_| Err(too_slow()));
+        .unwrap_or_else(|| Err(too_slow()));
     fault::point(Point::Created);
     if let Ok(answers) = &answers {
         let made = answers.iter().flatten().filter(|created| !created.replayed).count();
@@ -113,9 +116,8 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
         let asked = Arc::clone(&asked);
         Box::pin(async move { orders::accept_payments(txn, now, &asked).await })
     });
-    let answers: Vec<Result<Order, Error>> = timeout(BATCH_TIMEOUT, written)
-        .await
-        .unwrap_or_else(|_| Err(too_slow()))?;
+    let answers = app.db.within(BATCH_TIMEOUT, written).await;
+    let answers: Vec<Result<Order, Error>> = answers.unwrap_or_else(|| Err(too_slow()))?;
     fault::point(Point::Accepted);
     // Who clicks twice may be twice in one batch.
     let mut rung = HashSet::new();
@@ -134,10 +136,6 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
         }
     }
     Ok(answers)
-}
-
-fn too_slow() -> Error {
-    Error::Unavailable("no answer in time".to_owned())
 }
 
 /// Rings in batches. What cannot be rung is left to the sweeper; nobody's request waits for the queue.

@@ -64,7 +64,7 @@ impl<E> Guard<E> {
             Err(_) if anybody && !request.headers().contains_key("authorization") => Ok(Identity {
                 user_id: None,
                 // Reading products asks for no rights.
-                caller: Caller::User(0),
+                caller: Caller::Anybody,
             }),
             identified => identified,
         };

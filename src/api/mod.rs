@@ -44,6 +44,7 @@ pub mod document;
 pub mod guard;
 mod headers;
 pub mod health;
+mod impatient;
 pub mod orders;
 pub mod parameters;
 pub mod payload;
@@ -271,10 +272,13 @@ fn wired<T>(part: Option<&T>) -> Result<&T, Error> {
     part.ok_or_else(|| Error::Internal("not connected".to_owned()))
 }
 
-async fn in_time<T>(reading: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(READ_TIMEOUT, reading)
-        .await
-        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+async fn in_time<T>(app: &App, asking: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = app.db.within(READ_TIMEOUT, asking).await;
+    answer.unwrap_or_else(|| Err(too_slow()))
+}
+
+fn too_slow() -> Error {
+    Error::Unavailable("no answer in time".to_owned())
 }
 
 fn to_json(body: &impl Serialize) -> Result<Bytes, Error> {

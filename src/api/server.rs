@@ -1,16 +1,10 @@
-//! The HTTP/1.1 servers: takes connections up to a bound, cuts off those who send their headers too slowly or nothing at
-//! all, and lets go of them in order when told to stop. The framework's own server does not bound the time for headers.
+//! The HTTP/1.1 servers: takes connections up to a bound, cuts off those who send or read too slowly or do nothing at all,
+//! and lets go of them in order when told to stop. The framework's own server does not bound the time for headers.
 
 use std::{
-    io,
     net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -26,7 +20,6 @@ use poem::{
     web::{LocalAddr, RemoteAddr},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -34,97 +27,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::impatient::{Impatient, Progress};
+
 /// How long a connection may be idle between two requests: longer than most proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a request's line and headers may take from their first byte.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest request line and headers, in bytes; more is answered by 431.
 const MAX_HEADERS: usize = 64 * 1024;
 /// How long requests in hand may take when the process is told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 /// Rest after a connection could not be taken, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What a connection is about.
-#[derive(Default)]
-struct Progress {
-    requests: AtomicUsize,
-    at_work: AtomicBool,
-}
-
-/// A stream that fails when the headers of one request come in drops for longer than [`HEADER_TIMEOUT`]. Silence is the
-/// server's own business.
-struct Impatient {
-    stream: TcpStream,
-    progress: Arc<Progress>,
-    /// How many requests there had been when `since` was set.
-    seen: usize,
-    /// When the headers that are on their way came in a second piece: most come in one, and cost no look at the clock.
-    since: Option<Instant>,
-    in_pieces: bool,
-}
-
-impl Impatient {
-    fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
-        Self {
-            stream,
-            progress,
-            seen: 0,
-            since: None,
-            in_pieces: false,
-        }
-    }
-}
-
-impl AsyncRead for Impatient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if self.progress.at_work.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
-        let requests = self.progress.requests.load(Ordering::Relaxed);
-        if requests != self.seen {
-            (self.seen, self.since, self.in_pieces) = (requests, None, false);
-        }
-        if !std::mem::replace(&mut self.in_pieces, true) {
-            return Poll::Ready(Ok(()));
-        }
-        if self.since.get_or_insert_with(Instant::now).elapsed() > HEADER_TIMEOUT {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Impatient {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
-    }
-}
 
 /// A server that has its port and has not begun to answer.
 pub struct Bound {

@@ -1,6 +1,6 @@
 //! Makes reading fast, and is never asked for anything that must be right. Ready-made answers are kept near (in this
-//! process, for half a second) and far (in Redis, for the time to live), pages of products under a generation that
-//! changes after every commit that touches a product.
+//! process) and far (in Redis): pages of products for half a second and for the time to live, under a generation that changes
+//! after every commit that touches a product; settled orders, which never change, for minutes.
 
 use std::{
     future::Future,
@@ -10,12 +10,12 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use moka::{Equivalent, future::Cache as Near};
+use moka::{Equivalent, Expiry, future::Cache as Near};
 
 use crate::{
     domain::{Error, OrderId, UserId},
@@ -38,6 +38,8 @@ pub struct Page {
     /// A strong entity tag made from the content (RFC 9110, section 8.8.3), quotes included.
     pub etag: Arc<str>,
     gzip: Arc<OnceLock<Bytes>>,
+    /// When it was begun to be loaded: what it shows is no older.
+    since: Instant,
 }
 
 /// A settled order, ready to be sent to whom it belongs.
@@ -72,13 +74,14 @@ impl Cache {
         let far = if url.starts_with("memory:") {
             Far::None
         } else {
-            Far::Redis(redis::Redis::new(url, prefix, ttl)?)
+            // What is found there at the last moment is near for a while yet.
+            Far::Redis(redis::Redis::new(url, prefix, ttl.saturating_sub(NEAR_PAGE_TTL))?)
         };
         Ok(Self {
             pages: Near::builder()
                 .max_capacity(NEAR_CAPACITY)
                 .weigher(|(_, key): &(u64, String), page: &Page| weigh(key.len() + 2 * page.body.len()))
-                .time_to_live(NEAR_PAGE_TTL)
+                .expire_after(SinceLoading)
                 .build(),
             orders: Near::builder()
                 .max_capacity(NEAR_CAPACITY)
@@ -104,6 +107,7 @@ impl Cache {
             .try_get_with(
                 near_key,
                 Box::pin(async {
+                    let since = Instant::now();
                     let loaded = async {
                         figures::BUSY.missed_pages.increment(1);
                         load.await
@@ -112,7 +116,7 @@ impl Cache {
                         Far::None => loaded.await?,
                         Far::Redis(redis) => redis.page(key, loaded).await?,
                     };
-                    Ok(Page::new(body))
+                    Ok(Page::new(body, since))
                 }),
             )
             .await
@@ -175,6 +179,15 @@ impl Cache {
     }
 }
 
+/// A near page ends [`NEAR_PAGE_TTL`] after it was begun to be loaded, however long that took.
+struct SinceLoading;
+
+impl Expiry<(u64, String), Page> for SinceLoading {
+    fn expire_after_create(&self, _: &(u64, String), page: &Page, created_at: Instant) -> Option<Duration> {
+        Some(NEAR_PAGE_TTL.saturating_sub(created_at.saturating_duration_since(page.since)))
+    }
+}
+
 /// A near page's key without owning it; hashes as the owned one does.
 #[derive(Hash)]
 struct NearKey<'a>(u64, &'a str);
@@ -186,7 +199,7 @@ impl Equivalent<(u64, String)> for NearKey<'_> {
 }
 
 impl Page {
-    fn new(body: Bytes) -> Self {
+    fn new(body: Bytes, since: Instant) -> Self {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:x}-{:016x}\"", body.len(), hasher.finish()).into();
@@ -194,6 +207,7 @@ impl Page {
             body,
             etag,
             gzip: Arc::default(),
+            since,
         }
     }
 
@@ -205,6 +219,7 @@ impl Page {
             body: self.gzip(),
             etag,
             gzip: Arc::default(),
+            since: self.since,
         }
     }
 

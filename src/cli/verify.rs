@@ -32,7 +32,9 @@ impl Verify {
         app::refuse_pending(&db).await?;
         let max_age = self.max_age;
         let report = db
-            .snapshot(move |txn| Box::pin(async move { books::check(txn, Micros::now(), max_age).await }))
+            .snapshot(None, move |txn| {
+                Box::pin(async move { books::check(txn, Micros::now(), max_age).await })
+            })
             .await
             .context("the books could not be read")?;
         db.close().await;

@@ -1,7 +1,12 @@
 //! The database behind its URL: SQLite for one machine, PostgreSQL for many. Everything that differs between the two
 //! and is not SQL text lives here; what differs in the text lives in [`rows`].
 
-use std::{future::Future, pin::Pin, str::FromStr as _, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{
@@ -13,10 +18,15 @@ use sqlx::{
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+mod fault;
 pub mod rows;
 pub mod schema;
+pub mod url;
+
+pub use fault::{Fault, fault};
+use url::is_in_memory;
 
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +34,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows on their way from SQLite's thread.
 const SQLITE_ROW_BUFFER: usize = 4_096;
+/// For so long after a statement was given up every connection is tested when it comes back to the pool. The pool tests
+/// them as well, but waits for ever for one whose server is gone without a word.
+const SUSPICION: Duration = Duration::from_secs(60);
+/// How long such a connection may take to answer.
+const ANSWER_AFTER_GIVEN_UP: Duration = Duration::from_secs(1);
 /// A connection idle for longer is tested before it is used.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
 
@@ -33,7 +48,11 @@ pub struct Db {
     /// One connection on SQLite, which knows one writer; the same pool as `read` on PostgreSQL.
     write: DatabaseConnection,
     read: DatabaseConnection,
+    given_up: GivenUp,
 }
+
+/// When a statement was last given up before it was answered.
+type GivenUp = Arc<Mutex<Option<Instant>>>;
 
 /// Says whether a transaction that ended in this error may succeed when it is run again.
 pub trait Transient {
@@ -42,67 +61,6 @@ pub trait Transient {
 
 /// What a transaction's body returns.
 pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
-
-/// What an error of the database means for the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A deadlock, a serialization failure or a busy file: run the transaction again.
-    Busy,
-    /// The database cannot be reached, or is going away: try again later.
-    Away,
-    /// The statement is at fault. Trying again gives the same answer.
-    Statement,
-}
-
-/// Says what is wrong with a database's URL, and never what stands in it: that may be a password.
-///
-/// # Errors
-/// What is wrong.
-pub fn check_url(url: &str) -> Result<(), String> {
-    // What the driver itself would pass over, to connect without encryption where that was asked for.
-    const PARAMETERS: [&str; 18] = [
-        "sslmode",
-        "ssl-mode",
-        "sslrootcert",
-        "ssl-root-cert",
-        "ssl-ca",
-        "sslcert",
-        "ssl-cert",
-        "sslkey",
-        "ssl-key",
-        "statement-cache-capacity",
-        "host",
-        "hostaddr",
-        "port",
-        "dbname",
-        "user",
-        "password",
-        "application_name",
-        "options",
-    ];
-    let cause = |error: sqlx::Error| match error {
-        sqlx::Error::Configuration(cause) => cause.to_string(),
-        error => error.to_string(),
-    };
-    if let Some(file) = url.strip_prefix("sqlite:") {
-        SqliteConnectOptions::from_str(url).map_err(cause)?;
-        let file = file.trim_start_matches("//");
-        let names_none = file.is_empty() || file.starts_with('?') && !is_in_memory(url);
-        return (!names_none).then_some(()).ok_or_else(|| "it names no file".to_owned());
-    }
-    PgConnectOptions::from_str(url).map_err(cause)?;
-    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let names = parameters
-        .split('&')
-        .filter_map(|parameter| Some(parameter.split_once('=')?.0));
-    let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("options[");
-    match names.into_iter().find(|name| !known(name)) {
-        Some(unknown) => Err(format!(
-            "it has a parameter `{unknown}`, which PostgreSQL's URLs do not know"
-        )),
-        None => Ok(()),
-    }
-}
 
 impl Db {
     /// Connects, with at most `pool` connections (1 to 10,000) to read with.
@@ -123,13 +81,16 @@ impl Db {
             } else {
                 Database::connect(sqlite_options(url, pool)).await?
             };
-            return Ok(Self { write, read });
+            let given_up = GivenUp::default();
+            return Ok(Self { write, read, given_up });
         }
         reach_postgres(url).await?;
-        let read = Database::connect(postgres_options(url, pool, statement_cache)).await?;
+        let given_up = GivenUp::default();
+        let read = Database::connect(postgres_options(url, pool, statement_cache, &given_up)).await?;
         Ok(Self {
             write: read.clone(),
             read,
+            given_up,
         })
     }
 
@@ -168,20 +129,52 @@ impl Db {
         T: Send,
         E: From<DbErr> + Transient + Send,
     {
-        let attempt = || async {
-            let txn = self.write.begin_with_options(write_options()).await?;
-            let value = work(&txn).await?;
-            txn.commit().await?;
-            Ok(value)
-        };
-        attempt.retry(back_off()).when(Transient::is_transient).await
+        let again = |failed: &Failed<E>| failed.error.is_transient();
+        self.attempts(work, again).await
     }
 
-    /// Runs `read` on one consistent snapshot, whatever is written meanwhile.
+    /// As [`Db::transaction`], for `work` that must not be done twice: it is not tried again once it may have been
+    /// committed.
+    ///
+    /// # Errors
+    /// As [`Db::transaction`]; a transient one may mean that it has been done.
+    pub async fn transaction_once<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
+        T: Send,
+        E: From<DbErr> + Transient + Send,
+    {
+        let again = |failed: &Failed<E>| failed.error.is_transient() && !failed.perhaps_committed;
+        self.attempts(work, again).await
+    }
+
+    async fn attempts<T, E, F>(&self, work: F, again: impl Fn(&Failed<E>) -> bool) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
+        T: Send,
+        E: From<DbErr> + Transient + Send,
+    {
+        let attempt = || async {
+            let before = |error: DbErr| Failed::before_commit(error.into());
+            let txn = self.write.begin_with_options(write_options()).await.map_err(before)?;
+            let value = work(&txn).await.map_err(Failed::before_commit)?;
+            txn.commit().await.map_err(|error| Failed {
+                // Busy is the database's own word that it was rolled back.
+                perhaps_committed: fault(&error) != Fault::Busy,
+                error: error.into(),
+            })?;
+            Ok(value)
+        };
+        let done = attempt.retry(back_off()).when(again).await;
+        done.map_err(|failed| failed.error)
+    }
+
+    /// Runs `read` on one consistent snapshot, whatever is written meanwhile. On PostgreSQL no statement of it runs for
+    /// longer than `limit`; on SQLite whoever waits no longer leaves it to end by itself.
     ///
     /// # Errors
     /// What `read` returned, or the database's error.
-    pub async fn snapshot<T, E, F>(&self, read: F) -> Result<T, E>
+    pub async fn snapshot<T, E, F>(&self, limit: Option<Duration>, read: F) -> Result<T, E>
     where
         F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
         T: Send,
@@ -194,9 +187,29 @@ impl Db {
             sqlite_transaction_mode: None,
         };
         let txn = self.read.begin_with_options(options).await?;
+        if let Some(limit) = limit.filter(|_| !self.is_sqlite()) {
+            let limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+            txn.execute_unprepared(&limit).await?;
+        }
         let value = read(&txn).await?;
         txn.commit().await?;
         Ok(value)
+    }
+
+    /// Waits for the database, for `limit` at most. What is given up leaves a connection in the middle of a statement,
+    /// perhaps to a server that is gone without a word: it is tested before it is used again.
+    ///
+    /// # Errors
+    /// What `work` ended in; `None` when it took too long.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        tokio::select! {
+            done = &mut work => Some(done),
+            () = sleep(limit) => {
+                *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                None
+            }
+        }
     }
 
     /// How many connections are open, and how many of them are idle.
@@ -239,6 +252,22 @@ impl Db {
     }
 }
 
+/// An attempt at a transaction that came to nothing, as far as is known.
+struct Failed<E> {
+    error: E,
+    /// The database was told to commit, and did not say that it would not.
+    perhaps_committed: bool,
+}
+
+impl<E> Failed<E> {
+    fn before_commit(error: E) -> Self {
+        Self {
+            error,
+            perhaps_committed: false,
+        }
+    }
+}
+
 /// Until the commit nobody else gets past this who gives the same `key`. SQLite has one writer anyway.
 ///
 /// # Errors
@@ -253,64 +282,12 @@ pub async fn one_at_a_time(txn: &impl ConnectionTrait, key: i64) -> Result<(), D
     Ok(())
 }
 
-/// Sorts an error of the database by what can be done about it.
-#[must_use]
-pub fn fault(error: &DbErr) -> Fault {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(cause))
-        | DbErr::Exec(RuntimeErr::SqlxError(cause))
-        | DbErr::Query(RuntimeErr::SqlxError(cause)) => sqlx_fault(cause),
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Away,
-        _ => Fault::Statement,
-    }
-}
-
-fn sqlx_fault(error: &sqlx::Error) -> Fault {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => Fault::Away,
-        sqlx::Error::Database(error) => error.code().map_or(Fault::Statement, |code| fault_of_code(&code)),
-        _ => Fault::Statement,
-    }
-}
-
-/// SQLSTATE on PostgreSQL, five characters; the extended result code on SQLite, whose last byte is the plain one.
-fn fault_of_code(code: &str) -> Fault {
-    const SQLSTATE: usize = 5;
-    if code.len() < SQLSTATE {
-        return match code.parse::<u32>().map(|code| code & 0xff) {
-            // SQLITE_BUSY, SQLITE_LOCKED
-            Ok(5 | 6) => Fault::Busy,
-            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB
-            Ok(8 | 10 | 11 | 13 | 14 | 26) => Fault::Away,
-            _ => Fault::Statement,
-        };
-    }
-    match code {
-        // serialization_failure, deadlock_detected, lock_not_available
-        "40001" | "40P01" | "55P03" => Fault::Busy,
-        // admin_shutdown, crash_shutdown, cannot_connect_now, idle_in_transaction_session_timeout,
-        // too_many_connections, disk_full, out_of_memory, read_only_sql_transaction (a demoted primary)
-        "57P01" | "57P02" | "57P03" | "25P03" | "53300" | "53100" | "53200" | "25006" => Fault::Away,
-        code if code.starts_with("08") => Fault::Away,
-        _ => Fault::Statement,
-    }
-}
-
 /// One connection first: a pool that gets none says only that time ran out.
 async fn reach_postgres(url: &str) -> Result<(), DbErr> {
     let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
     let connection = timeout(ACQUIRE_TIMEOUT, PgConnection::connect(url)).await;
     let connection = connection.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
     connection.close().await.map_err(failed)
-}
-
-fn is_in_memory(url: &str) -> bool {
-    url.contains(":memory:") || url.contains("mode=memory")
 }
 
 /// A writing transaction takes SQLite's write lock with its first breath: one that starts by reading cannot wait for
@@ -333,6 +310,8 @@ fn back_off() -> ExponentialBuilder {
 
 fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = common_options(url, pool);
+    // A database in memory ends with its connection, and a file's costs nothing.
+    options.max_lifetime(None).idle_timeout(None);
     options.map_sqlx_sqlite_opts(|options: SqliteConnectOptions| {
         options
             .journal_mode(SqliteJournalMode::Wal)
@@ -349,8 +328,24 @@ fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
     options
 }
 
-fn postgres_options(url: &str, pool: u32, statement_cache: usize) -> ConnectOptions {
+fn postgres_options(url: &str, pool: u32, statement_cache: usize, given_up: &GivenUp) -> ConnectOptions {
     let mut options = common_options(url, pool);
+    let given_up = Arc::clone(given_up);
+    options.map_sqlx_postgres_pool_opts(move |options| {
+        let given_up = Arc::clone(&given_up);
+        options.after_release(move |connection, _| {
+            let last = *given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            let suspected = last.is_some_and(|last| last.elapsed() < SUSPICION);
+            Box::pin(async move {
+                if suspected {
+                    let answered = timeout(ANSWER_AFTER_GIVEN_UP, connection.ping()).await;
+                    // An error has the connection closed without a word to the server.
+                    answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                }
+                Ok(true)
+            })
+        })
+    });
     options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
         options
             .application_name("shop")
@@ -369,48 +364,4 @@ fn common_options(url: &str, pool: u32) -> ConnectOptions {
         .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
         .sqlx_logging(false);
     options
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlocks_are_tried_again_and_constraint_violations_are_not() {
-        assert_eq!(fault_of_code("40P01"), Fault::Busy);
-        assert_eq!(fault_of_code("40001"), Fault::Busy);
-        assert_eq!(fault_of_code("57P01"), Fault::Away);
-        assert_eq!(fault_of_code("08006"), Fault::Away);
-        assert_eq!(fault_of_code("23514"), Fault::Statement);
-        assert_eq!(fault_of_code("53100"), Fault::Away, "a full disk");
-        assert_eq!(fault_of_code("517"), Fault::Busy, "SQLITE_BUSY_SNAPSHOT");
-        assert_eq!(fault_of_code("13"), Fault::Away, "a full disk");
-        assert_eq!(fault_of_code("1032"), Fault::Away, "SQLITE_READONLY_DBMOVED");
-        assert_eq!(fault_of_code("2067"), Fault::Statement, "SQLITE_CONSTRAINT_UNIQUE");
-    }
-
-    #[test]
-    fn a_url_that_is_no_good_is_told_without_its_password() {
-        for good in [
-            "sqlite://shop.db?mode=rwc",
-            "sqlite::memory:",
-            "sqlite:shop.db",
-            "postgres://u:p%2Fw@h:5432/shop?sslmode=verify-full&sslrootcert=/ca.pem",
-            "postgresql:///shop?host=/run/postgresql&options[search_path]=shop",
-        ] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "postgres://u:hunter2@h:port/shop",
-            "postgres://u:hun/ter2@h/shop",
-            "postgres://u:hunter2@h/shop?sslmode=maybe",
-            "postgres://u@h/shop?pasword=hunter2",
-            "sqlite://shop.db?mode=rwz",
-            "sqlite://?mode=rwc",
-            "sqlite:",
-        ] {
-            let said = check_url(bad).expect_err(bad);
-            assert!(!said.contains("hun"), "{said}");
-        }
-    }
 }

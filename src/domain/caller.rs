@@ -9,6 +9,8 @@ pub enum Caller {
     Trusted,
     /// May see and do what concerns themselves.
     User(UserId),
+    /// Somebody unknown, to whom nothing belongs.
+    Anybody,
 }
 
 impl Caller {
@@ -18,6 +20,7 @@ impl Caller {
         match self {
             Self::Trusted => true,
             Self::User(user) => user == owner,
+            Self::Anybody => false,
         }
     }
 
@@ -35,15 +38,16 @@ impl Caller {
     pub fn administer(self) -> Result<(), Error> {
         match self {
             Self::Trusted => Ok(()),
-            Self::User(_) => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
+            Self::User(_) | Self::Anybody => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
         }
     }
 
-    /// The user whose orders alone are seen, 0 for no such restriction: user ids begin at 1.
+    /// The user whose orders alone are seen, 0 for no such restriction: user ids begin at 1, and nobody's is negative.
     pub(super) fn restriction(self) -> i64 {
         match self {
             Self::Trusted => 0,
             Self::User(user) => user,
+            Self::Anybody => -1,
         }
     }
 }

@@ -175,6 +175,15 @@ pub async fn change(
     changed.ok_or(Error::ProductNotFound(id))
 }
 
+/// Units put on the shelf, or written off, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockChange {
+    pub product_id: ProductId,
+    /// Negative when they are written off; not 0.
+    pub delta: i64,
+    pub reason: String,
+}
+
 /// Puts units on the shelf or writes them off, and keeps why. The change is relative, so that it adds up with the
 /// orders that are settled meanwhile. Run it in a transaction.
 ///
@@ -183,11 +192,10 @@ pub async fn change(
 pub async fn change_stock(
     txn: &impl ConnectionTrait,
     now: Micros,
-    id: ProductId,
-    delta: i64,
-    reason: &str,
+    change: &StockChange,
     low_stock_at: i64,
 ) -> Result<product::Model, Error> {
+    let (id, delta) = (change.product_id, change.delta);
     let update = Sql::new(txn.get_database_backend(), "UPDATE products SET stock = stock + ")
         .bind(delta)
         // What is low again after this is told of by the settlement that finds it so.
@@ -207,7 +215,7 @@ pub async fn change_stock(
         let stock = find(txn, id).await?.stock;
         return Err(Error::StockOutOfRange { id, stock, delta });
     };
-    record_movement(txn, now, id, delta, reason).await?;
+    record_movement(txn, now, id, delta, &change.reason).await?;
     Ok(changed)
 }
 

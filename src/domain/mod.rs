@@ -64,7 +64,7 @@ impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match db::fault(&error) {
             db::Fault::Busy => Self::Busy(error.to_string()),
-            db::Fault::Away => Self::Unavailable(error.to_string()),
+            db::Fault::Away | db::Fault::Refused => Self::Unavailable(error.to_string()),
             db::Fault::Statement => Self::Internal(error.to_string()),
         }
     }

@@ -1,10 +1,7 @@
 //! The queue inside the process. What is in it dies with the process; the rows do not, and the sweeper rings for them
 //! at the next start.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc};
 
@@ -20,7 +17,6 @@ const HEARD: usize = 256;
 pub(super) struct Queue {
     bells: mpsc::Sender<Bell>,
     waiting: Arc<Mutex<mpsc::Receiver<Bell>>>,
-    buried: Arc<AtomicUsize>,
     settled: broadcast::Sender<Arc<[OrderId]>>,
 }
 
@@ -32,7 +28,6 @@ impl Queue {
         Self {
             bells,
             waiting: Arc::new(Mutex::new(waiting)),
-            buried: Arc::default(),
             settled: broadcast::Sender::new(HEARD),
         }
     }
@@ -54,17 +49,14 @@ impl Queue {
             redelivered: false,
             body: super::to_body(bell.order_id),
             traceparent: Some(bell.traceparent),
+            message_id: None,
+            content_type: None,
             tag: 0,
         };
         Deliveries {
             deliveries: bells.into_iter().map(delivery).collect(),
             session: 0,
         }
-    }
-
-    /// Only this process rings here, so nothing unreadable ever arrives; what is buried is counted and logged.
-    pub(super) fn bury(&self, dead: &[(&Delivery, String)]) {
-        self.buried.fetch_add(dead.len(), Ordering::Relaxed);
     }
 
     pub(super) fn announce(&self, events: &[Event]) {

@@ -10,7 +10,7 @@ use shop::{
     app::App,
     domain::{
         Error,
-        catalog::{self, ProductChange},
+        catalog::{self, ProductChange, StockChange},
     },
     entities::Micros,
     queue::{Bell, new_traceparent},
@@ -19,9 +19,15 @@ use uuid::Uuid;
 
 use crate::support::{Answer, Backend, Client, Shop, accepted, all_settled, books, count, eventually};
 
-async fn change_stock(app: &App, product: i64, delta: i64, reason: &'static str) -> Result<(), Error> {
-    let changed = app.db.transaction(move |txn| {
-        Box::pin(async move { catalog::change_stock(txn, Micros::now(), product, delta, reason, 5).await })
+async fn change_stock(app: &App, product_id: i64, delta: i64, reason: &'static str) -> Result<(), Error> {
+    let change = StockChange {
+        product_id,
+        delta,
+        reason: reason.to_owned(),
+    };
+    let changed = app.db.transaction_once(move |txn| {
+        let change = change.clone();
+        Box::pin(async move { catalog::change_stock(txn, Micros::now(), &change, 5).await })
     });
     changed.await.map(drop)
 }

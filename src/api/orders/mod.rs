@@ -174,7 +174,12 @@ impl OrdersApi {
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
             before: cursor.0,
         };
-        let page = super::in_time(orders::list(app.db.read(), caller(request)?, &query)).await?;
+        let caller = caller(request)?;
+        let listed = app.db.snapshot(Some(super::READ_TIMEOUT), move |txn| {
+            let query = query.clone();
+            Box::pin(async move { orders::list(txn, caller, &query).await })
+        });
+        let page = super::in_time(app, listed).await?;
         let body = super::to_json(&OrderPageBody::from(page))?;
         Ok(ListAnswer::Page(Ready::new(body)))
     }
@@ -201,7 +206,7 @@ impl OrdersApi {
     ) -> Result<PayAnswer, PayProblem> {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if body.0.payment_method.as_deref() == Some(DECLINED) {
-            let order = super::in_time(orders::find(app.db.read(), caller, id.0)).await?;
+            let order = super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?;
             if order.order.status == OrderStatus::Pending && order.order.accepted_at.is_none() {
                 return Err(Error::PaymentDeclined.into());
             }
@@ -218,8 +223,9 @@ impl OrdersApi {
         }
         match watcher {
             Some(watcher) if order.order.status == OrderStatus::Pending => {
-                let order = waiting::until_settled(app, caller, watcher, wait).await?;
-                paid_answer(order, applied(wait))
+                // Accepted it is, whatever becomes of the waiting.
+                let settled = waiting::until_settled(app, caller, watcher, wait).await;
+                paid_answer(settled.unwrap_or(order), applied(wait))
             }
             _ => paid_answer(order, None),
         }
@@ -248,7 +254,10 @@ impl OrdersApi {
         let (wait, watcher) = self.watcher(request, id.0).await;
         let (order, applied) = match watcher {
             Some(watcher) => (waiting::until_settled(app, caller, watcher, wait).await?, applied(wait)),
-            None => (super::in_time(orders::find(app.db.read(), caller, id.0)).await?, None),
+            None => (
+                super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?,
+                None,
+            ),
         };
         let (user_id, settled) = (order.order.user_id, order.order.status != OrderStatus::Pending);
         let body = to_bytes(order)?;
@@ -276,7 +285,7 @@ impl OrdersApi {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         let watch = super::wired(self.watch.as_ref())?;
         // Before a stream is begun, so that who may not see the order is told so by the status.
-        super::in_time(orders::find(app.db.read(), caller, id.0)).await?;
+        super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?;
         let watcher = watch.on(id.0).ok_or(Error::Overloaded)?;
         Ok(EventsAnswer::Events(waiting::stream(app.clone(), caller, watcher)))
     }

@@ -56,7 +56,7 @@ pub fn applied(wait: Duration) -> Option<String> {
 pub async fn until_settled(app: &App, caller: Caller, mut watcher: Watcher, wait: Duration) -> Result<Order, Error> {
     let deadline = Instant::now() + wait;
     loop {
-        let order = in_time(orders::find(app.db.read(), caller, watcher.id())).await?;
+        let order = in_time(app, orders::find(app.db.read(), caller, watcher.id())).await?;
         if order.order.status != OrderStatus::Pending {
             return Ok(order);
         }
@@ -90,9 +90,12 @@ pub fn stream(app: App, caller: Caller, watcher: Watcher) -> EventStream<BoxStre
             Some(_) => {}
         }
         loop {
-            let order = in_time(orders::find(state.app.db.read(), caller, state.watcher.id()))
-                .await
-                .ok()?;
+            let order = in_time(
+                &state.app,
+                orders::find(state.app.db.read(), caller, state.watcher.id()),
+            )
+            .await
+            .ok()?;
             if state.last.as_ref() != Some(&order) {
                 state.last = Some(order.clone());
                 return Some((OrderBody::from(order), state));

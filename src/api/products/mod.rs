@@ -26,7 +26,7 @@ use crate::{
     cache::Page,
     domain::{
         Error,
-        catalog::{self, MAX_PAGE, ProductQuery},
+        catalog::{self, MAX_PAGE, ProductQuery, StockChange},
     },
     entities::{Micros, product},
 };
@@ -138,7 +138,7 @@ impl ProductsApi {
         id: Path<i64>,
     ) -> Result<FindAnswer, FindProblem> {
         let app = super::wired(self.app.as_ref())?;
-        let product = super::in_time(catalog::find(app.db.read(), id.0)).await?;
+        let product = super::in_time(app, catalog::find(app.db.read(), id.0)).await?;
         let body = ProductBody::new(product, &app.config.currency);
         Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
     }
@@ -151,11 +151,11 @@ impl ProductsApi {
         let app = super::wired(self.app.as_ref())?;
         caller(request)?.administer()?;
         let new = body.0.product();
-        let written = app.db.transaction(move |txn| {
+        let written = app.db.transaction_once(move |txn| {
             let new = new.clone();
             Box::pin(async move { catalog::add(txn, Micros::now(), &new).await })
         });
-        let product = super::in_time(written).await?;
+        let product = super::in_time(app, written).await?;
         let location = format!("/products/{}", product.id);
         Ok(CreateAnswer::Created(changed(app, product).await?, location))
     }
@@ -178,7 +178,7 @@ impl ProductsApi {
             let change = change.clone();
             Box::pin(async move { catalog::change(txn, id.0, &change).await })
         });
-        let product = super::in_time(written).await?;
+        let product = super::in_time(app, written).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
     }
 
@@ -196,13 +196,17 @@ impl ProductsApi {
     ) -> Result<FindAnswer, StockProblem> {
         let app = super::wired(self.app.as_ref())?;
         caller(request)?.administer()?;
-        let (delta, reason) = (body.0.delta, body.0.reason);
+        let change = StockChange {
+            product_id: id.0,
+            delta: body.0.delta,
+            reason: body.0.reason,
+        };
         let low_stock_at = app.config.low_stock_at;
-        let written = app.db.transaction(move |txn| {
-            let reason = reason.clone();
-            Box::pin(async move { catalog::change_stock(txn, Micros::now(), id.0, delta, &reason, low_stock_at).await })
+        let written = app.db.transaction_once(move |txn| {
+            let change = change.clone();
+            Box::pin(async move { catalog::change_stock(txn, Micros::now(), &change, low_stock_at).await })
         });
-        let product = super::in_time(written).await?;
+        let product = super::in_time(app, written).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
     }
 }
@@ -296,7 +300,12 @@ impl ListAnswer {
 }
 
 async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
-    let page = super::in_time(catalog::list(app.db.read(), query)).await?;
+    let query = query.clone();
+    let listed = app.db.snapshot(Some(super::READ_TIMEOUT), move |txn| {
+        let query = query.clone();
+        Box::pin(async move { catalog::list(txn, &query).await })
+    });
+    let page = super::in_time(app, listed).await?;
     let next_cursor = page
         .products
         .last()

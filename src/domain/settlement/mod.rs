@@ -50,8 +50,6 @@ pub struct Settlement {
     /// Ids that no order has.
     pub unknown: Vec<OrderId>,
     pub low_stock: Vec<LowStock>,
-    /// Products whose stock changed.
-    pub taken: usize,
 }
 
 /// Settles the accepted PENDING orders among `ids` in the caller's transaction, and reports those settled before.
@@ -92,7 +90,6 @@ pub async fn settle(
         .map(|(id, shelf)| (*id, shelf - stock[id]))
         .filter(|(_, quantity)| *quantity > 0)
         .collect();
-    settlement.taken = taken.len();
     settlement.low_stock = take_stock(txn, now, &taken, low_stock_at).await?;
     settlement
         .low_stock

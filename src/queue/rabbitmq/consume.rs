@@ -159,6 +159,8 @@ fn delivery(delivery: Message) -> Delivery {
         order_id: from_body(&delivery.data),
         redelivered: delivery.redelivered,
         traceparent: text_of(delivery.properties.headers().as_ref(), "traceparent"),
+        message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
+        content_type: delivery.properties.content_type().as_ref().map(ToString::to_string),
         tag: delivery.delivery_tag,
         body: delivery.data,
     }

@@ -7,15 +7,16 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::{
-    Queue, Session,
+    ANSWER_TIMEOUT, Queue, Session,
     consume::text_of,
     passive,
-    publish::{Message, PERSISTENT, header, publish_all},
+    publish::{Message, PERSISTENT, header, publish_all, seconds_since_epoch},
     within,
 };
-use crate::queue::{DeadLetter, DeadLetters, QueueError};
+use crate::queue::{DeadLetter, DeadLetters, Delivery, QueueError};
 
 /// The most that are taken to be looked at; of more, looking changes the order.
 const TAKEN_AT_ONCE: usize = 10_000;
@@ -50,7 +51,7 @@ impl Queue {
             };
             within(session.channel.basic_nack(last, all)).await?;
         }
-        close(&session).await;
+        session.close().await;
         Ok(DeadLetters { oldest, total })
     }
 
@@ -71,11 +72,12 @@ impl Queue {
             }
             let Some(last) = last else { break };
             let count = u32::try_from(again.len()).unwrap_or(u32::MAX);
-            publish_all(&session.channel, again).await?;
+            let sending = timeout(ANSWER_TIMEOUT, publish_all(&session.channel, again)).await;
+            sending.map_err(|_| QueueError("the broker did not confirm in time".to_owned()))??;
             within(session.channel.basic_ack(last, BasicAckOptions { multiple: true })).await?;
             sent += count;
         }
-        close(&session).await;
+        session.close().await;
         Ok(sent)
     }
 
@@ -83,7 +85,7 @@ impl Queue {
         let session = self.open("dead letters").await?;
         let dead = self.shared.names.dead.clone();
         let dropped = within(session.channel.queue_purge(dead, QueuePurgeOptions::default())).await?;
-        close(&session).await;
+        session.close().await;
         Ok(dropped)
     }
 
@@ -121,8 +123,23 @@ impl Queue {
     }
 }
 
-async fn close(session: &Session) {
-    let _ = within(session.connection.close(200, "bye".into())).await;
+/// The message's own properties, and why it is laid aside.
+pub(super) fn properties(delivery: &Delivery, reason: &str) -> BasicProperties {
+    let mut headers = header("x-shop-reason", reason);
+    if let Some(traceparent) = &delivery.traceparent {
+        headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.as_str().into()));
+    }
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(seconds_since_epoch())
+        .with_headers(headers);
+    if let Some(id) = &delivery.message_id {
+        properties = properties.with_message_id(id.as_str().into());
+    }
+    if let Some(kind) = &delivery.content_type {
+        properties = properties.with_content_type(kind.as_str().into());
+    }
+    properties
 }
 
 /// Ours, or the broker's own when it gave a message up.

@@ -2,6 +2,7 @@
 //! publishers must not hold up acknowledgements. A connection that is lost is made anew by whoever needs it next.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc, Mutex as StdMutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -10,11 +11,15 @@ use std::{
 };
 
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Queue as Declared,
+    Channel, Connection, ConnectionProperties, Queue as Declared,
     options::{ConfirmSelectOptions, QueueDeclareOptions},
     types::{FieldTable, LongString, ShortString},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 mod consume;
 mod dead;
@@ -25,15 +30,20 @@ mod topology;
 use super::{Bell, Delivery, Event, QueueError};
 use consume::{Acknowledging, Consuming};
 pub(super) use listen::Listener;
-use publish::{Message, PERSISTENT, header, properties, publish_all, seconds_since_epoch};
+use publish::{Message, header, properties, publish_all};
 use topology::{Names, hosts};
 
 /// For connecting to one host and declaring what is needed there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For publishing a batch and having it confirmed, and for every other question to the broker.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What every message of a batch adds to it.
+const ANSWER_TIMEOUT_EACH: Duration = Duration::from_millis(10);
 /// After a failure to connect, who asks again sooner gets the same failure.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// The most connections at once, those counted that are given up and cannot end yet: a broker that hangs, or takes nothing
+/// for want of memory, does not hear a goodbye, and each costs a thread here.
+const MAX_CONNECTIONS: usize = 16;
 
 #[derive(Clone)]
 pub(super) struct Queue {
@@ -49,6 +59,7 @@ struct Shared {
     /// Apart from `consumer`, which is held while waiting for messages.
     acknowledging: StdMutex<Option<Acknowledging>>,
     sessions: AtomicU64,
+    connections: Arc<Semaphore>,
 }
 
 /// The hosts of one cluster, tried in turn.
@@ -65,10 +76,12 @@ struct Publisher {
 
 #[derive(Clone)]
 struct Session {
-    /// Closes with its last clone.
-    connection: Arc<Connection>,
+    connection: Arc<Open>,
     channel: Channel,
 }
+
+/// A connection that is closed when nobody holds it any more, and counted until it really has ended.
+struct Open(Option<(Connection, OwnedSemaphorePermit)>);
 
 impl Queue {
     pub(super) fn new(url: &str, prefix: &str, prefetch: u16) -> Result<Self, QueueError> {
@@ -84,6 +97,7 @@ impl Queue {
                 consumer: Mutex::default(),
                 acknowledging: StdMutex::default(),
                 sessions: AtomicU64::new(1),
+                connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             }),
         })
     }
@@ -107,10 +121,7 @@ impl Queue {
             routing_key: self.shared.names.dead.clone(),
             mandatory: true,
             body: delivery.body.clone(),
-            properties: BasicProperties::default()
-                .with_delivery_mode(PERSISTENT)
-                .with_timestamp(seconds_since_epoch())
-                .with_headers(header("x-shop-reason", reason)),
+            properties: dead::properties(delivery, reason),
         });
         self.publish(messages.collect()).await
     }
@@ -139,7 +150,7 @@ impl Queue {
         let publisher = self.shared.publisher.lock().await.session.take();
         let consumer = self.shared.consumer.lock().await.take().map(Consuming::into_session);
         for session in publisher.into_iter().chain(consumer) {
-            let _ = within(session.connection.close(200, "bye".into())).await;
+            session.close().await;
         }
     }
 
@@ -149,7 +160,8 @@ impl Queue {
             return Ok(());
         }
         let session = self.publisher().await?;
-        let sent = timeout(ANSWER_TIMEOUT, publish_all(&session.channel, messages)).await;
+        let limit = ANSWER_TIMEOUT + ANSWER_TIMEOUT_EACH * u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        let sent = timeout(limit, publish_all(&session.channel, messages)).await;
         match sent.unwrap_or_else(|_| Err(QueueError("the broker did not confirm in time".to_owned()))) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.give_up(&session, error).await),
@@ -161,6 +173,12 @@ impl Queue {
         if let Some(session) = &publisher.session
             && session.is_open()
         {
+            // The connection is as good as any, and another would be blocked as well.
+            if session.connection.status().blocked() {
+                return Err(QueueError(
+                    "the broker takes no messages: it is short of memory or disk".to_owned(),
+                ));
+            }
             return Ok(session.clone());
         }
         publisher.session = None;
@@ -189,6 +207,7 @@ impl Queue {
             .session
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(&current.connection, &session.connection))
+            && !session.connection.status().blocked()
         {
             publisher.session = None;
         }
@@ -210,29 +229,62 @@ impl Queue {
             let url = &hosts.urls[start.wrapping_add(offset) % hosts.urls.len()];
             match timeout(CONNECT_TIMEOUT, self.open_at(url, purpose)).await {
                 Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => last = QueueError(error.to_string()),
+                Ok(Err(error)) => last = error,
                 Err(_) => last = QueueError("the broker did not answer in time".to_owned()),
             }
         }
         Err(last)
     }
 
-    async fn open_at(&self, url: &str, purpose: &str) -> Result<Session, lapin::Error> {
+    async fn open_at(&self, url: &str, purpose: &str) -> Result<Session, QueueError> {
+        let place = Arc::clone(&self.shared.connections).try_acquire_owned();
+        let place = place.map_err(|_| QueueError("earlier connections have not ended yet".to_owned()))?;
         let properties =
             ConnectionProperties::default().with_connection_name(LongString::from(format!("shop {purpose}")));
-        let connection = Connection::connect(url, properties).await?;
-        let channel = self.shared.names.declare(&connection).await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Session {
-            connection: Arc::new(connection),
-            channel,
-        })
+        let url = url.to_owned();
+        // A task of its own: given up in the middle, it still keeps its place until it has ended.
+        let connecting = tokio::spawn(async move {
+            let connection = Connection::connect(&url, properties).await?;
+            Ok(Arc::new(Open(Some((connection, place)))))
+        });
+        let failed = |error: lapin::Error| QueueError(error.to_string());
+        let connecting = connecting.await.map_err(|error| QueueError(error.to_string()))?;
+        let connection = connecting.map_err(failed)?;
+        let channel = self.shared.names.declare(&connection).await.map_err(failed)?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        confirms.await.map_err(failed)?;
+        Ok(Session { connection, channel })
     }
 }
 
 impl Session {
     fn is_open(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Says goodbye, and waits for it to be heard.
+    async fn close(&self) {
+        let _ = within(self.connection.close(200, "bye".into())).await;
+    }
+}
+
+impl Deref for Open {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        let (connection, _) = self.0.as_ref().expect("it is there until this is dropped");
+        connection
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let (Some((connection, place)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                let _ = connection.close(200, "bye".into()).await;
+                drop(place);
+            });
+        }
     }
 }
 

@@ -158,9 +158,9 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
 
 /// What `shop verify` proves, from within the test.
 pub async fn books(app: &App) -> Report {
-    let report = app
-        .db
-        .snapshot(|txn| Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await }));
+    let report = app.db.snapshot(None, |txn| {
+        Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await })
+    });
     report
         .await
         .map_err(|error: Error| error)
