@@ -2,7 +2,6 @@
 //! by one deserializer, so a key means the same wherever it stands, and an unknown one is refused wherever it stands.
 
 use std::{
-    ffi::OsString,
     fmt, fs,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
@@ -11,6 +10,8 @@ use std::{
 
 use config::{Config as Layers, Environment, File, FileFormat};
 use serde::Deserialize;
+
+mod environment;
 
 /// `config/default.toml`, which documents every key.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -125,7 +126,7 @@ impl Config {
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         Self::from_layers(
             overrides,
-            Environment::with_prefix("SHOP").source(Some(own_environment()?)),
+            Environment::with_prefix("SHOP").source(Some(environment::read()?)),
         )
     }
 
@@ -299,31 +300,6 @@ impl fmt::Debug for Config {
             .field("bind", &self.bind)
             .finish_non_exhaustive()
     }
-}
-
-/// The `SHOP_` variables, less those that Kubernetes sets by itself in every pod for services named `shop` or `shop-…`:
-/// `SHOP_SERVICE_HOST`, `SHOP_DB_SERVICE_PORT_HTTP`, `SHOP_PORT=tcp://10.0.0.1:80`, `SHOP_PORT_80_TCP_ADDR`.
-fn own_environment() -> Result<config::Map<String, String>, ConfigError> {
-    let of_kubernetes = |key: &str, value: &str| {
-        let is_link = ["tcp://", "udp://", "sctp://"]
-            .iter()
-            .any(|scheme| value.starts_with(scheme));
-        key.ends_with("_SERVICE_HOST")
-            || key.contains("_SERVICE_PORT")
-            || key.contains("_PORT_")
-            || (key.ends_with("_PORT") && is_link)
-    };
-    let text = |(key, value): (OsString, OsString)| {
-        let key = key.to_string_lossy().into_owned();
-        let ours = key.starts_with("SHOP_") && !of_kubernetes(&key, &value.to_string_lossy());
-        ours.then(|| match value.into_string() {
-            Ok(value) => Ok((key, value)),
-            Err(_) => Err(ConfigError::Unreadable(format!(
-                "{key} in the environment is not UTF-8"
-            ))),
-        })
-    };
-    std::env::vars_os().filter_map(text).collect()
 }
 
 /// An address where something of ours listens, as one to connect to.

@@ -8,6 +8,7 @@ pub use sea_orm_migration::prelude::*;
 mod m0001_catalog;
 mod m0002_orders;
 mod m0003_failed_orders;
+mod m0004_low_stock;
 
 /// Knows every step, oldest first. Only ever append.
 pub struct Migrator;
@@ -19,6 +20,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_catalog::Migration),
             Box::new(m0002_orders::Migration),
             Box::new(m0003_failed_orders::Migration),
+            Box::new(m0004_low_stock::Migration),
         ]
     }
 }

@@ -155,6 +155,7 @@ async fn run_until<const N: usize>(stop: &CancellationToken, mut parts: [&mut Jo
         end.map_or(Poll::Pending, Poll::Ready)
     });
     let ended = tokio::select! {
+        biased;
         () = stop.cancelled() => return Ok(()),
         ended = any_end => ended,
     };

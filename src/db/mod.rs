@@ -4,43 +4,26 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    IsolationLevel, RuntimeErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use sqlx::{
-    Connection as _, PgConnection,
-    postgres::PgConnectOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+mod connect;
 mod fault;
 pub mod rows;
 pub mod schema;
 pub mod url;
 
+use connect::{GivenUp, postgres_options, reach_postgres, sqlite_options};
 pub use fault::{Fault, fault};
 use url::is_in_memory;
-
-/// How long a caller waits for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a writer waits for another process that writes to the same SQLite file.
-const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Rows on their way from SQLite's thread.
-const SQLITE_ROW_BUFFER: usize = 4_096;
-/// For so long after a statement was given up every connection is tested when it comes back to the pool. The pool tests
-/// them as well, but waits for ever for one whose server is gone without a word.
-const SUSPICION: Duration = Duration::from_secs(60);
-/// How long such a connection may take to answer.
-const ANSWER_AFTER_GIVEN_UP: Duration = Duration::from_secs(1);
-/// A connection idle for longer is tested before it is used.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// Connections to one database. Clones share them.
 #[derive(Clone, Debug)]
@@ -48,11 +31,10 @@ pub struct Db {
     /// One connection on SQLite, which knows one writer; the same pool as `read` on PostgreSQL.
     write: DatabaseConnection,
     read: DatabaseConnection,
+    /// On SQLite, unless it is in memory.
+    is_file: bool,
     given_up: GivenUp,
 }
-
-/// When a statement was last given up before it was answered.
-type GivenUp = Arc<Mutex<Option<Instant>>>;
 
 /// Says whether a transaction that ended in this error may succeed when it is run again.
 pub trait Transient {
@@ -81,8 +63,12 @@ impl Db {
             } else {
                 Database::connect(sqlite_options(url, pool)).await?
             };
-            let given_up = GivenUp::default();
-            return Ok(Self { write, read, given_up });
+            return Ok(Self {
+                write,
+                read,
+                is_file: !is_in_memory(url),
+                given_up: GivenUp::default(),
+            });
         }
         reach_postgres(url).await?;
         let given_up = GivenUp::default();
@@ -90,6 +76,7 @@ impl Db {
         Ok(Self {
             write: read.clone(),
             read,
+            is_file: false,
             given_up,
         })
     }
@@ -155,18 +142,40 @@ impl Db {
         E: From<DbErr> + Transient + Send,
     {
         let attempt = || async {
-            let before = |error: DbErr| Failed::before_commit(error.into());
-            let txn = self.write.begin_with_options(write_options()).await.map_err(before)?;
-            let value = work(&txn).await.map_err(Failed::before_commit)?;
-            txn.commit().await.map_err(|error| Failed {
-                // Busy is the database's own word that it was rolled back.
-                perhaps_committed: fault(&error) != Fault::Busy,
-                error: error.into(),
-            })?;
-            Ok(value)
+            let done = self.attempt(&work).await;
+            if done.as_ref().is_err_and(|failed| failed.error.is_transient()) {
+                self.renew_writer().await;
+            }
+            done
         };
         let done = attempt.retry(back_off()).when(again).await;
         done.map_err(|failed| failed.error)
+    }
+
+    async fn attempt<T, E, F>(&self, work: &F) -> Result<T, Failed<E>>
+    where
+        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
+        E: From<DbErr>,
+    {
+        let before = |error: DbErr| Failed::before_commit(error.into());
+        let txn = self.write.begin_with_options(write_options()).await.map_err(before)?;
+        let value = work(&txn).await.map_err(Failed::before_commit)?;
+        txn.commit().await.map_err(|error| Failed {
+            // Busy is the database's own word that it was rolled back.
+            perhaps_committed: fault(&error) != Fault::Busy,
+            error: error.into(),
+        })?;
+        Ok(value)
+    }
+
+    /// SQLite takes a transaction back by itself when the disk is full. The client does not know: it would take all that
+    /// follows for a part of that transaction, and never commit again. So a writer that failed is made anew.
+    async fn renew_writer(&self) {
+        if self.is_file
+            && let Ok(writer) = self.write.get_sqlite_connection_pool().acquire().await
+        {
+            let _ = writer.close().await;
+        }
     }
 
     /// Runs `read` on one consistent snapshot, whatever is written meanwhile. On PostgreSQL no statement of it runs for
@@ -196,8 +205,8 @@ impl Db {
         Ok(value)
     }
 
-    /// Waits for the database, for `limit` at most. What is given up leaves a connection in the middle of a statement,
-    /// perhaps to a server that is gone without a word: it is tested before it is used again.
+    /// Waits for the database, for `limit` at most. What is given up leaves a connection in the middle of a statement or of
+    /// a transaction, perhaps to a server that is gone without a word: it is tidied up before it is used again.
     ///
     /// # Errors
     /// What `work` ended in; `None` when it took too long.
@@ -206,6 +215,11 @@ impl Db {
         tokio::select! {
             done = &mut work => Some(done),
             () = sleep(limit) => {
+                // Its transaction may never end, as the client sees it.
+                if self.is_file {
+                    let db = self.clone();
+                    tokio::spawn(async move { db.renew_writer().await });
+                }
                 *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 None
             }
@@ -282,14 +296,6 @@ pub async fn one_at_a_time(txn: &impl ConnectionTrait, key: i64) -> Result<(), D
     Ok(())
 }
 
-/// One connection first: a pool that gets none says only that time ran out.
-async fn reach_postgres(url: &str) -> Result<(), DbErr> {
-    let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
-    let connection = timeout(ACQUIRE_TIMEOUT, PgConnection::connect(url)).await;
-    let connection = connection.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
-    connection.close().await.map_err(failed)
-}
-
 /// A writing transaction takes SQLite's write lock with its first breath: one that starts by reading cannot wait for
 /// another writer later, it fails.
 fn write_options() -> TransactionOptions {
@@ -306,62 +312,4 @@ fn back_off() -> ExponentialBuilder {
         .with_max_delay(Duration::from_millis(250))
         .with_max_times(8)
         .with_jitter()
-}
-
-fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
-    let mut options = common_options(url, pool);
-    // A database in memory ends with its connection, and a file's costs nothing.
-    options.max_lifetime(None).idle_timeout(None);
-    options.map_sqlx_sqlite_opts(|options: SqliteConnectOptions| {
-        options
-            .journal_mode(SqliteJournalMode::Wal)
-            // FULL: a commit is on the disk before it is answered.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(SQLITE_BUSY_TIMEOUT)
-            .foreign_keys(true)
-            // Rows come from another thread, which sleeps when nobody takes them: let a batch's rows through at once.
-            .row_buffer_size(SQLITE_ROW_BUFFER)
-            // Negative: KiB. The defaults, 2 MB and 4 MB, write every page of an index again and again.
-            .pragma("cache_size", "-16384")
-            .pragma("wal_autocheckpoint", "8000")
-    });
-    options
-}
-
-fn postgres_options(url: &str, pool: u32, statement_cache: usize, given_up: &GivenUp) -> ConnectOptions {
-    let mut options = common_options(url, pool);
-    let given_up = Arc::clone(given_up);
-    options.map_sqlx_postgres_pool_opts(move |options| {
-        let given_up = Arc::clone(&given_up);
-        options.after_release(move |connection, _| {
-            let last = *given_up.lock().unwrap_or_else(PoisonError::into_inner);
-            let suspected = last.is_some_and(|last| last.elapsed() < SUSPICION);
-            Box::pin(async move {
-                if suspected {
-                    let answered = timeout(ANSWER_AFTER_GIVEN_UP, connection.ping()).await;
-                    // An error has the connection closed without a word to the server.
-                    answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-                }
-                Ok(true)
-            })
-        })
-    });
-    options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
-        options
-            .application_name("shop")
-            .statement_cache_capacity(statement_cache)
-            // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
-            .options([("idle_in_transaction_session_timeout", "15s")])
-    });
-    options
-}
-
-fn common_options(url: &str, pool: u32) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(pool)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
-        .sqlx_logging(false);
-    options
 }

@@ -18,6 +18,8 @@ pub struct Model {
     pub created_at: Micros,
     /// When stock last fell to the low-stock threshold; `None` while it is above.
     pub low_since: Option<Micros>,
+    /// The stock that it fell to then.
+    pub low_stock: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

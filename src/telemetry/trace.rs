@@ -2,7 +2,11 @@
 //! conventions. One trace leads from the HTTP request through the message to the worker's SQL: the context travels as
 //! W3C Trace Context in the AMQP header `traceparent`.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 
 use opentelemetry::{
     Context, SpanId, TraceFlags, TraceId,
@@ -70,12 +74,16 @@ where
     Some(layer.with_filter(own.and(below_something)))
 }
 
-/// Sends what is still here. Call it last, and outside of the runtime: it blocks.
+/// Sends what is still here. Call it last, and outside of the runtime: it blocks, for [`LAST_EXPORT`] at most.
 pub fn stop() {
-    if let Some(provider) = PROVIDER.get()
-        && let Err(error) = provider.shutdown_with_timeout(LAST_EXPORT)
-    {
-        eprintln!("shop: the last traces were not exported: {error}");
+    let Some(provider) = PROVIDER.get() else { return };
+    // On a thread of its own: the exporter does not heed a limit while a collector hangs.
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(provider.shutdown_with_timeout(LAST_EXPORT)));
+    match ended.recv_timeout(LAST_EXPORT) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the last traces were not exported"),
+        Err(_) => tracing::warn!("the last traces were not exported in time"),
     }
 }
 

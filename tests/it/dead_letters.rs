@@ -151,3 +151,39 @@ fn the_queue_inside_the_process_keeps_none_and_an_absent_broker_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("queue_url") && !stderr.contains("hunter2"), "{stderr}");
 }
+
+/// A broker never splits headers: whoever takes smaller frames than it sends loses the connection again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_as_large_as_can_be_stop_nobody() {
+    let backend = Backend::servers();
+    let app = backend.stock(&[(100, 10)]).await;
+    dead_letters(&backend, &["list"]);
+    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
+    let connection = connection.await.expect("connects");
+    let channel = connection.create_channel().await.expect("opens");
+    let mut headers = FieldTable::default();
+    headers.insert("x-large".into(), AMQPValue::LongString("x".repeat(120_000).into()));
+    let publish = channel.basic_publish(
+        format!("{}.orders", backend.prefix).into(),
+        "settle".into(),
+        BasicPublishOptions::default(),
+        b"junk",
+        BasicProperties::default()
+            .with_headers(headers)
+            .with_message_id("large".into()),
+    );
+    publish.await.expect("published");
+    let shop = Shop::serve(&backend);
+    let _worker = Shop::work(&backend);
+    let client = shop.client();
+    let id = client.order(&[(1, 1)]).await;
+    assert_eq!(client.pay(&id).await.status, 202);
+    all_settled(&app).await;
+    let letter = eventually("it is laid aside", || async { listed(&backend).pop() }).await;
+    assert!(
+        letter["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("not JSON")),
+        "{letter}"
+    );
+}

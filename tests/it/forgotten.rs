@@ -7,13 +7,17 @@ use std::{
     time::Duration,
 };
 
-use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
+use lapin::{
+    Connection, ConnectionProperties,
+    options::{QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
 use shop::queue::{Bell, Queue, new_traceparent};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
     sync::Mutex as AsyncMutex,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -167,6 +171,51 @@ async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_an
     assert!(matches!(forgotten, Err(error) if error.to_string().contains("forgotten")));
     let deliveries = queue.next(10).await.expect("delivers again");
     assert_eq!(deliveries.deliveries[0].order_id, Ok(waiting.order_id));
+}
+
+/// A broker can also believe that it has delivered what never came. Here it does deliver: to somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
+    let backend = Backend::servers();
+    let queue = Queue::new(&backend.queue_url, &backend.prefix, 100).expect("a known URL");
+    queue.ring(&[bell()]).await.expect("rings");
+    let deliveries = queue.next(10).await.expect("delivers");
+    queue.acknowledge(&deliveries).await.expect("acknowledges");
+
+    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
+    let connection = connection.await.expect("connects");
+    let channel = connection.create_channel().await.expect("opens");
+    let (settle, orders) = (
+        format!("{}.orders.settle", backend.prefix),
+        format!("{}.orders", backend.prefix),
+    );
+    let elsewhere = format!("{}.elsewhere", backend.prefix);
+    let (declared, none) = (QueueDeclareOptions::default(), FieldTable::default());
+    let declare = channel.queue_declare(elsewhere.as_str().into(), declared, none.clone());
+    declare.await.expect("declared");
+    let bind = QueueBindOptions::default();
+    let bound = channel.queue_bind(
+        elsewhere.into(),
+        orders.as_str().into(),
+        "settle".into(),
+        bind,
+        none.clone(),
+    );
+    bound.await.expect("bound");
+    let unbound = channel.queue_unbind(settle.into(), orders.into(), "settle".into(), none);
+    unbound.await.expect("unbound");
+
+    queue.ring(&[bell()]).await.expect("rings");
+    let lost = timeout(PATIENCE, queue.next(10)).await.expect("it is noticed");
+    assert!(matches!(lost, Err(error) if error.to_string().contains("nothing comes")));
+    // The next connection has bound the queue again.
+    let heard = bell();
+    let (delivered, rung) = tokio::join!(queue.next(10), async {
+        sleep(Duration::from_secs(1)).await;
+        queue.ring(slice::from_ref(&heard)).await
+    });
+    rung.expect("rings");
+    assert_eq!(delivered.expect("delivers").deliveries[0].order_id, Ok(heard.order_id));
 }
 
 #[tokio::test(flavor = "multi_thread")]

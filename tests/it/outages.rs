@@ -25,7 +25,7 @@ use crate::{
 /// A broker loses a queue for good when it is killed within a second of its making.
 const QUEUES_ARE_KEPT: Duration = Duration::from_secs(2);
 
-async fn ring(app: &App, orders: &[OrderId]) {
+pub async fn ring(app: &App, orders: &[OrderId]) {
     let bells: Vec<Bell> = orders
         .iter()
         .map(|order_id| Bell {
@@ -44,7 +44,7 @@ async fn stock_of(app: &App, product: i64) -> i64 {
 }
 
 /// Keeps customers busy while `meanwhile` goes on, and gives them back what they remember.
-async fn under_load(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) -> Arc<Crowd> {
+pub async fn under_load(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) -> Arc<Crowd> {
     let crowd = Arc::new(Crowd::new(clients, 4));
     let customers = crowd.let_in(8, 4);
     meanwhile.await;
@@ -327,68 +327,6 @@ async fn serve_and_work_wait_for_a_database_that_is_still_starting() {
     let id = client.order(&[(1, 1)]).await;
     client.pay(&id).await;
     assert_eq!(client.settled(&id).await["status"], "PAID");
-}
-
-/// SIGTERM while a batch is in hand: it is finished, and the exit is clean.
-#[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop_both_roles_finish_what_is_in_hand() {
-    let backend = Backend::servers();
-    let app = backend.stock(&[(100, 100_000); 4]).await;
-    let orders = accepted(&app, 2_000, |_| vec![(1, 1)]).await;
-    ring(&app, &orders).await;
-    let mut shop = Shop::serve(&backend);
-    let mut work = Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "10")]);
-    let client = shop.client();
-    let crowd = under_load(vec![client], async {
-        eventually("it drains", || async {
-            (count(&app, "PAID").await > 100).then_some(())
-        })
-        .await;
-        assert!(work.terminate().success() && shop.terminate().success());
-    })
-    .await;
-    // What was not settled is still in the queue, and nothing is held by anybody.
-    let _work = Shop::work(&backend);
-    all_settled(&app).await;
-    crowd.remembered().reconcile(&app).await;
-    assert!(books(&app).await.is_clean());
-}
-
-/// SIGTERM while nothing that is waited for will ever come: the exit is clean all the same.
-#[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop_both_roles_do_not_wait_for_ever() {
-    let (postgres, rabbitmq) = (Postgres::start(), RabbitMq::start());
-    let mut backend = Backend::servers();
-    (backend.database_url, backend.queue_url) = (postgres.create_database(), rabbitmq.url());
-    let app = backend.stock(&[(100, 100_000)]).await;
-    let mut shop = Shop::serve(&backend);
-    let mut work = Shop::work(&backend);
-    let client = shop.client();
-    let mut orders = Vec::new();
-    for _ in 0..20 {
-        orders.push(client.order(&[(1, 1)]).await);
-    }
-    postgres.pause();
-    rabbitmq.pause();
-    let unanswered: Vec<_> = orders
-        .into_iter()
-        .map(|id| {
-            let client = client.clone();
-            tokio::spawn(async move { client.pay(&id).await.status })
-        })
-        .collect();
-    let begun = Instant::now();
-    assert!(work.terminate().success(), "{}", work.log());
-    assert!(shop.terminate().success(), "{}", shop.log());
-    eprintln!("both ended after {:?}", begun.elapsed());
-    postgres.resume();
-    rabbitmq.resume();
-    for pay in unanswered {
-        assert!(matches!(pay.await.expect("an answer"), 202 | 503));
-    }
-    let _workers = (Shop::serve(&backend), Shop::work(&backend));
-    all_settled(&app).await;
-    assert!(books(&app).await.is_clean());
 }
 
 /// A worker whose process hangs in the middle of a batch does not hold its rows for ever.

@@ -255,6 +255,7 @@ async fn stock_that_runs_low_is_told_once_and_again_after_a_redelivery(#[values(
     let told = settle(&app, &ids[1..2]).await.low_stock;
     assert_eq!((told.len(), told[0].stock), (1, 5));
     assert_eq!(settle(&app, &ids[2..]).await.low_stock, []);
+    // The same fact in the same words, though less is there by now.
     let again = settle(&app, &ids[1..2]).await.low_stock;
     assert_eq!(again[0].since, told[0].since);
 }

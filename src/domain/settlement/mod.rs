@@ -37,6 +37,7 @@ pub struct Settled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LowStock {
     pub product_id: ProductId,
+    /// What it fell to.
     pub stock: i64,
     pub since: Micros,
 }
@@ -265,9 +266,11 @@ async fn take_stock(
     .bind(low_stock_at)
     .push(" THEN NULL ELSE COALESCE(low_since, ")
     .bind(now)
-    .push(") END FROM ")
+    .push(") END, low_stock = CASE WHEN stock - t.quantity > ")
+    .bind(low_stock_at)
+    .push(" THEN NULL WHEN low_since IS NULL THEN stock - t.quantity ELSE low_stock END FROM ")
     .rows("t", columns)
-    .push(" WHERE id = t.product_id RETURNING id, stock, low_since");
+    .push(" WHERE id = t.product_id RETURNING id, COALESCE(low_stock, stock), low_since");
     let rows = txn.query_all_raw(update.build()).await?;
     let low = rows.iter().map(read_low_stock).collect::<Result<Vec<_>, Error>>()?;
     Ok(low
@@ -290,7 +293,7 @@ async fn low_stock_again(
     }
     let select = Sql::new(
         txn.get_database_backend(),
-        "SELECT id, stock, low_since FROM products WHERE low_since IS NOT NULL AND id IN (SELECT t.id FROM ",
+        "SELECT id, COALESCE(low_stock, stock), low_since FROM products WHERE low_since IS NOT NULL AND id IN (SELECT t.id FROM ",
     )
     .rows("t", [("id", Column::BigInt(products))])
     .push(")");

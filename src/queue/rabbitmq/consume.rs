@@ -2,7 +2,7 @@
 
 use std::{
     sync::{MutexGuard, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -19,6 +19,9 @@ use crate::queue::{Deliveries, Delivery, QueueError, from_body};
 
 /// When nothing has come for so long, the broker is asked whether anything waits.
 const SILENCE: Duration = Duration::from_secs(2);
+/// When nothing has come for so long, though bells were rung from here, the consumer is made anew in any case. Others may
+/// have heard them; then it costs a connection.
+const LONG_SILENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Consuming {
     session: Session,
@@ -26,6 +29,9 @@ pub(super) struct Consuming {
     consumer: Consumer,
     /// The tag of the last message that came.
     delivered: u64,
+    /// When that was, and how many bells had been rung from here by then.
+    heard: Instant,
+    rung: u64,
 }
 
 /// How the messages of one session are acknowledged.
@@ -53,7 +59,10 @@ impl Queue {
             return Err(QueueError("not connected".to_owned()));
         };
         match self.first(consuming).await {
-            Ok(first) => Ok(consuming.take(first, max)),
+            Ok(first) => {
+                consuming.rung = self.shared.rung.load(Ordering::Relaxed);
+                Ok(consuming.take(first, max))
+            }
             Err(lost) => {
                 *place = None;
                 Err(lost)
@@ -76,7 +85,8 @@ impl Queue {
     }
 
     /// Waits for a message. A broker may forget a consumer and never say so: `RabbitMQ` 3.10 does when the queue is
-    /// deleted while the broker starts. Then messages wait and none comes, however often one looks.
+    /// deleted while the broker starts. Then messages wait and none comes, however often one looks. When the queue is
+    /// deleted under load, it may also believe that it has delivered them.
     async fn first(&self, consuming: &mut Consuming) -> Result<Message, QueueError> {
         let mut suspected = false;
         loop {
@@ -90,19 +100,28 @@ impl Queue {
                         return Err(QueueError("the broker has forgotten the consumer".to_owned()));
                     }
                     suspected = forgotten;
+                    if consuming.heard.elapsed() > LONG_SILENCE
+                        && self.shared.rung.load(Ordering::Relaxed) > consuming.rung
+                        && self.has_nothing_in_hand(consuming)
+                    {
+                        return Err(QueueError("nothing comes of the bells that were rung".to_owned()));
+                    }
                 }
             }
         }
     }
 
-    /// While messages are in hand, the broker may rightly hold the others back.
     async fn seems_forgotten(&self, consuming: &Consuming) -> Result<bool, QueueError> {
         let queue = self.look(&consuming.session).await?;
-        let acknowledged = self
-            .acknowledging()
+        Ok(queue.consumer_count() == 0 || (queue.message_count() > 0 && self.has_nothing_in_hand(consuming)))
+    }
+
+    /// While messages are in hand, the broker may rightly hold the others back.
+    fn has_nothing_in_hand(&self, consuming: &Consuming) -> bool {
+        let current = self.acknowledging();
+        current
             .as_ref()
-            .is_none_or(|current| current.acknowledged >= consuming.delivered);
-        Ok(queue.consumer_count() == 0 || (acknowledged && queue.message_count() > 0))
+            .is_none_or(|current| current.acknowledged >= consuming.delivered)
     }
 
     async fn consume(&self) -> Result<Consuming, QueueError> {
@@ -125,6 +144,8 @@ impl Queue {
             id: self.shared.sessions.fetch_add(1, Ordering::Relaxed),
             consumer,
             delivered: 0,
+            heard: Instant::now(),
+            rung: self.shared.rung.load(Ordering::Relaxed),
         })
     }
 
@@ -146,6 +167,7 @@ impl Consuming {
         {
             deliveries.push(delivery(next));
         }
+        self.heard = Instant::now();
         self.delivered = deliveries.last().map_or(self.delivered, |last| last.tag);
         Deliveries {
             deliveries,

@@ -31,7 +31,7 @@ use super::{Bell, Delivery, Event, QueueError};
 use consume::{Acknowledging, Consuming};
 pub(super) use listen::Listener;
 use publish::{Message, header, properties, publish_all};
-use topology::{Names, hosts};
+use topology::{LARGE_FRAMES, Names, SMALL_FRAMES, hosts, with_parameter};
 
 /// For connecting to one host and declaring what is needed there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,8 +39,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What every message of a batch adds to it.
 const ANSWER_TIMEOUT_EACH: Duration = Duration::from_millis(10);
-/// After a failure to connect, who asks again sooner gets the same failure.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// After a failure, who asks again sooner gets the same failure: twice as long each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The purpose of a connection that nothing large comes through.
+const PUBLISH: &str = "publish";
 /// The most connections at once, those counted that are given up and cannot end yet: a broker that hangs, or takes nothing
 /// for want of memory, does not hear a goodbye, and each costs a thread here.
 const MAX_CONNECTIONS: usize = 16;
@@ -59,6 +62,8 @@ struct Shared {
     /// Apart from `consumer`, which is held while waiting for messages.
     acknowledging: StdMutex<Option<Acknowledging>>,
     sessions: AtomicU64,
+    /// Bells that were rung from here.
+    rung: AtomicU64,
     connections: Arc<Semaphore>,
 }
 
@@ -71,7 +76,26 @@ struct Hosts {
 #[derive(Default)]
 struct Publisher {
     session: Option<Session>,
-    failed: Option<(Instant, QueueError)>,
+    failed: Option<Failure>,
+}
+
+/// The last of the failures since something went well.
+struct Failure {
+    when: Instant,
+    error: QueueError,
+    /// How long to leave the broker alone.
+    pause: Duration,
+}
+
+impl Publisher {
+    fn fail(&mut self, error: &QueueError) {
+        let pause = self.failed.as_ref().map_or(FIRST_PAUSE, |failure| failure.pause * 2);
+        self.failed = Some(Failure {
+            when: Instant::now(),
+            error: error.clone(),
+            pause: pause.min(LONGEST_PAUSE),
+        });
+    }
 }
 
 #[derive(Clone)]
@@ -97,6 +121,7 @@ impl Queue {
                 consumer: Mutex::default(),
                 acknowledging: StdMutex::default(),
                 sessions: AtomicU64::new(1),
+                rung: AtomicU64::new(0),
                 connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             }),
         })
@@ -112,7 +137,9 @@ impl Queue {
             properties: properties(&bell.order_id.to_string(), "application/json")
                 .with_headers(header("traceparent", &bell.traceparent)),
         });
-        self.publish(messages.collect()).await
+        self.publish(messages.collect()).await?;
+        self.shared.rung.fetch_add(bells.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn bury(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
@@ -163,7 +190,10 @@ impl Queue {
         let limit = ANSWER_TIMEOUT + ANSWER_TIMEOUT_EACH * u32::try_from(messages.len()).unwrap_or(u32::MAX);
         let sent = timeout(limit, publish_all(&session.channel, messages)).await;
         match sent.unwrap_or_else(|_| Err(QueueError("the broker did not confirm in time".to_owned()))) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.went_well().await;
+                Ok(())
+            }
             Err(error) => Err(self.give_up(&session, error).await),
         }
     }
@@ -182,19 +212,18 @@ impl Queue {
             return Ok(session.clone());
         }
         publisher.session = None;
-        if let Some((when, error)) = &publisher.failed
-            && when.elapsed() < RECONNECT_PAUSE
+        if let Some(failure) = &publisher.failed
+            && failure.when.elapsed() < failure.pause
         {
-            return Err(error.clone());
+            return Err(failure.error.clone());
         }
-        match self.open("publish").await {
+        match self.open(PUBLISH).await {
             Ok(session) => {
-                publisher.failed = None;
                 publisher.session = Some(session.clone());
                 Ok(session)
             }
             Err(error) => {
-                publisher.failed = Some((Instant::now(), error.clone()));
+                publisher.fail(&error);
                 Err(error)
             }
         }
@@ -210,8 +239,13 @@ impl Queue {
             && !session.connection.status().blocked()
         {
             publisher.session = None;
+            publisher.fail(&error);
         }
         error
+    }
+
+    async fn went_well(&self) {
+        self.shared.publisher.lock().await.failed = None;
     }
 
     /// How many wait in the queue, and how many consume from it.
@@ -241,7 +275,8 @@ impl Queue {
         let place = place.map_err(|_| QueueError("earlier connections have not ended yet".to_owned()))?;
         let properties =
             ConnectionProperties::default().with_connection_name(LongString::from(format!("shop {purpose}")));
-        let url = url.to_owned();
+        let frames = if purpose == PUBLISH { SMALL_FRAMES } else { LARGE_FRAMES };
+        let url = with_parameter(url, "frame_max", frames);
         // A task of its own: given up in the middle, it still keeps its place until it has ended.
         let connecting = tokio::spawn(async move {
             let connection = Connection::connect(&url, properties).await?;

@@ -1,6 +1,9 @@
 //! What is where on the broker: the hosts of the cluster, and the exchanges and queues that the shop declares.
 
-use std::fmt::Write as _;
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
@@ -13,8 +16,10 @@ use crate::queue::QueueError;
 
 /// A broker that is silent for this long is given up.
 const HEARTBEAT_SECONDS: u32 = 10;
-/// The client keeps room for 64 frames a connection. Ours are small, and a larger body is split over several.
-const FRAME_BYTES: u32 = 16_384;
+/// The client keeps room for 64 frames a connection. What is sent from here is small, and a larger body is split.
+pub(super) const SMALL_FRAMES: u32 = 16_384;
+/// What others send comes with headers of any size, which are never split: as large as the broker itself lets them be.
+pub(super) const LARGE_FRAMES: u32 = 131_072;
 /// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
 /// order's row is not touched by that, and the sweeper rings for it again.
 const DELIVERY_LIMIT: i32 = 50;
@@ -27,6 +32,8 @@ pub(super) struct Names {
     pub settle: ShortString,
     pub dead: ShortString,
     pub events: ShortString,
+    /// What has been told of already: it is the same at every connection.
+    told: Mutex<HashSet<String>>,
 }
 
 impl Names {
@@ -36,6 +43,7 @@ impl Names {
             settle: format!("{prefix}.orders.settle").into(),
             dead: format!("{prefix}.orders.dead").into(),
             events: format!("{prefix}.events").into(),
+            told: Mutex::default(),
         }
     }
 
@@ -50,7 +58,7 @@ impl Names {
             ..Default::default()
         };
         let none = FieldTable::default;
-        let mut declaring = Declaring::on(connection).await?;
+        let mut declaring = Declaring::on(connection, &self.told).await?;
         let orders = declaring
             .channel
             .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none());
@@ -101,12 +109,17 @@ impl Names {
 struct Declaring<'a> {
     connection: &'a Connection,
     channel: Channel,
+    told: &'a Mutex<HashSet<String>>,
 }
 
 impl<'a> Declaring<'a> {
-    async fn on(connection: &'a Connection) -> Result<Self, lapin::Error> {
+    async fn on(connection: &'a Connection, told: &'a Mutex<HashSet<String>>) -> Result<Self, lapin::Error> {
         let channel = connection.create_channel().await?;
-        Ok(Self { connection, channel })
+        Ok(Self {
+            connection,
+            channel,
+            told,
+        })
     }
 
     async fn done<T>(&mut self, name: &ShortString, outcome: Result<T, lapin::Error>) -> Result<(), lapin::Error> {
@@ -114,13 +127,17 @@ impl<'a> Declaring<'a> {
         let Some(reason) = refusal(&error) else {
             return Err(error);
         };
-        tracing::warn!(
-            name = name.as_str(),
-            reason,
-            "it was not declared anew, and is used as it is"
-        );
+        self.tell_once(name, reason);
         self.channel = self.connection.create_channel().await?;
         Ok(())
+    }
+
+    fn tell_once(&self, name: &ShortString, reason: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(format!("{name} {reason}")) {
+            let name = name.as_str();
+            tracing::warn!(name, reason, "it was not declared anew, and is used as it is");
+        }
     }
 }
 
@@ -144,6 +161,15 @@ fn quorum(delivery_limit: i32) -> FieldTable {
     arguments
 }
 
+/// The URL, or its end, with a parameter that it may have already.
+pub(super) fn with_parameter(url: &str, name: &str, default: u32) -> String {
+    let joint = if url.contains('?') { '&' } else { '?' };
+    if url.contains(&format!("{joint}{name}=")) || url.contains(&format!("?{name}=")) {
+        return url.to_owned();
+    }
+    format!("{url}{joint}{name}={default}")
+}
+
 /// One URL for each host of `amqp://user:password@one:5672,two:5672/vhost?…`.
 pub(super) fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
     let malformed = || QueueError("the URL is not of the form amqp://user:password@host:5672/vhost".to_owned());
@@ -152,13 +178,7 @@ pub(super) fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
     let (user, hosts) = authority
         .rsplit_once('@')
         .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-    let mut tail = tail.to_owned();
-    for (name, default) in [("heartbeat", HEARTBEAT_SECONDS), ("frame_max", FRAME_BYTES)] {
-        if !tail.contains(&format!("{name}=")) {
-            let joint = if tail.contains('?') { '&' } else { '?' };
-            let _ = write!(tail, "{joint}{name}={default}");
-        }
-    }
+    let tail = with_parameter(tail, "heartbeat", HEARTBEAT_SECONDS);
     let urls: Vec<String> = hosts
         .split(',')
         .map(|host| format!("{scheme}://{user}{host}{tail}"))
@@ -182,9 +202,10 @@ mod tests {
                 "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
             ]
         );
+        assert_eq!(hosts("amqp://one").expect("well formed"), ["amqp://one?heartbeat=10"]);
         assert_eq!(
-            hosts("amqp://one").expect("well formed"),
-            ["amqp://one?heartbeat=10&frame_max=16384"]
+            with_parameter("amqp://one?heartbeat=10", "frame_max", SMALL_FRAMES),
+            "amqp://one?heartbeat=10&frame_max=16384"
         );
         let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
         assert!(!error.contains("hunter2"));

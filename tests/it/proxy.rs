@@ -1,0 +1,106 @@
+//! A go-between that stands before a server and can do to its connections what networks do.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// What `PostgreSQL` answers to a commit (the tag of `CommandComplete`).
+const COMMITTED: &[u8] = b"COMMIT\0";
+
+/// Passes everything on, until told otherwise.
+pub struct Proxy {
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Connections that are older hear and say nothing any more.
+    silent_before: AtomicUsize,
+    connections: AtomicUsize,
+    /// The next answer to a commit is lost, with its connection.
+    loses_commit: AtomicBool,
+}
+
+impl Proxy {
+    /// Before the server of a URL with a port.
+    pub async fn before(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let state = Arc::new(State::default());
+        tokio::spawn(accept(listener, host(url).to_owned(), Arc::clone(&state)));
+        Self { port, state }
+    }
+
+    /// The same URL, through this.
+    pub fn url(&self, url: &str) -> String {
+        url.replace(host(url), &format!("127.0.0.1:{}", self.port))
+    }
+
+    /// From now on nothing is heard of the connections that there are, as when a firewall forgets them; new ones work.
+    pub fn silence(&self) {
+        let connections = self.state.connections.load(Ordering::SeqCst);
+        self.state.silent_before.store(connections, Ordering::SeqCst);
+    }
+
+    pub fn lose_next_commit(&self) {
+        self.state.loses_commit.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the answer to a commit is still to be lost.
+    pub fn has_lost_commit(&self) -> bool {
+        !self.state.loses_commit.load(Ordering::SeqCst)
+    }
+}
+
+fn host(url: &str) -> &str {
+    let (_, rest) = url.split_once('@').expect("a user");
+    rest.split_once('/').expect("a database").0
+}
+
+async fn accept(listener: TcpListener, server: String, state: Arc<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let number = state.connections.fetch_add(1, Ordering::SeqCst);
+        let (state, server) = (Arc::clone(&state), server.clone());
+        tokio::spawn(async move {
+            let Ok(server) = TcpStream::connect(server).await else {
+                return;
+            };
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::select! {
+                () = pass_on(from_client, to_server, number, &state, false) => {}
+                () = pass_on(from_server, to_client, number, &state, true) => {}
+            }
+        });
+    }
+}
+
+/// Until the connection ends.
+async fn pass_on(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    number: usize,
+    state: &State,
+    answers: bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if number < state.silent_before.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let bytes = &buffer[..length];
+        let committed = answers && bytes.windows(COMMITTED.len()).any(|window| window == COMMITTED);
+        if committed && state.loses_commit.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+}
