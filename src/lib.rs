@@ -14,9 +14,10 @@
 //! `api::orders::pay → Batcher → domain::orders::accept_payments → queue.ring` ·
 //! `worker → domain::settlement::settle → cache.forget_pages → queue.announce → acknowledge`.
 //!
-//! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | auditor | seed} → domain → entities`, and
-//! all of them `→ app → {config, db, queue, cache}`. [`domain`] imports none of `app`, `api`, `queue`, `cache`: its
-//! functions take a connection and the time. Of [`db`] it uses only the way to put many rows into one statement.
+//! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | auditor | watch | seed} → domain →
+//! entities`, and all of them `→ app → {config, db, queue, cache}`. [`domain`] imports none of `app`, `api`, `queue`,
+//! `cache`: its functions take a connection and the time. Of [`db`] it uses only the way to put many rows into one statement,
+//! and what an error of the database means. Of `domain` everybody knows the ids and the errors.
 
 pub mod api;
 pub mod app;

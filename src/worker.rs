@@ -15,7 +15,10 @@ use crate::{
         Error, OrderId,
         settlement::{self, LowStock, Settled, Settlement},
     },
-    entities::{Micros, order::OrderStatus},
+    entities::{
+        Micros,
+        order::{FailureReason, OrderStatus},
+    },
     fault::{self, Point},
     queue::{Deliveries, Delivery, Event, QueueError},
     telemetry::{figures, trace},
@@ -230,7 +233,7 @@ fn report(settlement: &Settlement, deliveries: &Deliveries) {
     let count = |status| fresh().filter(|order| order.status == status).count();
     let (paid, failed) = (count(OrderStatus::Paid), count(OrderStatus::Failed));
     counter!(figures::ORDERS_PAID).increment(paid as u64);
-    counter!(figures::ORDERS_FAILED, "reason" => "insufficient_stock").increment(failed as u64);
+    counter!(figures::ORDERS_FAILED, "reason" => FailureReason::InsufficientStock.as_str()).increment(failed as u64);
     histogram!(figures::BATCH_SIZE, "batch" => "settle").record(deliveries.deliveries.len() as f64);
     let lag = histogram!(figures::SETTLEMENT_LAG);
     fresh().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));

@@ -42,6 +42,14 @@ pub(super) fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = common_options(url, pool);
     // A database in memory ends with its connection, and a file's costs nothing.
     options.max_lifetime(None).idle_timeout(None);
+    // SQLite takes a transaction back by itself when the disk is full. The client does not always notice: then it takes all
+    // that follows for a part of that transaction, and never commits again. Such a connection is not used any more.
+    options.map_sqlx_sqlite_pool_opts(|options| {
+        options.before_acquire(|connection, _| {
+            let is_usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_usable) })
+        })
+    });
     options.map_sqlx_sqlite_opts(|options: SqliteConnectOptions| {
         options
             .journal_mode(SqliteJournalMode::Wal)

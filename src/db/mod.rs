@@ -31,8 +31,6 @@ pub struct Db {
     /// One connection on SQLite, which knows one writer; the same pool as `read` on PostgreSQL.
     write: DatabaseConnection,
     read: DatabaseConnection,
-    /// On SQLite, unless it is in memory.
-    is_file: bool,
     given_up: GivenUp,
 }
 
@@ -66,7 +64,6 @@ impl Db {
             return Ok(Self {
                 write,
                 read,
-                is_file: !is_in_memory(url),
                 given_up: GivenUp::default(),
             });
         }
@@ -76,7 +73,6 @@ impl Db {
         Ok(Self {
             write: read.clone(),
             read,
-            is_file: false,
             given_up,
         })
     }
@@ -141,13 +137,7 @@ impl Db {
         T: Send,
         E: From<DbErr> + Transient + Send,
     {
-        let attempt = || async {
-            let done = self.attempt(&work).await;
-            if done.as_ref().is_err_and(|failed| failed.error.is_transient()) {
-                self.renew_writer().await;
-            }
-            done
-        };
+        let attempt = || self.attempt(&work);
         let done = attempt.retry(back_off()).when(again).await;
         done.map_err(|failed| failed.error)
     }
@@ -166,16 +156,6 @@ impl Db {
             error: error.into(),
         })?;
         Ok(value)
-    }
-
-    /// SQLite takes a transaction back by itself when the disk is full. The client does not know: it would take all that
-    /// follows for a part of that transaction, and never commit again. So a writer that failed is made anew.
-    async fn renew_writer(&self) {
-        if self.is_file
-            && let Ok(writer) = self.write.get_sqlite_connection_pool().acquire().await
-        {
-            let _ = writer.close().await;
-        }
     }
 
     /// Runs `read` on one consistent snapshot, whatever is written meanwhile. On PostgreSQL no statement of it runs for
@@ -215,11 +195,6 @@ impl Db {
         tokio::select! {
             done = &mut work => Some(done),
             () = sleep(limit) => {
-                // Its transaction may never end, as the client sees it.
-                if self.is_file {
-                    let db = self.clone();
-                    tokio::spawn(async move { db.renew_writer().await });
-                }
                 *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 None
             }

@@ -16,76 +16,82 @@ pub fn document() -> Value {
             "license": { "name": "MIT", "url": "https://opensource.org/license/mit" },
         },
         "defaultContentType": "application/json",
-        "channels": {
-            "events": {
-                "address": "shop.events",
-                "description": "Topic exchange. The routing key is the event's type; bind a queue of your own.",
-                "messages": {
-                    "orderPaid": { "$ref": "#/components/messages/orderPaid" },
-                    "orderFailed": { "$ref": "#/components/messages/orderFailed" },
-                    "stockLow": { "$ref": "#/components/messages/stockLow" },
-                },
-                "bindings": { "amqp": {
-                    "is": "routingKey",
-                    "exchange": { "name": "shop.events", "type": "topic", "durable": true },
-                } },
-            },
-            "settle": {
-                "address": "settle",
-                "description": "Requests to settle an order, in the quorum queue shop.orders.settle.",
-                "messages": { "settle": { "$ref": "#/components/messages/settle" } },
-                "bindings": { "amqp": {
-                    "is": "routingKey",
-                    "exchange": { "name": "shop.orders", "type": "direct", "durable": true },
-                } },
-            },
-            "dead": {
-                "address": "shop.orders.dead",
-                "description": "What can never be processed, as it came.",
-                "messages": { "dead": { "$ref": "#/components/messages/dead" } },
-                "bindings": { "amqp": { "is": "queue", "queue": { "name": "shop.orders.dead", "durable": true } } },
-            },
-        },
+        "channels": channels(),
         "operations": {
             "announce": { "action": "send", "channel": { "$ref": "#/channels/events" } },
             "ring": { "action": "send", "channel": { "$ref": "#/channels/settle" } },
             "settle": { "action": "receive", "channel": { "$ref": "#/channels/settle" } },
             "layAside": { "action": "send", "channel": { "$ref": "#/channels/dead" } },
         },
-        "components": {
+        "components": { "messages": messages() },
+    })
+}
+
+fn channels() -> Value {
+    json!({
+        "events": {
+            "address": "shop.events",
+            "description": "Topic exchange. The routing key is the event's type; bind a queue of your own.",
             "messages": {
-                "orderPaid": event("order.paid", "An order has been settled as PAID.", &order(false)),
-                "orderFailed": event("order.failed", "An order has been settled as FAILED: nothing was taken.", &order(true)),
-                "stockLow": event("stock.low", "A product's stock has fallen to the low-stock threshold.", &json!({
-                    "type": "object",
-                    "properties": {
-                        "product_id": { "type": "integer", "minimum": 1 },
-                        "stock": { "type": "integer", "minimum": 0, "description": "Units left." },
-                    },
-                    "required": ["product_id", "stock"],
-                })),
-                "settle": {
-                    "title": "Look at this order's row",
-                    "contentType": "application/json",
-                    "headers": {
-                        "type": "object",
-                        "properties": { "traceparent": { "type": "string", "description": "W3C Trace Context." } },
-                    },
-                    "payload": {
-                        "type": "object",
-                        "properties": { "order_id": { "type": "string", "format": "uuid" } },
-                        "required": ["order_id"],
-                    },
-                },
-                "dead": {
-                    "title": "A message that was laid aside",
-                    "headers": {
-                        "type": "object",
-                        "properties": { "x-shop-reason": { "type": "string", "description": "Why." } },
-                    },
-                    "payload": {},
-                },
+                "orderPaid": { "$ref": "#/components/messages/orderPaid" },
+                "orderFailed": { "$ref": "#/components/messages/orderFailed" },
+                "stockLow": { "$ref": "#/components/messages/stockLow" },
             },
+            "bindings": { "amqp": {
+                "is": "routingKey",
+                "exchange": { "name": "shop.events", "type": "topic", "durable": true },
+            } },
+        },
+        "settle": {
+            "address": "settle",
+            "description": "Requests to settle an order, in the quorum queue shop.orders.settle.",
+            "messages": { "settle": { "$ref": "#/components/messages/settle" } },
+            "bindings": { "amqp": {
+                "is": "routingKey",
+                "exchange": { "name": "shop.orders", "type": "direct", "durable": true },
+            } },
+        },
+        "dead": {
+            "address": "shop.orders.dead",
+            "description": "What can never be processed, as it came.",
+            "messages": { "dead": { "$ref": "#/components/messages/dead" } },
+            "bindings": { "amqp": { "is": "queue", "queue": { "name": "shop.orders.dead", "durable": true } } },
+        },
+    })
+}
+
+fn messages() -> Value {
+    json!({
+        "orderPaid": event("order.paid", "An order has been settled as PAID.", &order(false)),
+        "orderFailed": event("order.failed", "An order has been settled as FAILED: nothing was taken.", &order(true)),
+        "stockLow": event("stock.low", "A product's stock has fallen to the low-stock threshold.", &json!({
+            "type": "object",
+            "properties": {
+                "product_id": { "type": "integer", "minimum": 1 },
+                "stock": { "type": "integer", "minimum": 0, "description": "Units left." },
+            },
+            "required": ["product_id", "stock"],
+        })),
+        "settle": {
+            "title": "Look at this order's row",
+            "contentType": "application/json",
+            "headers": {
+                "type": "object",
+                "properties": { "traceparent": { "type": "string", "description": "W3C Trace Context." } },
+            },
+            "payload": {
+                "type": "object",
+                "properties": { "order_id": { "type": "string", "format": "uuid" } },
+                "required": ["order_id"],
+            },
+        },
+        "dead": {
+            "title": "A message that was laid aside",
+            "headers": {
+                "type": "object",
+                "properties": { "x-shop-reason": { "type": "string", "description": "Why." } },
+            },
+            "payload": {},
         },
     })
 }

@@ -1,53 +1,54 @@
 //! A disk that is full, as `SQLite` sees it.
 
-use sea_orm::{ConnectionTrait as _, Statement};
-use shop::{
-    app::App,
-    domain::{
-        Error,
-        catalog::{self, NewProduct},
-    },
-    entities::Micros,
-};
+use serde_json::json;
+use shop::domain::{Caller, OrderId, orders};
 
-use crate::support::{Backend, books};
+use crate::support::{Backend, Shop, all_settled, books};
 
-async fn add(app: &App, name: String) -> Result<i64, Error> {
-    let new = NewProduct {
-        name,
-        price: 1,
-        stock: 1,
-    };
-    let added = app.db.transaction_once(move |txn| {
-        let new = new.clone();
-        Box::pin(async move { catalog::add(txn, Micros::now(), &new).await })
-    });
-    added.await.map(|product| product.id)
-}
-
-/// `SQLite` takes the transaction back by itself then. A client that does not know it would never commit again.
-#[tokio::test]
-async fn what_is_written_after_the_disk_was_full_is_kept() {
+/// `SQLite` takes the transaction back by itself then. A client that does not notice would never commit again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_after_the_disk_was_full_is_kept() {
     let backend = Backend::embedded();
-    let app = backend.app().await;
-    let pages = Statement::from_string(app.db.write().get_database_backend(), "PRAGMA page_count");
-    let pages = app
-        .db
-        .write()
-        .query_one_raw(pages)
-        .await
-        .expect("asked")
-        .expect("answered");
-    let pages: i64 = pages.try_get_by_index(0).expect("a number");
-    // Of this connection alone: the one that takes its place has the whole disk.
-    let full = format!("PRAGMA max_page_count = {}", pages + 2);
-    app.db.write().execute_unprepared(&full).await.expect("set");
-    for number in 0..200 {
-        add(&app, format!("{number} {}", "x".repeat(190))).await.expect("added");
+    backend.stock(&[(1, 1_000_000); 40]).await.close().await;
+    let mut shop = Shop::serve_with_small_files(&backend, 1_000_000);
+    let client = shop.client();
+    let items: Vec<_> = (1..=40)
+        .map(|product| json!({ "product_id": product, "quantity": 1 }))
+        .collect();
+    let order = json!({ "user_id": 7, "items": items });
+    let mut made = Vec::new();
+    for round in 0.. {
+        let answer = client.post("/orders", &order).await;
+        if answer.status != 201 {
+            answer.problem(503, "database-unavailable");
+            break;
+        }
+        made.push(answer.body["order_id"].as_str().expect("an id").to_owned());
+        assert!(round < 2_000, "the disk is never full");
     }
-    app.close().await;
-    let again = backend.app().await;
-    let products = catalog::ids(again.db.read()).await.expect("read").len();
-    assert_eq!(products, 200, "every one that was added");
-    assert!(books(&again).await.is_clean());
+    // Still full: some may fit, and what is answered stands.
+    for _ in 0..5 {
+        let answer = client.post("/orders", &order).await;
+        if answer.status == 201 {
+            made.push(answer.body["order_id"].as_str().expect("an id").to_owned());
+        }
+    }
+    shop.lift_limit_of_files();
+    for _ in 0..20 {
+        let id = client.order(&[(1, 1)]).await;
+        assert_eq!(client.pay(&id).await.status, 202);
+        made.push(id);
+    }
+    shop.kill();
+    let again = Shop::serve(&backend);
+    let app = backend.app().await;
+    all_settled(&app).await;
+    for id in &made {
+        let id: OrderId = id.parse().expect("an id");
+        orders::find(app.db.read(), Caller::Trusted, id)
+            .await
+            .expect("every 201 is kept");
+    }
+    assert_eq!(again.client().get("/products/1").await.body["stock"], 1_000_000 - 20);
+    assert!(books(&app).await.is_clean());
 }

@@ -45,7 +45,30 @@ impl Shop {
     }
 
     pub fn start(backend: &Backend, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = program(arguments);
+        Self::spawn(backend, program(arguments), environment)
+    }
+
+    /// As a process that may write files of so many bytes only, and is told so by an error instead of being killed.
+    pub fn serve_with_small_files(backend: &Backend, bytes: u64) -> Self {
+        let mut command = Command::new("sh");
+        let limited = "trap '' XFSZ; ulimit -Sf \"$0\" && exec \"$@\"";
+        let blocks = (bytes / 512).to_string();
+        command.args(["-c", limited, &blocks, env!("CARGO_BIN_EXE_shop"), "serve"]);
+        let shop = Self::spawn(backend, command, &[]);
+        shop.wait_for("serving");
+        shop
+    }
+
+    /// From now on files may be as large as they like.
+    pub fn lift_limit_of_files(&self) {
+        let pid = self.child.id().to_string();
+        let lifted = Command::new("prlimit")
+            .args(["--pid", &pid, "--fsize=unlimited:"])
+            .status();
+        assert!(lifted.expect("every Linux has it").success());
+    }
+
+    fn spawn(backend: &Backend, mut command: Command, environment: &[(&str, &str)]) -> Self {
         command
             .envs(backend.environment())
             .envs(environment.iter().copied())
