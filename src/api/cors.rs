@@ -47,9 +47,6 @@ impl<E: Endpoint<Output = Response>> Endpoint for Cors<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        if self.origins.is_empty() {
-            return self.inner.call(request).await;
-        }
         let origin = self.allowed(request.headers());
         let preflight =
             request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);

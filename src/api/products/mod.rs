@@ -270,6 +270,9 @@ fn answer(page: Page, headers: &HeaderMap) -> Response {
 
 /// RFC 9110, section 12.5.3: named, or any is taken, and not with a weight of 0.
 fn takes_gzip(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::ACCEPT_ENCODING) {
+        return false;
+    }
     let weight_of = |name: &str| {
         elements(headers, "accept-encoding").find_map(|coding| {
             let mut parts = parts(coding, ';');
