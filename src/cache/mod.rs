@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use moka::{Equivalent, Expiry, future::Cache as Near};
+use moka::{Equivalent, future::Cache as Near};
 
 use crate::{
     domain::{Error, OrderId, UserId},
@@ -81,7 +81,7 @@ impl Cache {
             pages: Near::builder()
                 .max_capacity(NEAR_CAPACITY)
                 .weigher(|(_, key): &(u64, String), page: &Page| weigh(key.len() + 2 * page.body.len()))
-                .expire_after(SinceLoading)
+                .time_to_live(NEAR_PAGE_TTL)
                 .build(),
             orders: Near::builder()
                 .max_capacity(NEAR_CAPACITY)
@@ -102,6 +102,10 @@ impl Cache {
         F: Future<Output = Result<Bytes, Error>>,
     {
         let near_key = (self.generation.load(Ordering::Acquire), key.to_owned());
+        // What took long to load is still here when it is too old to be shown.
+        if self.pages.get(&near_key).await.is_some_and(|page| page.is_old()) {
+            self.pages.invalidate(&near_key).await;
+        }
         self.pages
             // Boxed: this is the rare way, and it is large.
             .try_get_with(
@@ -127,6 +131,7 @@ impl Cache {
     pub async fn near_page(&self, key: &str) -> Option<Page> {
         let generation = self.generation.load(Ordering::Acquire);
         let near = self.pages.get(&NearKey(generation, key)).await;
+        let near = near.filter(|page| !page.is_old());
         if near.is_some() {
             figures::BUSY.near_pages.increment(1);
         }
@@ -179,15 +184,6 @@ impl Cache {
     }
 }
 
-/// A near page ends [`NEAR_PAGE_TTL`] after it was begun to be loaded, however long that took.
-struct SinceLoading;
-
-impl Expiry<(u64, String), Page> for SinceLoading {
-    fn expire_after_create(&self, _: &(u64, String), page: &Page, created_at: Instant) -> Option<Duration> {
-        Some(NEAR_PAGE_TTL.saturating_sub(created_at.saturating_duration_since(page.since)))
-    }
-}
-
 /// A near page's key without owning it; hashes as the owned one does.
 #[derive(Hash)]
 struct NearKey<'a>(u64, &'a str);
@@ -209,6 +205,11 @@ impl Page {
             gzip: Arc::default(),
             since,
         }
+    }
+
+    /// Near at hand it lives for [`NEAR_PAGE_TTL`] from when it was begun to be loaded, however long that took.
+    fn is_old(&self) -> bool {
+        self.since.elapsed() > NEAR_PAGE_TTL
     }
 
     /// The page compressed (RFC 1952), under a tag of its own; the work is done once however often it is asked for.

@@ -44,6 +44,19 @@ async fn a_page_is_kept_until_it_is_forgotten(#[values("embedded", "servers")] b
     assert_eq!(page(&cache, "new").await, "new");
 }
 
+/// A settlement elsewhere is seen within a second, also by those who ask while a page is slow to load.
+#[tokio::test]
+async fn a_page_that_took_long_to_load_is_not_kept_for_longer() {
+    let (_backend, cache) = cache("embedded");
+    let slow = cache.page("key", async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        Ok(Bytes::from_static(b"old"))
+    });
+    assert_eq!(slow.await.expect("loads").body, "old");
+    assert!(cache.near_page("key").await.is_none());
+    assert_eq!(page(&cache, "new").await, "new");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_reader_in_the_middle_of_loading_cannot_bring_the_old_page_back(
