@@ -12,7 +12,7 @@ use sea_orm::DbErr;
 use crate::{
     cache::Cache,
     config::{Config, ConfigError},
-    db::{self, Db, Fault, schema},
+    db::{self, Db, DbErrorClass, schema},
     queue::Queue,
 };
 
@@ -119,7 +119,7 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
     };
     connect
         .retry(ConstantBuilder::default().with_delay(PAUSE).without_max_times())
-        .when(|error: &DbErr| !is_file && db::fault(error) == Fault::Away && Instant::now() < deadline)
+        .when(|error: &DbErr| !is_file && db::classify(error) == DbErrorClass::Unavailable && Instant::now() < deadline)
         .notify(|error, _| tracing::warn!(%error, "the database is not up yet; trying again"))
         .await
         .context(if is_file {

@@ -23,7 +23,7 @@ pub struct Limits {
     /// The most batches under way at once.
     pub in_flight: usize,
     /// The longest that a request waits for a batch; after it, it is refused and nothing is done for it.
-    pub patience: Duration,
+    pub max_wait: Duration,
 }
 
 /// Answers a batch request by request, in its order; or refuses all of it.
@@ -71,7 +71,7 @@ where
     /// Puts `item` into the next batch and waits for its answer. A caller that stops waiting does not take it back.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] at once when too many wait, or when it has waited for longer than [`Limits::patience`]; else
+    /// [`Error::Overloaded`] at once when too many wait, or when it has waited for longer than [`Limits::max_wait`]; else
     /// what the batch answered.
     pub async fn submit(&self, item: T) -> Result<R, Error> {
         let (answer, answered) = oneshot::channel();
@@ -102,7 +102,7 @@ where
             return;
         }
         // Whoever has waited for so long would be answered too late.
-        for late in batch.extract_if(.., |request| request.since.elapsed() > limits.patience) {
+        for late in batch.extract_if(.., |request| request.since.elapsed() > limits.max_wait) {
             let _ = late.answer.send(Err(Error::Overloaded));
         }
         if !batch.is_empty() {
@@ -170,7 +170,7 @@ mod tests {
         batch: 100,
         queued: 10,
         in_flight: 1,
-        patience: Duration::from_millis(200),
+        max_wait: Duration::from_millis(200),
     };
 
     #[tokio::test]
@@ -255,7 +255,7 @@ mod tests {
         let first = submit(1);
         started.notified().await;
         let late = submit(2);
-        tokio::time::sleep(LIMITS.patience * 2).await;
+        tokio::time::sleep(LIMITS.max_wait * 2).await;
         gate.notify_one();
         assert!(first.await.expect("runs").is_ok());
         assert!(matches!(late.await.expect("runs"), Err(Error::Overloaded)));

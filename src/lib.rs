@@ -3,7 +3,7 @@
 //! **Three ideas.**
 //!
 //! 1. *The row is the truth; the message is a doorbell.* Paying commits the acceptance to the order's own row, then
-//!    rings. The worker reads the row and never trusts the message. A bell that is lost is rung again by the
+//!    notify_attempts. The worker reads the row and never trusts the message. A request that is lost is rung again by the
 //!    [`sweeper`], so the orders table is its own outbox. Events leave after the commit and before the
 //!    acknowledgement, so the unacknowledged request is the outbox of the event.
 //! 2. *Everything that writes is a batch; a batch of one is the quiet case.* See [`batch`].
@@ -12,7 +12,7 @@
 //!
 //! **An order's way.** `api::orders::create → Batcher → domain::orders::create` ·
 //! `api::orders::pay → Batcher → domain::orders::accept_payments → queue.ring` ·
-//! `worker → domain::settlement::settle → cache.forget_pages → queue.announce → acknowledge`.
+//! `worker → domain::settlement::settle → cache.invalidate_pages → queue.announce → acknowledge`.
 //!
 //! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | auditor | watch | seed} → domain →
 //! entities`, and all of them `→ app → {config, db, queue, cache}`. [`domain`] imports none of `app`, `api`, `queue`,
@@ -21,7 +21,6 @@
 
 pub mod api;
 pub mod app;
-pub mod auditor;
 pub mod batch;
 pub mod cache;
 pub mod cli;
@@ -29,10 +28,10 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod entities;
-pub mod fault;
+pub mod failpoints;
+pub mod http;
+pub mod intake;
 pub mod queue;
 pub mod seed;
-pub mod sweeper;
+pub mod tasks;
 pub mod telemetry;
-pub mod watch;
-pub mod worker;

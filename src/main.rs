@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             outcome
         });
-    shop::telemetry::trace::stop();
+    shop::telemetry::traces::stop();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // It has said all there is to say.

@@ -15,7 +15,7 @@ use crate::{
         orders::{self, Line, NewOrder},
         settlement,
     },
-    entities::Micros,
+    entities::Timestamp,
 };
 
 const MATERIALS: [&str; 20] = [
@@ -23,7 +23,7 @@ const MATERIALS: [&str; 20] = [
     "Cotton", "Marble", "Glass", "Ash", "Rattan", "Enamel", "Canvas", "Birch",
 ];
 const THINGS: [(&str, i64); 25] = [
-    ("Desk Lamp", 4_990),
+    ("OrderIntake Lamp", 4_990),
     ("Mug", 1_490),
     ("Notebook", 1_250),
     ("Cutting Board", 3_290),
@@ -88,13 +88,13 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
     let mut added = Added::default();
     bar.set_message("products");
     for chunk in products(&mut rng, plan.products).chunks(AT_ONCE) {
-        let (chunk, now): (Arc<[NewProduct]>, _) = (chunk.into(), Micros::now());
+        let (chunk, now): (Arc<[NewProduct]>, _) = (chunk.into(), Timestamp::now());
         added.products += app
             .db
             .transaction(move |txn| {
                 let chunk = Arc::clone(&chunk);
                 Box::pin(async move {
-                    db::one_at_a_time(txn, SEED_LOCK).await?;
+                    db::advisory_lock(txn, SEED_LOCK).await?;
                     catalog::add_missing(txn, now, &chunk).await
                 })
             })
@@ -116,7 +116,7 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
             bar.inc(count as u64);
         }
     }
-    app.cache.forget_pages().await;
+    app.cache.invalidate_pages().await;
     bar.finish_and_clear();
     Ok(added)
 }
@@ -147,7 +147,7 @@ fn products(rng: &mut ChaCha8Rng, count: usize) -> Vec<NewProduct> {
 /// One to four lines of small quantities; ids of version 7, made of the date and the seed's chance.
 fn order(rng: &mut ChaCha8Rng, products: &[i64], number: usize, currency: &str) -> (NewOrder, bool) {
     let since_first = BETWEEN_ORDERS * u32::try_from(number).unwrap_or(u32::MAX);
-    let created_at = Micros(FIRST_ORDER_AT).plus(since_first);
+    let created_at = Timestamp(FIRST_ORDER_AT).plus(since_first);
     let milliseconds = u64::try_from(created_at.0 / 1_000).unwrap_or(0);
     let id = uuid::Builder::from_unix_timestamp_millis(milliseconds, &rng.random()).into_uuid();
     let mut lines: Vec<Line> = Vec::new();
@@ -183,11 +183,11 @@ async fn write_orders(app: &App, batch: Vec<(NewOrder, bool)>) -> Result<usize, 
         .transaction(move |txn| {
             let (paid, new) = (Arc::clone(&paid), Arc::clone(&new));
             Box::pin(async move {
-                db::one_at_a_time(txn, SEED_LOCK).await?;
+                db::advisory_lock(txn, SEED_LOCK).await?;
                 let known = orders::count_known(txn, new.iter().map(|order| order.id)).await?;
-                let now = Micros::now();
+                let now = Timestamp::now();
                 orders::create(txn, &new).await?;
-                let asked: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Trusted, *id)).collect();
+                let asked: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
                 orders::accept_payments(txn, now, &asked).await?;
                 settlement::settle(txn, now, &paid, low_stock_at).await?;
                 Ok(new.len() - known)

@@ -16,9 +16,9 @@
 mod servers;
 
 mod client;
-mod figures;
 mod floors;
 mod report;
+mod scenarios;
 mod shop;
 
 use report::Table;
@@ -37,7 +37,7 @@ fn main() {
     let mut table = Table::default();
     runtime
         .expect("a runtime")
-        .block_on(figures::measure(&wanted, &mut table));
+        .block_on(scenarios::measure(&wanted, &mut table));
     table.print();
 }
 

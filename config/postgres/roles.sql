@@ -40,10 +40,10 @@ BEGIN
     -- The API makes orders and accepts their payment; administrators change the catalogue through it. It settles nothing.
     GRANT INSERT ON products, orders, order_items, stock_movements TO shop_serve;
     GRANT UPDATE (name, price, stock, low_since, low_stock) ON products TO shop_serve;
-    GRANT UPDATE (accepted_at, ring_after, rings) ON orders TO shop_serve;
+    GRANT UPDATE (accepted_at, notify_after, notify_attempts) ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
 
     -- The worker takes stock and settles orders. It makes none, and changes no price.
     GRANT UPDATE (stock, low_since, low_stock) ON products TO shop_work;
-    GRANT UPDATE (status, total_price, settled_at, failure, ring_after, rings) ON orders TO shop_work;
+    GRANT UPDATE (status, total_price, settled_at, failure, notify_after, notify_attempts) ON orders TO shop_work;
 END $$;

@@ -1,4 +1,4 @@
-//! Orders and their lines. The order's row is also its own outbox: `accepted_at`, `ring_after` and `rings` say
+//! Orders and their lines. The order's row is also its own outbox: `accepted_at`, `notify_after` and `notify_attempts` say
 //! whether the worker still has to be told of it.
 
 use sea_orm_migration::{
@@ -22,8 +22,8 @@ enum Orders {
     CreatedAt,
     IdempotencyKey,
     AcceptedAt,
-    RingAfter,
-    Rings,
+    NotifyAfter,
+    NotifyAttempts,
     SettledAt,
     Failure,
 }
@@ -45,7 +45,7 @@ impl MigrationTrait for Migration {
         manager.create_table(order_items()).await?;
         manager.create_index(orders_of_a_user()).await?;
         manager.create_index(idempotency_keys()).await?;
-        manager.create_index(orders_to_ring()).await?;
+        manager.create_index(orders_to_notify()).await?;
         manager.create_index(lines_of_an_order()).await
     }
 
@@ -68,8 +68,8 @@ fn orders() -> TableCreateStatement {
         .col(big_integer(Orders::CreatedAt))
         .col(text_null(Orders::IdempotencyKey))
         .col(big_integer_null(Orders::AcceptedAt))
-        .col(big_integer_null(Orders::RingAfter))
-        .col(integer(Orders::Rings).default(0))
+        .col(big_integer_null(Orders::NotifyAfter))
+        .col(integer(Orders::NotifyAttempts).default(0))
         .col(big_integer_null(Orders::SettledAt))
         .col(json_binary_null(Orders::Failure))
         // A settled order was accepted, has its time of settlement, and FAILED has its reason; a PENDING one has neither.
@@ -126,11 +126,11 @@ fn idempotency_keys() -> IndexCreateStatement {
 }
 
 /// What the sweeper looks for: accepted, not settled, due. Stays as small as the backlog.
-fn orders_to_ring() -> IndexCreateStatement {
+fn orders_to_notify() -> IndexCreateStatement {
     Index::create()
-        .name("orders_ring_after")
+        .name("orders_notify_after")
         .table(Orders::Table)
-        .col(Orders::RingAfter)
+        .col(Orders::NotifyAfter)
         .and_where(Expr::cust("status = 'PENDING' AND accepted_at IS NOT NULL"))
         .to_owned()
 }

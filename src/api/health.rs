@@ -6,8 +6,11 @@ use poem_openapi::{ApiResponse, Enum, Object, OpenApi, types::Example};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Tag, payload::Ready, problem::problems};
-use crate::app::App;
+use super::Tag;
+use crate::{
+    app::App,
+    http::{json::RawJson, problem::problems},
+};
 
 /// How long a part may take to show that it is there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,17 +55,17 @@ pub struct Health {
 pub enum LifeAnswer {
     /// Alive.
     #[oai(status = 200)]
-    Alive(Ready<Health>),
+    Alive(RawJson<Health>),
 }
 
 #[derive(ApiResponse)]
 pub enum ReadyAnswer {
     /// Ready.
     #[oai(status = 200)]
-    Ready(Ready<Health>),
+    Ready(RawJson<Health>),
     /// Not ready: see which part is down.
     #[oai(status = 503)]
-    NotReady(Ready<Health>),
+    NotReady(RawJson<Health>),
 }
 
 problems!(HealthProblem: Internal);
@@ -74,8 +77,8 @@ impl HealthApi {
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
     #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
     async fn healthz(&self) -> Result<LifeAnswer, HealthProblem> {
-        let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
-        Ok(LifeAnswer::Alive(Ready::new(super::to_json(&health)?)))
+        let health = Box::pin(check_health(super::wired(self.app.as_ref())?, self.role)).await;
+        Ok(LifeAnswer::Alive(RawJson::new(super::to_json(&health)?)))
     }
 
     /// Is it ready?
@@ -83,8 +86,8 @@ impl HealthApi {
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
     async fn readyz(&self) -> Result<ReadyAnswer, HealthProblem> {
-        let health = Box::pin(look(super::wired(self.app.as_ref())?, self.role)).await;
-        let body = Ready::new(super::to_json(&health)?);
+        let health = Box::pin(check_health(super::wired(self.app.as_ref())?, self.role)).await;
+        let body = RawJson::new(super::to_json(&health)?);
         Ok(if health.ready {
             ReadyAnswer::Ready(body)
         } else {
@@ -93,7 +96,7 @@ impl HealthApi {
     }
 }
 
-async fn look(app: &App, role: Role) -> Health {
+async fn check_health(app: &App, role: Role) -> Health {
     let (database, queue, cache) = tokio::join!(
         probe(async {
             app.db

@@ -22,36 +22,27 @@ use crate::{
     app::App,
     config::{Auth, ConfigError},
     domain::Error,
-    telemetry,
-    watch::Watch,
+    http::{
+        cors::Cors,
+        problem::{self, Kind, Problem},
+        query::Parameters,
+        trace::{RequestLogContext, Traced},
+    },
+    intake::OrderIntake,
+    tasks::order_watch::OrderWatch,
+    telemetry::{self, metrics::InFlight},
 };
-use cors::Cors;
-use desk::Desk;
-use document::Allowed;
-use guard::Guard;
+use auth::layer::AuthLayer;
 use health::{HealthApi, Role};
+use openapi::Allowed;
 use orders::OrdersApi;
-use parameters::Parameters;
-use problem::{Kind, Problem};
-use products::{NearPages, ProductsApi};
-use telemetry::figures::InFlight;
-use traced::{Told, Traced};
+use products::{CachedPages, ProductsApi};
 
 pub mod auth;
-mod cors;
-pub mod desk;
-pub mod document;
-pub mod guard;
-mod headers;
 pub mod health;
-mod impatient;
+pub mod openapi;
 pub mod orders;
-pub mod parameters;
-pub mod payload;
-pub mod problem;
 pub mod products;
-pub mod server;
-mod traced;
 
 /// No request runs longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,8 +63,8 @@ pub enum Tag {
 ///
 /// # Errors
 /// When the configuration of who may call cannot be used.
-pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static, Response>, ConfigError> {
-    let service = document::service((
+pub fn routes(app: &App, desk: OrderIntake, watch: OrderWatch) -> Result<BoxEndpoint<'static, Response>, ConfigError> {
+    let service = openapi::service((
         ProductsApi { app: Some(app.clone()) },
         OrdersApi {
             app: Some(app.clone()),
@@ -85,20 +76,20 @@ pub fn routes(app: &App, desk: Desk, watch: Watch) -> Result<BoxEndpoint<'static
             role: Role::Serve,
         },
     ));
-    let document = document::document(&service, app.config.auth);
+    let document = openapi::document(&service, app.config.auth);
     let (json, yaml) = (document.to_string(), to_yaml(&document));
     let auth = app.config.auth;
-    let swagger_ui = move || document::swagger_ui(auth);
+    let swagger_ui = move || openapi::swagger_ui(auth);
     let route = Route::new()
         .at("/docs", when_asked("text/html; charset=utf-8", swagger_ui))
         .at("/openapi.json", when_asked("application/json", move || json.clone()))
         .at("/openapi.yaml", when_asked("application/yaml", move || yaml.clone()))
         .nest_no_strip("/", service);
-    let near_pages = NearPages {
+    let near_pages = CachedPages {
         inner: Traced(route),
         app: app.clone(),
     };
-    let guard = Guard::new(near_pages, &app.config)?;
+    let guard = AuthLayer::new(near_pages, &app.config)?;
     let api = layered(guard, app.config.max_in_flight, &document);
     let origins = app.config.cors_origins()?;
     // A layer less for every request, where nobody else may call.
@@ -118,7 +109,7 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
     let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
     let document: serde_json::Value = serde_json::from_str(&service.spec()).unwrap_or_default();
     let metrics = poem::get(make_sync(|_| {
-        telemetry::figures::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
+        telemetry::metrics::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
     }));
     let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
     layered(route, app.config.max_in_flight, &document)
@@ -126,8 +117,8 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
 
 /// The OpenAPI document without any back end.
 #[must_use]
-pub fn openapi() -> serde_json::Value {
-    document::document(&document::unconnected(), Auth::None)
+pub fn openapi_document() -> serde_json::Value {
+    openapi::document(&openapi::unconnected(), Auth::None)
 }
 
 #[must_use]
@@ -181,7 +172,7 @@ impl<E: Endpoint<Output = Response>> Layered<E> {
         let method = request.method().clone();
         let in_flight = InFlight::begin(method.as_str(), path);
         let request_id = request_id(&request);
-        let told = Told::of(&mut request);
+        let told = RequestLogContext::of(&mut request);
         let answered = async {
             let Ok(_place) = self.places.try_acquire() else {
                 return Problem::from(Error::Overloaded).respond(path);
@@ -282,7 +273,7 @@ async fn in_time<T>(app: &App, asking: impl Future<Output = Result<T, Error>>) -
     answer.unwrap_or_else(|| Err(too_slow()))
 }
 
-fn too_slow() -> Error {
+pub(crate) fn too_slow() -> Error {
     Error::Unavailable("no answer in time".to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! Redis as the far cache, shared by all processes. Every command is bounded by a few milliseconds and fails at once
+//! Redis as the shared cache, shared by all processes. Every command is bounded by a few milliseconds and fails at once
 //! while there is no connection; whoever asked goes to the database instead.
 
 use std::{future::Future, time::Duration};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::SettledOrder;
 use crate::{
     domain::{Error, OrderId},
-    telemetry::figures,
+    telemetry::metrics::BUSY,
 };
 
 /// The most that a command may take.
@@ -79,7 +79,7 @@ impl Redis {
         let found: Option<(Option<Bytes>, Option<Bytes>)> = found.ok();
         let generation = match found {
             Some((Some(generation), Some(stored))) if stored.starts_with(&generation) => {
-                figures::BUSY.far_pages.increment(1);
+                BUSY.far_pages.increment(1);
                 return Ok(stored.slice(generation.len()..));
             }
             Some((Some(generation), _)) => Some(generation),
@@ -96,7 +96,7 @@ impl Redis {
         Ok(body)
     }
 
-    pub(super) async fn forget_pages(&self) {
+    pub(super) async fn invalidate_pages(&self) {
         let (client, key) = (self.fast(), self.generation_key());
         let set: Result<(), _> = client.set(key, new_generation(), None, None, false).await;
         if let Err(error) = set {
@@ -114,7 +114,7 @@ impl Redis {
         })
     }
 
-    pub(super) fn keep_order(&self, id: OrderId, order: &SettledOrder, ttl: Duration) {
+    pub(super) fn put_order(&self, id: OrderId, order: &SettledOrder, ttl: Duration) {
         let mut stored = BytesMut::with_capacity(USER_ID_BYTES + order.body.len());
         stored.put_i64(order.user_id);
         stored.put(order.body.clone());

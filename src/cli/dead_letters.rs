@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{output::say, verify::table};
+use super::{print::print_line, verify::table};
 use crate::{
     app::unusable,
     config::Config,
@@ -72,11 +72,11 @@ impl DeadLetters {
             }
             Action::Replay => {
                 let sent = queue.replay_dead_letters().await?;
-                say(format_args!("sent {sent} again"))
+                print_line(format_args!("sent {sent} again"))
             }
             Action::Purge => {
                 let dropped = queue.purge_dead_letters().await?;
-                say(format_args!("dropped {dropped}"))
+                print_line(format_args!("dropped {dropped}"))
             }
         }
     }
@@ -95,14 +95,14 @@ impl List {
                     "body": String::from_utf8_lossy(&letter.body),
                 })
             });
-            say(serde_json::to_string_pretty(&letters.collect::<Vec<_>>())?)?;
+            print_line(serde_json::to_string_pretty(&letters.collect::<Vec<_>>())?)?;
         } else if !found.oldest.is_empty() {
             let mut table = table(&["age", "reason", "body"]);
             for letter in &found.oldest {
                 let age = seconds(letter).map_or_else(|| "unknown".to_owned(), age);
                 table.add_row([age, excerpt(letter.reason.as_bytes()), excerpt(&letter.body)]);
             }
-            say(table)?;
+            print_line(table)?;
         }
         if found.total > found.oldest.len() {
             eprintln!(

@@ -8,10 +8,10 @@ use hyper::{Request, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::output::say;
+use super::print::print_line;
 use crate::config::{Bind, Config, reachable};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const MAX_WAIT: Duration = Duration::from_secs(3);
 const MAX_ANSWER: usize = 64 * 1024;
 const PORTS: [u16; 2] = [8081, 8082];
 
@@ -24,7 +24,7 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<()> {
         };
         match ask_at(reachable(address)).await {
             Ok((true, state)) => {
-                return say(state);
+                return print_line(state);
             }
             Ok((false, state)) => bail!("not ready: {state}"),
             Err(error) => asked.push(format!("{address}: {error}")),
@@ -38,7 +38,7 @@ pub(super) async fn ask(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn ask_at(address: SocketAddr) -> anyhow::Result<(bool, String)> {
-    timeout(PATIENCE, get_readyz(address)).await?
+    timeout(MAX_WAIT, get_readyz(address)).await?
 }
 
 async fn get_readyz(address: SocketAddr) -> anyhow::Result<(bool, String)> {

@@ -18,12 +18,12 @@ use crate::{
 
 mod dead_letters;
 mod health;
-mod output;
+mod print;
 mod roles;
 mod token;
 mod verify;
 
-use output::say;
+use print::print_line;
 
 /// Ended with an answer that has been printed already; exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -231,7 +231,7 @@ impl Migrate {
             .await
             .context("cannot read the state of the schema")?
         {
-            say(format_args!("{:<8} {}", step.state.name(), step.name))?;
+            print_line(format_args!("{:<8} {}", step.state.name(), step.name))?;
         }
         db.close().await;
         Ok(())
@@ -253,7 +253,7 @@ impl Seed {
             .await
             .context("the database could not be filled")?;
         app.close().await;
-        say(format_args!(
+        print_line(format_args!(
             "added {} products and {} orders",
             added.products, added.orders
         ))
@@ -265,12 +265,12 @@ impl Openapi {
         let document = if self.messages {
             asyncapi::document()
         } else {
-            api::openapi()
+            api::openapi_document()
         };
         if self.yaml {
-            say(api::to_yaml(&document).trim_end())
+            print_line(api::to_yaml(&document).trim_end())
         } else {
-            say(serde_json::to_string_pretty(&document)?)
+            print_line(serde_json::to_string_pretty(&document)?)
         }
     }
 }

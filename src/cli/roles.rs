@@ -10,17 +10,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::output::say;
+use super::print::print_line;
 use crate::{
-    api::{self, auth, desk::Desk, health::Role, server},
+    api::{self, auth::jwt, health::Role},
     app::App,
-    auditor,
     config::{Auth, Bind, Config, ConfigError, reachable},
     domain::catalog::{self, ProductQuery},
+    http::server,
+    intake::OrderIntake,
     seed::{self, Plan},
-    sweeper, telemetry,
-    watch::Watch,
-    worker,
+    tasks::order_watch::OrderWatch,
+    tasks::{auditor, sweeper, worker},
+    telemetry,
 };
 
 const SERVE_MANAGEMENT_PORT: u16 = 8081;
@@ -28,8 +29,8 @@ const WORK_MANAGEMENT_PORT: u16 = 8082;
 /// How long a role may take over what is in hand when it is told to stop, whatever that waits for. The last traces and the
 /// end of the process need the rest of ten seconds.
 const GRACE: Duration = Duration::from_millis(8_500);
-/// How long the last bells may take, so that the worker still has time; the sweeper rings for what is left.
-const LAST_BELLS: Duration = Duration::from_secs(1);
+/// How long the last requests may take, so that the worker still has time; the sweeper notify_attempts for what is left.
+const LAST_PUBLISH: Duration = Duration::from_secs(1);
 const DEMO: Plan = Plan {
     products: 50,
     orders: 0,
@@ -49,9 +50,9 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let address = reachable(bound.address);
     let mut servers = JoinSet::new();
     manage(&mut servers, management, &app, Role::Serve, &stop).await?;
-    let (desk, mut ringing) = Desk::open(&app);
+    let (desk, mut ringing) = OrderIntake::start(&app);
     servers.spawn(telemetry::run(app.clone(), stop.clone()));
-    let watch = Watch::new(app.config.max_waiting, stop.clone());
+    let watch = OrderWatch::new(app.config.max_waiting, stop.clone());
     let routes = api::routes(&app, desk, watch.clone())?;
     servers.spawn(server::run(bound, routes, app.config.max_connections, stop.clone()));
     servers.spawn(watch.run(app.clone()));
@@ -69,7 +70,7 @@ pub(super) async fn serve(config: Config, demo: bool) -> anyhow::Result<()> {
     let outcome = run_until(&stop, [&mut servers, &mut ringing, &mut background]).await;
     within_grace(async {
         end_of(servers).await;
-        let _ = timeout(LAST_BELLS, end_of(ringing)).await;
+        let _ = timeout(LAST_PUBLISH, end_of(ringing)).await;
         served.cancel();
         end_of(background).await;
         app.close().await;
@@ -144,7 +145,7 @@ async fn manage(
 }
 
 /// Until told to stop, or until any part of the process has ended by itself, which is a fault: rather than to live on
-/// without its worker, say, the process stops, to be started again by whoever looks after it.
+/// without its worker, print_line, the process stops, to be started again by whoever looks after it.
 async fn run_until<const N: usize>(stop: &CancellationToken, mut parts: [&mut JoinSet<()>; N]) -> anyhow::Result<()> {
     let any_end = poll_fn(|context| {
         let mut ends = parts.iter_mut().map(|part| part.poll_join_next(context));
@@ -222,11 +223,11 @@ fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
         Auth::None => (String::new(), ""),
         // Without a secret to sign with, the user puts in a token of their own.
         Auth::Jwt => {
-            let token = auth::mint(config, 1, false, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
+            let token = jwt::mint(config, 1, false, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
             (format!("TOKEN={token}\n"), " -H \"Authorization: Bearer $TOKEN\"")
         }
     };
-    say(format_args!(
+    print_line(format_args!(
         "\nTry it ({base}/docs shows the rest):\n\n\
          {token}curl -s{header} '{base}/products?limit=3'; echo\n\
          ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{output::say, parse_duration};
-use crate::{api::auth, config::Config, domain::UserId};
+use super::{parse_duration, print::print_line};
+use crate::{api::auth::jwt, config::Config, domain::UserId};
 
 #[derive(Debug, Args)]
 pub(super) struct Token {
@@ -22,6 +22,6 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn print(&self, config: &Config) -> anyhow::Result<()> {
-        say(auth::mint(config, self.user, self.admin, self.ttl)?)
+        print_line(jwt::mint(config, self.user, self.admin, self.ttl)?)
     }
 }

@@ -7,12 +7,12 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::{Failed, output::say, parse_duration};
+use super::{Failed, parse_duration, print::print_line};
 use crate::{
     app,
     config::Config,
-    domain::books::{self, MAX_LISTED, Report},
-    entities::Micros,
+    domain::ledger::{self, MAX_LISTED, Report},
+    entities::Timestamp,
 };
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ impl Verify {
         let max_age = self.max_age;
         let report = db
             .snapshot(None, move |txn| {
-                Box::pin(async move { books::check(txn, Micros::now(), max_age).await })
+                Box::pin(async move { ledger::check(txn, Timestamp::now(), max_age).await })
             })
             .await
             .context("the books could not be read")?;
@@ -41,7 +41,7 @@ impl Verify {
         if self.json {
             let mut json = json!(report);
             json["ok"] = json!(report.is_clean());
-            say(serde_json::to_string_pretty(&json)?)?;
+            print_line(serde_json::to_string_pretty(&json)?)?;
         } else {
             print(&report)?;
         }
@@ -56,13 +56,13 @@ impl Verify {
 fn print(report: &Report) -> anyhow::Result<()> {
     if report.is_clean() {
         let (products, orders) = (report.products, report.orders);
-        return say(format_args!(
+        return print_line(format_args!(
             "the books are right: {products} products, {orders} orders"
         ));
     }
-    if !report.stock_faults.is_empty() {
+    if !report.stock_discrepancies.is_empty() {
         let mut table = table(&["product", "stock", "put in", "in PAID orders", "off by"]);
-        for fault in &report.stock_faults {
+        for fault in &report.stock_discrepancies {
             let expected = i128::from(fault.put_in) - i128::from(fault.sold);
             let off_by = i128::from(fault.stock) - expected;
             table.add_row([
@@ -73,22 +73,22 @@ fn print(report: &Report) -> anyhow::Result<()> {
                 format!("{off_by:+}"),
             ]);
         }
-        say(table)?;
+        print_line(table)?;
     }
-    if !report.order_faults.is_empty() || !report.overdue.is_empty() {
+    if !report.order_discrepancies.is_empty() || !report.overdue.is_empty() {
         let mut table = table(&["order", "status", "fault"]);
-        for fault in report.order_faults.iter().chain(&report.overdue) {
-            table.add_row([fault.order_id.to_string(), fault.status.clone(), fault.fault.clone()]);
+        for fault in report.order_discrepancies.iter().chain(&report.overdue) {
+            table.add_row([fault.order_id.to_string(), fault.status.clone(), fault.problem.clone()]);
         }
-        say(table)?;
+        print_line(table)?;
     }
     let longest = [
-        report.stock_faults.len(),
-        report.order_faults.len(),
+        report.stock_discrepancies.len(),
+        report.order_discrepancies.len(),
         report.overdue.len(),
     ];
     if longest.iter().any(|length| i64::try_from(*length) == Ok(MAX_LISTED)) {
-        say(format_args!("only the first {MAX_LISTED} of a kind are listed"))?;
+        print_line(format_args!("only the first {MAX_LISTED} of a kind are listed"))?;
     }
     Ok(())
 }

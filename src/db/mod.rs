@@ -16,13 +16,13 @@ use sea_orm::{
 use tokio::time::sleep;
 
 mod connect;
-mod fault;
-pub mod rows;
+mod error_class;
 pub mod schema;
+pub mod sql;
 pub mod url;
 
 use connect::{GivenUp, postgres_options, reach_postgres, sqlite_options};
-pub use fault::{Fault, fault};
+pub use error_class::{DbErrorClass, classify};
 use url::is_in_memory;
 
 /// Connections to one database. Clones share them.
@@ -54,7 +54,7 @@ impl Db {
             let first = || Database::connect(sqlite_options(url, 1));
             let write = first
                 .retry(back_off())
-                .when(|error| fault(error) == Fault::Busy)
+                .when(|error| classify(error) == DbErrorClass::Retryable)
                 .await?;
             let read = if is_in_memory(url) {
                 write.clone()
@@ -152,7 +152,7 @@ impl Db {
         let value = work(&txn).await.map_err(Failed::before_commit)?;
         txn.commit().await.map_err(|error| Failed {
             // Busy is the database's own word that it was rolled back.
-            perhaps_committed: fault(&error) != Fault::Busy,
+            perhaps_committed: classify(&error) != DbErrorClass::Retryable,
             error: error.into(),
         })?;
         Ok(value)
@@ -261,9 +261,9 @@ impl<E> Failed<E> {
 ///
 /// # Errors
 /// The database's.
-pub async fn one_at_a_time(txn: &impl ConnectionTrait, key: i64) -> Result<(), DbErr> {
+pub async fn advisory_lock(txn: &impl ConnectionTrait, key: i64) -> Result<(), DbErr> {
     if txn.get_database_backend() == DbBackend::Postgres {
-        let lock = rows::Sql::new(DbBackend::Postgres, "SELECT pg_advisory_xact_lock(")
+        let lock = sql::Sql::new(DbBackend::Postgres, "SELECT pg_advisory_xact_lock(")
             .bind(key)
             .push(")");
         txn.execute_raw(lock.build()).await?;

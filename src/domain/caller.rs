@@ -6,28 +6,28 @@ use super::{Error, UserId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// May see and do everything: an administrator, or anybody where nobody has to say who they are.
-    Trusted,
+    Admin,
     /// May see and do what concerns themselves.
     User(UserId),
     /// Somebody unknown, to whom nothing belongs.
-    Anybody,
+    Anonymous,
 }
 
 impl Caller {
     /// Whether an order of `owner` exists as far as this caller is told.
     #[must_use]
-    pub fn sees(self, owner: UserId) -> bool {
+    pub fn can_view(self, owner: UserId) -> bool {
         match self {
-            Self::Trusted => true,
+            Self::Admin => true,
             Self::User(user) => user == owner,
-            Self::Anybody => false,
+            Self::Anonymous => false,
         }
     }
 
     /// # Errors
     /// [`Error::Forbidden`] unless the caller may act for this user.
-    pub fn act_for(self, user: UserId) -> Result<(), Error> {
-        if self.sees(user) {
+    pub fn authorize_for(self, user: UserId) -> Result<(), Error> {
+        if self.can_view(user) {
             return Ok(());
         }
         Err(Error::Forbidden("you can only act for yourself".to_owned()))
@@ -35,19 +35,19 @@ impl Caller {
 
     /// # Errors
     /// [`Error::Forbidden`] unless the caller may change the catalogue.
-    pub fn administer(self) -> Result<(), Error> {
+    pub fn require_admin(self) -> Result<(), Error> {
         match self {
-            Self::Trusted => Ok(()),
-            Self::User(_) | Self::Anybody => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
+            Self::Admin => Ok(()),
+            Self::User(_) | Self::Anonymous => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
         }
     }
 
     /// The user whose orders alone are seen, 0 for no such restriction: user ids begin at 1, and nobody's is negative.
     pub(super) fn restriction(self) -> i64 {
         match self {
-            Self::Trusted => 0,
+            Self::Admin => 0,
             Self::User(user) => user,
-            Self::Anybody => -1,
+            Self::Anonymous => -1,
         }
     }
 }

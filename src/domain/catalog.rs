@@ -7,8 +7,8 @@ use sea_orm::{
 
 use super::{Error, ProductId};
 use crate::{
-    db::rows::{Column, Sql},
-    entities::{Micros, product, stock_movement},
+    db::sql::{Column, Sql},
+    entities::{Timestamp, product, stock_movement},
 };
 
 /// The most products on a page.
@@ -73,7 +73,7 @@ pub struct NewProduct {
 ///
 /// # Errors
 /// The database's.
-pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[NewProduct]) -> Result<usize, Error> {
+pub async fn add_missing(txn: &impl ConnectionTrait, now: Timestamp, products: &[NewProduct]) -> Result<usize, Error> {
     let columns = [
         (
             "name",
@@ -120,7 +120,7 @@ pub async fn add_missing(txn: &impl ConnectionTrait, now: Micros, products: &[Ne
 ///
 /// # Errors
 /// The database's.
-pub async fn add(txn: &impl ConnectionTrait, now: Micros, new: &NewProduct) -> Result<product::Model, Error> {
+pub async fn add(txn: &impl ConnectionTrait, now: Timestamp, new: &NewProduct) -> Result<product::Model, Error> {
     let insert = Sql::new(
         txn.get_database_backend(),
         "INSERT INTO products (name, price, stock, created_at) VALUES (",
@@ -191,7 +191,7 @@ pub struct StockChange {
 /// [`Error::ProductNotFound`], [`Error::StockOutOfRange`], or the database's.
 pub async fn change_stock(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     change: &StockChange,
     low_stock_at: i64,
 ) -> Result<product::Model, Error> {
@@ -225,7 +225,7 @@ pub async fn change_stock(
 
 async fn record_movement(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     product_id: ProductId,
     delta: i64,
     reason: &str,

@@ -9,9 +9,9 @@ use crate::{
     entities::order::Failure,
 };
 
-pub mod books;
 mod caller;
 pub mod catalog;
+pub mod ledger;
 pub mod money;
 pub mod orders;
 pub mod settlement;
@@ -62,10 +62,10 @@ pub enum Error {
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        match db::fault(&error) {
-            db::Fault::Busy => Self::Busy(error.to_string()),
-            db::Fault::Away | db::Fault::Refused => Self::Unavailable(error.to_string()),
-            db::Fault::Statement => Self::Internal(error.to_string()),
+        match db::classify(&error) {
+            db::DbErrorClass::Retryable => Self::Busy(error.to_string()),
+            db::DbErrorClass::Unavailable | db::DbErrorClass::AccessDenied => Self::Unavailable(error.to_string()),
+            db::DbErrorClass::Permanent => Self::Internal(error.to_string()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The tables as SeaORM entities. Written by hand, kept beside the migrations that make them.
 
-pub mod micros;
 pub mod order;
 pub mod order_item;
 pub mod product;
 pub mod stock_movement;
+pub mod timestamp;
 
-pub use micros::Micros;
+pub use timestamp::Timestamp;

@@ -3,7 +3,7 @@
 use sea_orm::{FromJsonQueryResult, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
-use super::Micros;
+use super::Timestamp;
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -18,16 +18,16 @@ pub struct Model {
     pub total_price: i64,
     /// ISO 4217, the shop's when the order was made.
     pub currency: String,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// The `Idempotency-Key` that the order was created under; unique per user.
     pub idempotency_key: Option<String>,
     /// When the payment was accepted; from then on the order will be settled.
-    pub accepted_at: Option<Micros>,
-    /// When the sweeper rings for it (again), while it is accepted and PENDING.
-    pub ring_after: Option<Micros>,
+    pub accepted_at: Option<Timestamp>,
+    /// When the sweeper notify_attempts for it (again), while it is accepted and PENDING.
+    pub notify_after: Option<Timestamp>,
     /// How often the sweeper has rung.
-    pub rings: i32,
-    pub settled_at: Option<Micros>,
+    pub notify_attempts: i32,
+    pub settled_at: Option<Timestamp>,
     /// Why it is FAILED.
     #[sea_orm(column_type = "JsonBinary", nullable)]
     pub failure: Option<Failure>,

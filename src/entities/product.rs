@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::Micros;
+use super::Timestamp;
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -15,9 +15,9 @@ pub struct Model {
     pub price: i64,
     /// Units on the shelf, not negative. Changed only relative to what was read under the row's lock.
     pub stock: i64,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// When stock last fell to the low-stock threshold; `None` while it is above.
-    pub low_since: Option<Micros>,
+    pub low_since: Option<Timestamp>,
     /// The stock that it fell to then.
     pub low_stock: Option<i64>,
 }

@@ -3,7 +3,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::Micros;
+use super::Timestamp;
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -15,7 +15,7 @@ pub struct Model {
     /// Units put in (positive) or written off (negative), never zero.
     pub delta: i64,
     pub reason: String,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

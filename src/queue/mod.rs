@@ -13,7 +13,7 @@ mod rabbitmq;
 
 /// A request to look at an order, with the trace it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bell {
+pub struct SettleRequest {
     pub order_id: OrderId,
     /// W3C Trace Context `traceparent`.
     pub traceparent: String,
@@ -35,8 +35,8 @@ pub struct Delivery {
 
 /// What arrived at once. Acknowledged as a whole.
 #[derive(Debug)]
-pub struct Deliveries {
-    pub deliveries: Vec<Delivery>,
+pub struct MessageBatch {
+    pub messages: Vec<Delivery>,
     /// Which consumer they came through: their tags mean nothing to a later one.
     session: u64,
 }
@@ -133,14 +133,14 @@ impl Queue {
         matches!(self.backend, Backend::Memory(_))
     }
 
-    /// Rings for orders, and comes back when the queue has taken the bells into its keeping.
+    /// Rings for orders, and comes back when the queue has taken the requests into its keeping.
     ///
     /// # Errors
-    /// When it has not, or not in time; some of the bells may have been rung.
-    pub async fn ring(&self, bells: &[Bell]) -> Result<(), QueueError> {
+    /// When it has not, or not in time; some of the requests may have been published.
+    pub async fn publish_settle_requests(&self, requests: &[SettleRequest]) -> Result<(), QueueError> {
         match &self.backend {
-            Backend::Memory(queue) => queue.ring(bells),
-            Backend::RabbitMq(queue) => queue.ring(bells).await,
+            Backend::Memory(queue) => queue.publish_settle_requests(requests),
+            Backend::RabbitMq(queue) => queue.publish_settle_requests(requests).await,
         }
     }
 
@@ -148,7 +148,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the connection is lost. Calling again connects again.
-    pub async fn next(&self, max: usize) -> Result<Deliveries, QueueError> {
+    pub async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
         match &self.backend {
             Backend::Memory(queue) => Ok(queue.next(max).await),
             Backend::RabbitMq(queue) => queue.next(max).await,
@@ -159,11 +159,11 @@ impl Queue {
     ///
     /// # Errors
     /// When they are not safely laid aside. Do not acknowledge then.
-    pub async fn bury(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
+    pub async fn dead_letter(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
         match &self.backend {
-            // Only this process rings there, so nothing unreadable ever arrives. What is laid aside has been logged.
+            // Only this process notify_attempts there, so nothing unreadable ever arrives. What is laid aside has been logged.
             Backend::Memory(_) => Ok(()),
-            Backend::RabbitMq(queue) => queue.bury(dead).await,
+            Backend::RabbitMq(queue) => queue.dead_letter(dead).await,
         }
     }
 
@@ -171,13 +171,13 @@ impl Queue {
     ///
     /// # Errors
     /// When they were not taken. Tell them again then, under the same ids.
-    pub async fn announce(&self, events: &[Event]) -> Result<(), QueueError> {
+    pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
         match &self.backend {
             Backend::Memory(queue) => {
-                queue.announce(events);
+                queue.publish_events(events);
                 Ok(())
             }
-            Backend::RabbitMq(queue) => queue.announce(events).await,
+            Backend::RabbitMq(queue) => queue.publish_events(events).await,
         }
     }
 
@@ -196,7 +196,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub async fn acknowledge(&self, deliveries: &Deliveries) -> Result<(), QueueError> {
+    pub async fn acknowledge(&self, deliveries: &MessageBatch) -> Result<(), QueueError> {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
             Backend::RabbitMq(queue) => queue.acknowledge(deliveries).await,

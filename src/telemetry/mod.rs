@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::gauge;
+use ::metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, Metadata};
@@ -24,8 +24,8 @@ use crate::{
     config::{Config, LogFormat},
 };
 
-pub mod figures;
-pub mod trace;
+pub mod metrics;
+pub mod traces;
 
 /// How often figures that nobody pushes are taken.
 const EVERY: Duration = Duration::from_secs(5);
@@ -57,11 +57,11 @@ pub fn start(config: &Config) {
             .with_writer(stderr)
             .boxed()
     };
-    figures::recorder();
+    metrics::recorder();
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry()
         .with(log.with_filter(filter.and(filter_fn(tells_no_secret))))
-        .with(trace::layer())
+        .with(traces::layer())
         .try_init();
     let unlogged = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -104,9 +104,9 @@ pub async fn run(app: App, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        figures::upkeep();
+        metrics::upkeep();
         let (open, idle) = app.db.connections();
-        gauge!(figures::DATABASE_CONNECTIONS, "state" => "idle").set(idle);
-        gauge!(figures::DATABASE_CONNECTIONS, "state" => "used").set(open.saturating_sub(idle));
+        gauge!(metrics::DATABASE_CONNECTIONS, "state" => "idle").set(idle);
+        gauge!(metrics::DATABASE_CONNECTIONS, "state" => "used").set(open.saturating_sub(idle));
     }
 }

@@ -12,8 +12,8 @@ use shop::{
         Error,
         catalog::{self, ProductChange, StockChange},
     },
-    entities::Micros,
-    queue::{Bell, new_traceparent},
+    entities::Timestamp,
+    queue::{SettleRequest, new_traceparent},
 };
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ async fn change_stock(app: &App, product_id: i64, delta: i64, reason: &'static s
     };
     let changed = app.db.transaction_once(move |txn| {
         let change = change.clone();
-        Box::pin(async move { catalog::change_stock(txn, Micros::now(), &change, 5).await })
+        Box::pin(async move { catalog::change_stock(txn, Timestamp::now(), &change, 5).await })
     });
     changed.await.map(drop)
 }
@@ -61,14 +61,17 @@ async fn the_same_message_fifty_times_to_two_workers_settles_once() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 1_000)]).await;
     let orders = accepted(&app, 20, |_| vec![(1, 2)]).await;
-    let bells: Vec<Bell> = (0..50)
+    let requests: Vec<SettleRequest> = (0..50)
         .flat_map(|_| &orders)
-        .map(|order_id| Bell {
+        .map(|order_id| SettleRequest {
             order_id: *order_id,
             traceparent: new_traceparent(),
         })
         .collect();
-    app.queue.ring(&bells).await.expect("rings");
+    app.queue
+        .publish_settle_requests(&requests)
+        .await
+        .expect("notify_attempts");
     let _workers: Vec<Shop> = (0..2)
         .map(|_| Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "7")]))
         .collect();

@@ -40,7 +40,7 @@ async fn a_page_is_kept_until_it_is_forgotten(#[values("embedded", "servers")] b
     eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     assert_eq!(page(&cache, "old").await, "old");
     assert_eq!(page(&cache, "new").await, "old");
-    cache.forget_pages().await;
+    cache.invalidate_pages().await;
     assert_eq!(page(&cache, "new").await, "new");
 }
 
@@ -53,7 +53,7 @@ async fn a_page_that_took_long_to_load_is_not_kept_for_longer() {
         Ok(Bytes::from_static(b"old"))
     });
     assert_eq!(slow.await.expect("loads").body, "old");
-    assert!(cache.near_page("key").await.is_none());
+    assert!(cache.local_page("key").await.is_none());
     assert_eq!(page(&cache, "new").await, "new");
 }
 
@@ -66,7 +66,7 @@ async fn a_reader_in_the_middle_of_loading_cannot_bring_the_old_page_back(
     eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     let read = cache.page("key", async {
         // The page has been read from the database; now it changes.
-        cache.forget_pages().await;
+        cache.invalidate_pages().await;
         Ok(Bytes::from_static(b"old"))
     });
     assert_eq!(read.await.expect("loads").body, "old");
@@ -116,7 +116,7 @@ async fn another_process_sees_the_page_and_the_change() {
         found.ok().filter(|page| page.body == "old")
     })
     .await;
-    one.forget_pages().await;
+    one.invalidate_pages().await;
     eventually("the other one sees the change", || async {
         (page(&other, "new").await == "new").then_some(())
     })
@@ -126,7 +126,7 @@ async fn another_process_sees_the_page_and_the_change() {
         user_id: 42,
         body: Bytes::from_static(b"{}"),
     };
-    one.keep_settled_order(id, order.clone()).await;
+    one.put_settled_order(id, order.clone()).await;
     eventually("the other one finds the order", || async {
         other.settled_order(id).await.filter(|found| *found == order)
     })

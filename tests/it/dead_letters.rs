@@ -23,7 +23,7 @@ fn listed(backend: &Backend) -> Vec<Value> {
 }
 
 /// Puts messages straight into the dead letters, as the worker does.
-async fn bury(backend: &Backend, letters: &[(String, &str)]) {
+async fn dead_letter(backend: &Backend, letters: &[(String, &str)]) {
     let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
     let connection = connection.await.expect("connects");
     let channel = connection.create_channel().await.expect("opens");
@@ -57,7 +57,7 @@ async fn an_empty_queue_is_a_quiet_success_and_looking_takes_nothing_away() {
         ("\u{1b}[2Jnot json".to_owned(), "not JSON"),
         ("[]".to_owned(), "no order id"),
     ];
-    bury(&backend, &junk).await;
+    dead_letter(&backend, &junk).await;
     eventually("both have arrived", || async {
         (listed(&backend).len() == 2).then_some(())
     })
@@ -87,7 +87,7 @@ async fn replaying_is_safe_to_repeat_and_what_is_still_dead_comes_back_once() {
             .iter()
             .map(|id| (format!("{{\"order_id\":\"{id}\"}}"), "by mistake")),
     );
-    bury(&backend, &letters).await;
+    dead_letter(&backend, &letters).await;
     eventually("all have arrived", || async {
         (listed(&backend).len() == 3).then_some(())
     })
@@ -103,7 +103,7 @@ async fn replaying_is_safe_to_repeat_and_what_is_still_dead_comes_back_once() {
         })
         .await;
     }
-    assert_eq!(books(&app).await.stock_faults, []);
+    assert_eq!(books(&app).await.stock_discrepancies, []);
     let stock = shop::domain::catalog::find(app.db.read(), 1)
         .await
         .expect("it exists")
@@ -117,7 +117,7 @@ async fn a_look_at_a_few_does_not_change_the_order() {
     let backend = Backend::servers();
     dead_letters(&backend, &["list"]);
     let letters: Vec<(String, &str)> = (0..12).map(|number| (number.to_string(), "no order id")).collect();
-    bury(&backend, &letters).await;
+    dead_letter(&backend, &letters).await;
     eventually("all have arrived", || async {
         (listed(&backend).len() == 12).then_some(())
     })

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::{collection::vec, prelude::*};
 use shop::{
     domain::settlement::{Claim, ClaimedLine, Decision, decide},
-    entities::Micros,
+    entities::Timestamp,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ fn claims() -> impl Strategy<Value = Vec<Claim>> {
             .zip(orders)
             .map(|(number, (accepted_at, lines))| Claim {
                 id: Uuid::from_u128(number),
-                accepted_at: Micros(accepted_at),
+                accepted_at: Timestamp(accepted_at),
                 lines,
             })
             .collect()
@@ -89,7 +89,7 @@ fn two_lines_of_one_product_do_not_pass_separately() {
     };
     let claim = Claim {
         id: Uuid::from_u128(1),
-        accepted_at: Micros(1),
+        accepted_at: Timestamp(1),
         lines: vec![line(6), line(6)],
     };
     let mut stock = HashMap::from([(1, 10)]);

@@ -12,7 +12,7 @@ use lapin::{
     options::{QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use shop::queue::{Bell, Queue, new_traceparent};
+use shop::queue::{Queue, SettleRequest, new_traceparent};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::support::{Backend, PATIENCE, eventually};
+use crate::support::{Backend, MAX_WAIT, eventually};
 
 /// Longer than it takes to find out.
 const QUIET: Duration = Duration::from_secs(10);
@@ -121,14 +121,14 @@ async fn frame(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Vec<u8>
     Some(frame)
 }
 
-fn bell() -> Bell {
-    Bell {
+fn request() -> SettleRequest {
+    SettleRequest {
         order_id: Uuid::now_v7(),
         traceparent: new_traceparent(),
     }
 }
 
-/// How many consume from the queue of the bells, as the broker sees it.
+/// How many consume from the queue of the requests, as the broker sees it.
 async fn consumers(backend: &Backend) -> u32 {
     let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
     let connection = connection.await.expect("connects");
@@ -147,8 +147,11 @@ async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_an
     let backend = Backend::servers();
     let between = Between::before(&backend.queue_url).await;
     let queue = Queue::new(&between.url, &backend.prefix, 100).expect("a known URL");
-    let first = bell();
-    queue.ring(slice::from_ref(&first)).await.expect("rings");
+    let first = request();
+    queue
+        .publish_settle_requests(slice::from_ref(&first))
+        .await
+        .expect("notify_attempts");
     let deliveries = queue.next(10).await.expect("delivers");
     queue.acknowledge(&deliveries).await.expect("acknowledges");
 
@@ -160,17 +163,22 @@ async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_an
     .await;
     // Another consumes and has all it can hold, so that the number of consumers tells nothing.
     let full = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
-    let held = bell();
-    full.ring(slice::from_ref(&held)).await.expect("rings");
+    let held = request();
+    full.publish_settle_requests(slice::from_ref(&held))
+        .await
+        .expect("notify_attempts");
     let in_hand = full.next(1).await.expect("delivers");
-    assert_eq!(in_hand.deliveries[0].order_id, Ok(held.order_id));
+    assert_eq!(in_hand.messages[0].order_id, Ok(held.order_id));
 
-    let waiting = bell();
-    queue.ring(slice::from_ref(&waiting)).await.expect("rings");
-    let forgotten = timeout(PATIENCE, queue.next(10)).await.expect("it is noticed");
+    let waiting = request();
+    queue
+        .publish_settle_requests(slice::from_ref(&waiting))
+        .await
+        .expect("notify_attempts");
+    let forgotten = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
     assert!(matches!(forgotten, Err(error) if error.to_string().contains("forgotten")));
     let deliveries = queue.next(10).await.expect("delivers again");
-    assert_eq!(deliveries.deliveries[0].order_id, Ok(waiting.order_id));
+    assert_eq!(deliveries.messages[0].order_id, Ok(waiting.order_id));
 }
 
 /// A broker can also believe that it has delivered what never came. Here it does deliver: to somebody else.
@@ -178,7 +186,10 @@ async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_an
 async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
     let backend = Backend::servers();
     let queue = Queue::new(&backend.queue_url, &backend.prefix, 100).expect("a known URL");
-    queue.ring(&[bell()]).await.expect("rings");
+    queue
+        .publish_settle_requests(&[request()])
+        .await
+        .expect("notify_attempts");
     let deliveries = queue.next(10).await.expect("delivers");
     queue.acknowledge(&deliveries).await.expect("acknowledges");
 
@@ -205,17 +216,20 @@ async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
     let unbound = channel.queue_unbind(settle.into(), orders.into(), "settle".into(), none);
     unbound.await.expect("unbound");
 
-    queue.ring(&[bell()]).await.expect("rings");
-    let lost = timeout(PATIENCE, queue.next(10)).await.expect("it is noticed");
+    queue
+        .publish_settle_requests(&[request()])
+        .await
+        .expect("notify_attempts");
+    let lost = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
     assert!(matches!(lost, Err(error) if error.to_string().contains("nothing comes")));
     // The next connection has bound the queue again.
-    let heard = bell();
+    let heard = request();
     let (delivered, rung) = tokio::join!(queue.next(10), async {
         sleep(Duration::from_secs(1)).await;
-        queue.ring(slice::from_ref(&heard)).await
+        queue.publish_settle_requests(slice::from_ref(&heard)).await
     });
-    rung.expect("rings");
-    assert_eq!(delivered.expect("delivers").deliveries[0].order_id, Ok(heard.order_id));
+    rung.expect("notify_attempts");
+    assert_eq!(delivered.expect("delivers").messages[0].order_id, Ok(heard.order_id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,12 +238,15 @@ async fn a_consumer_with_nothing_to_do_or_its_hands_full_is_left_alone() {
     let queue = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
     let idle = timeout(QUIET, queue.next(10)).await;
     assert!(idle.is_err(), "nothing to tell of: {:?}", idle.map(Result::err));
-    queue.ring(&[bell(), bell()]).await.expect("rings");
+    queue
+        .publish_settle_requests(&[request(), request()])
+        .await
+        .expect("notify_attempts");
     let first = queue.next(10).await.expect("delivers");
-    assert_eq!(first.deliveries.len(), 1);
+    assert_eq!(first.messages.len(), 1);
     let full = timeout(QUIET, queue.next(10)).await;
     assert!(full.is_err(), "held back by right: {:?}", full.map(Result::err));
     queue.acknowledge(&first).await.expect("the session is the same");
     let second = queue.next(10).await.expect("delivers");
-    assert!(!second.deliveries[0].redelivered);
+    assert!(!second.messages[0].redelivered);
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Backend, PATIENCE, Shop};
+use crate::support::{Backend, MAX_WAIT, Shop};
 
 fn address(shop: &Shop) -> String {
     shop.wait_for("serving")
@@ -23,7 +23,7 @@ async fn exchange(address: &str, bytes: &[u8]) -> String {
     // A server that has heard enough may close before all is sent.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+    let _ = timeout(MAX_WAIT, stream.read_to_end(&mut answer))
         .await
         .expect("answered or cut");
     String::from_utf8_lossy(&answer).into_owned()
@@ -56,7 +56,7 @@ async fn headers_and_bodies_that_trickle_in_are_cut_off() {
                 }
             });
             let mut answer = Vec::new();
-            let _ = timeout(PATIENCE, reading.read_to_end(&mut answer))
+            let _ = timeout(MAX_WAIT, reading.read_to_end(&mut answer))
                 .await
                 .expect("cut off");
             sending.abort();

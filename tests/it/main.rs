@@ -3,18 +3,18 @@
 
 mod attacks;
 mod auth;
-mod books;
 mod cache;
 mod catalogue;
 mod commands;
 mod dead_letters;
 mod decide;
 mod disk;
-#[cfg(feature = "fault-points")]
-mod fault_points;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod flow;
 mod forgotten;
 mod hostile;
+mod ledger;
 mod network;
 mod operate;
 mod outages;

@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use shop::{
     app::App,
     domain::OrderId,
-    queue::{Bell, new_traceparent},
+    queue::{SettleRequest, new_traceparent},
 };
 use tokio::time::sleep;
 
@@ -26,14 +26,17 @@ use crate::{
 const QUEUES_ARE_KEPT: Duration = Duration::from_secs(2);
 
 pub async fn ring(app: &App, orders: &[OrderId]) {
-    let bells: Vec<Bell> = orders
+    let requests: Vec<SettleRequest> = orders
         .iter()
-        .map(|order_id| Bell {
+        .map(|order_id| SettleRequest {
             order_id: *order_id,
             traceparent: new_traceparent(),
         })
         .collect();
-    app.queue.ring(&bells).await.expect("rings");
+    app.queue
+        .publish_settle_requests(&requests)
+        .await
+        .expect("notify_attempts");
 }
 
 async fn stock_of(app: &App, product: i64) -> i64 {

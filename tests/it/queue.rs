@@ -15,23 +15,23 @@ use rstest::rstest;
 use serde_json::Value;
 use shop::{
     domain::{Error, orders},
-    entities::Micros,
-    queue::{Bell, Queue, new_traceparent},
-    sweeper::{self, Swept},
+    entities::Timestamp,
+    queue::{Queue, SettleRequest, new_traceparent},
+    tasks::sweeper::{self, SweepOutcome},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
     servers::RabbitMq,
-    support::{Backend, PATIENCE, Shop, accepted, eventually},
+    support::{Backend, MAX_WAIT, Shop, accepted, eventually},
 };
 
 /// With nothing to be heard for so long, there is nothing more.
 const QUIET: Duration = Duration::from_secs(1);
 
-fn bell() -> Bell {
-    Bell {
+fn request() -> SettleRequest {
+    SettleRequest {
         order_id: Uuid::now_v7(),
         traceparent: new_traceparent(),
     }
@@ -45,35 +45,41 @@ fn open(backend: &Backend) -> Queue {
 #[tokio::test]
 async fn every_bell_arrives_in_order_and_as_many_at_once_as_are_wanted(#[values("embedded", "servers")] backend: &str) {
     let queue = open(&Backend::named(backend));
-    let bells: Vec<Bell> = (0..25).map(|_| bell()).collect();
-    queue.ring(&bells).await.expect("rings");
+    let requests: Vec<SettleRequest> = (0..25).map(|_| request()).collect();
+    queue.publish_settle_requests(&requests).await.expect("notify_attempts");
     let mut arrived = Vec::new();
-    while arrived.len() < bells.len() {
+    while arrived.len() < requests.len() {
         let deliveries = queue.next(10).await.expect("delivers");
-        assert!((1..=10).contains(&deliveries.deliveries.len()));
+        assert!((1..=10).contains(&deliveries.messages.len()));
         arrived.extend(
             deliveries
-                .deliveries
+                .messages
                 .iter()
                 .map(|delivery| delivery.order_id.clone().expect("readable")),
         );
         queue.acknowledge(&deliveries).await.expect("acknowledges");
     }
-    assert_eq!(arrived, bells.iter().map(|bell| bell.order_id).collect::<Vec<_>>());
+    assert_eq!(
+        arrived,
+        requests.iter().map(|request| request.order_id).collect::<Vec<_>>()
+    );
     assert_eq!(queue.depth().await.expect("asked"), 0);
 }
 
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again() {
     let backend = Backend::servers();
-    let (queue, bell) = (open(&backend), bell());
-    queue.ring(std::slice::from_ref(&bell)).await.expect("rings");
+    let (queue, request) = (open(&backend), request());
+    queue
+        .publish_settle_requests(std::slice::from_ref(&request))
+        .await
+        .expect("notify_attempts");
     let first = queue.next(10).await.expect("delivers");
-    assert!(!first.deliveries[0].redelivered);
+    assert!(!first.messages[0].redelivered);
     queue.close().await;
     let again = open(&backend).next(10).await.expect("delivers");
-    assert_eq!(again.deliveries[0].order_id, Ok(bell.order_id));
-    assert!(again.deliveries[0].redelivered);
+    assert_eq!(again.messages[0].order_id, Ok(request.order_id));
+    assert!(again.messages[0].redelivered);
 }
 
 async fn channel(url: &str) -> (Connection, Channel) {
@@ -164,7 +170,7 @@ async fn a_message_has_the_promised_form() {
     let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
     pay.header("traceparent", traceparent).send().await.expect("answers");
     let settle = format!("{}.orders.settle", backend.prefix);
-    let request = eventually("the bell is in the queue", || async {
+    let request = eventually("the request is in the queue", || async {
         channel
             .basic_get(settle.as_str().into(), BasicGetOptions::default())
             .await
@@ -214,7 +220,7 @@ impl Spy {
 
     /// The next event, whose type is also its routing key.
     pub async fn next(&mut self) -> Value {
-        let delivery = timeout(PATIENCE, self.consumer.next()).await.expect("in time");
+        let delivery = timeout(MAX_WAIT, self.consumer.next()).await.expect("in time");
         let delivery = delivery.expect("more events").expect("arrives");
         let event: Value = serde_json::from_slice(&delivery.data).expect("JSON");
         assert_eq!(event["type"], delivery.routing_key.as_str());
@@ -296,7 +302,7 @@ async fn orders_that_could_not_be_rung_for_are_not_put_off() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 3)]).await;
     accepted(&app, 3, |_| vec![(1, 1)]).await;
-    let due = orders::recall(app.db.write(), Micros::now()).await;
+    let due = orders::make_all_due(app.db.write(), Timestamp::now()).await;
     assert_eq!(due.expect("written"), 3);
     assert_eq!(app.queue.depth().await.expect("asked"), 0);
     let (_connection, channel) = channel(&backend.queue_url).await;
@@ -313,7 +319,7 @@ async fn orders_that_could_not_be_rung_for_are_not_put_off() {
     // After a failure the broker is left alone for a moment.
     let depth = eventually("the broker is asked again", || async { app.queue.depth().await.ok() }).await;
     assert_eq!(depth, 0);
-    assert_eq!(sweeper::sweep(&app).await.ok(), Some(Swept::All));
+    assert_eq!(sweeper::sweep(&app).await.ok(), Some(SweepOutcome::Done));
     let rung = || async { (app.queue.depth().await.ok()? == 3).then_some(()) };
     eventually("all three are rung for", rung).await;
 }

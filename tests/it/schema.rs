@@ -55,7 +55,7 @@ async fn the_database_refuses_what_must_never_be(#[values("embedded", "servers")
     let app = backend.stock(&[(100, 5)]).await;
     let order = |status: &str, rest: &str| {
         format!(
-            "INSERT INTO orders (id, user_id, status, total_price, currency, created_at, rings, accepted_at, settled_at) \
+            "INSERT INTO orders (id, user_id, status, total_price, currency, created_at, notify_attempts, accepted_at, settled_at) \
              VALUES ({}, 1, '{status}', 100, 'USD', 1, 0, {rest})",
             if backend.is_embedded() {
                 "randomblob(16)"

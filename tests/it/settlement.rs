@@ -9,7 +9,7 @@ use shop::{
         orders::{self, Line, NewOrder},
         settlement::{self, Settlement},
     },
-    entities::{Micros, order::OrderStatus},
+    entities::{Timestamp, order::OrderStatus},
 };
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ fn new_order(lines: &[(i64, i64)]) -> NewOrder {
             .collect(),
         currency: "USD".to_owned(),
         idempotency_key: None,
-        created_at: Micros::now(),
+        created_at: Timestamp::now(),
     }
 }
 
@@ -44,15 +44,15 @@ async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created,
 
 async fn made(app: &App, lines: &[(i64, i64)]) -> OrderId {
     let created = create(app, vec![new_order(lines)]).await.pop().expect("one answer");
-    created.expect("it can be made").order.order.id
+    created.expect("it can be made").order.row.id
 }
 
 async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Order, Error>> {
-    let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Trusted, *id)).collect();
+    let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Admin, *id)).collect();
     app.db
         .transaction(move |txn| {
             let ids = ids.clone();
-            Box::pin(async move { orders::accept_payments(txn, Micros(now), &ids).await })
+            Box::pin(async move { orders::accept_payments(txn, Timestamp(now), &ids).await })
         })
         .await
         .expect("the batch is written")
@@ -63,7 +63,7 @@ async fn settle(app: &App, ids: &[OrderId]) -> Settlement {
     app.db
         .transaction(move |txn| {
             let ids = ids.clone();
-            Box::pin(async move { settlement::settle(txn, Micros::now(), &ids, 5).await })
+            Box::pin(async move { settlement::settle(txn, Timestamp::now(), &ids, 5).await })
         })
         .await
         .map_err(|error: Error| error)
@@ -86,7 +86,7 @@ async fn one_order_at_fault_is_answered_alone(#[values("embedded", "servers")] b
         vec![new_order(&[(1, 1)]), new_order(&[(1, 1), (9, 1)]), new_order(&[(2, 2)])],
     )
     .await;
-    assert!(matches!(&answers[0], Ok(created) if created.order.order.total_price == 100));
+    assert!(matches!(&answers[0], Ok(created) if created.order.row.total_price == 100));
     assert!(matches!(&answers[1], Err(Error::UnknownProducts(lines)) if lines == &[(1, 9)]));
     assert!(matches!(&answers[2], Err(Error::TotalTooLarge)));
 }
@@ -101,7 +101,7 @@ async fn a_creation_whose_answer_was_lost_can_be_run_again(#[values("embedded", 
     assert_eq!(first, again);
     assert!(!again.replayed);
     assert_eq!(
-        orders::find(app.db.read(), Caller::Trusted, order.id)
+        orders::find(app.db.read(), Caller::Admin, order.id)
             .await
             .expect("found"),
         first.order
@@ -116,12 +116,12 @@ async fn a_redelivered_message_settles_once(#[values("embedded", "servers")] bac
     accept(&app, 1, &[id]).await;
     let first = settle(&app, &[id]).await;
     assert_eq!(
-        (first.settled[0].fresh, first.settled[0].status),
+        (first.settled[0].newly_settled, first.settled[0].status),
         (true, OrderStatus::Paid)
     );
     let again = settle(&app, &[id]).await;
     assert_eq!(
-        (again.settled[0].fresh, again.settled[0].status),
+        (again.settled[0].newly_settled, again.settled[0].status),
         (false, OrderStatus::Paid)
     );
     assert_eq!(again.settled[0].settled_at, first.settled[0].settled_at);
@@ -140,13 +140,10 @@ async fn what_nobody_paid_is_left_alone_and_what_nobody_made_is_unknown(
         (settlement.not_accepted, settlement.unknown),
         (vec![unpaid], vec![unknown])
     );
-    let order = orders::find(app.db.read(), Caller::Trusted, unpaid)
+    let order = orders::find(app.db.read(), Caller::Admin, unpaid)
         .await
         .expect("still there");
-    assert_eq!(
-        (order.order.status, order.order.settled_at),
-        (OrderStatus::Pending, None)
-    );
+    assert_eq!((order.row.status, order.row.settled_at), (OrderStatus::Pending, None));
     assert_eq!(stock_of(&app, 1).await, 5);
 }
 
@@ -178,8 +175,8 @@ async fn accepting_twice_keeps_the_first_acceptance(#[values("embedded", "server
     let id = made(&app, &[(1, 1)]).await;
     accept(&app, 10, &[id]).await;
     let answers = accept(&app, 20, &[id, id, Uuid::now_v7()]).await;
-    assert!(matches!(&answers[0], Ok(order) if order.order.accepted_at == Some(Micros(10))));
-    assert!(matches!(&answers[1], Ok(order) if order.order.accepted_at == Some(Micros(10))));
+    assert!(matches!(&answers[0], Ok(order) if order.row.accepted_at == Some(Timestamp(10))));
+    assert!(matches!(&answers[1], Ok(order) if order.row.accepted_at == Some(Timestamp(10))));
     assert!(matches!(answers[2], Err(Error::OrderNotFound(_))));
 }
 
@@ -189,10 +186,10 @@ async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "serve
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
     let (id, unpaid) = (made(&app, &[(1, 1)]).await, made(&app, &[(1, 1)]).await);
     accept(&app, 0, &[id]).await;
-    let seconds = |seconds: i64| Micros(seconds * 1_000_000);
+    let seconds = |seconds: i64| Timestamp(seconds * 1_000_000);
     let mut rung_at = Vec::new();
     for second in 0..200 {
-        let overdue = orders::take_overdue(app.db.write(), seconds(second), 100)
+        let overdue = orders::claim_due(app.db.write(), seconds(second), 100)
             .await
             .expect("asked");
         assert!(!overdue.contains(&unpaid));
@@ -202,7 +199,7 @@ async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "serve
     }
     assert_eq!(rung_at, [5, 15, 35, 75, 115, 155, 195]);
     settle(&app, &[id]).await;
-    let later = orders::take_overdue(app.db.write(), seconds(9_999), 100)
+    let later = orders::claim_due(app.db.write(), seconds(9_999), 100)
         .await
         .expect("asked");
     assert_eq!(later, Vec::<OrderId>::new());
@@ -216,11 +213,11 @@ async fn an_order_whose_bell_did_not_ring_is_due_at_once_and_not_put_off(
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
     let (id, other) = (made(&app, &[(1, 1)]).await, made(&app, &[(1, 1)]).await);
     accept(&app, 0, &[id, other]).await;
-    let seconds = |seconds: i64| Micros(seconds * 1_000_000);
-    let take = |second| orders::take_overdue(app.db.write(), seconds(second), 100);
+    let seconds = |seconds: i64| Timestamp(seconds * 1_000_000);
+    let take = |second| orders::claim_due(app.db.write(), seconds(second), 100);
     for second in 5..10 {
         assert!(take(second).await.expect("asked").contains(&id));
-        orders::put_back(app.db.write(), seconds(second), &[id])
+        orders::release_due(app.db.write(), seconds(second), &[id])
             .await
             .expect("put back");
     }
@@ -235,7 +232,7 @@ async fn an_order_whose_bell_did_not_ring_is_due_at_once_and_not_put_off(
     }
     assert_eq!(take(20).await.expect("asked"), [id]);
     settle(&app, &[id]).await;
-    orders::put_back(app.db.write(), seconds(30), &[id])
+    orders::release_due(app.db.write(), seconds(30), &[id])
         .await
         .expect("put back");
     assert!(!take(9_999).await.expect("asked").contains(&id), "it is settled");

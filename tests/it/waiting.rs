@@ -111,7 +111,7 @@ async fn waiting_works_while_no_event_can_be_heard() {
     let shop = Shop::serve(&backend);
     let client = shop.client();
     rabbitmq.stop();
-    // A worker on another broker settles what the sweeper there rings for.
+    // A worker on another broker settles what the sweeper there notify_attempts for.
     backend.queue_url = app_backend;
     let _worker = Shop::work(&backend);
     let id = client.order(&[(1, 1)]).await;

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    api::{payload::Rules, problem::FaultBody},
     domain::orders::{Line, Order, OrderPage},
     entities::{
-        Micros,
+        Timestamp,
         order::{Failure, FailureReason, OrderStatus},
     },
+    http::{json::ExtraValidation, problem::FieldError},
 };
 
 /// An order to be made.
@@ -148,13 +148,13 @@ pub struct ShortLineBody {
     available: i64,
 }
 
-impl Rules for NewOrderBody {
-    fn faults(headers: &HeaderMap, body: &Value) -> Vec<FaultBody> {
+impl ExtraValidation for NewOrderBody {
+    fn faults(headers: &HeaderMap, body: &Value) -> Vec<FieldError> {
         let mut seen = HashSet::new();
         let repeated = |(place, item): (usize, &Value)| {
             let product = item["product_id"].as_i64()?;
             let first = seen.insert(product);
-            (!first).then(|| FaultBody {
+            (!first).then(|| FieldError {
                 pointer: format!("/items/{place}/product_id"),
                 detail: format!("product {product} is in the order already; give it one line"),
             })
@@ -165,7 +165,7 @@ impl Rules for NewOrderBody {
     }
 }
 
-impl Rules for PaymentBody {
+impl ExtraValidation for PaymentBody {
     const BODY_OPTIONAL: bool = true;
 }
 
@@ -192,7 +192,7 @@ impl From<OrderPage> for OrderPageBody {
     fn from(page: OrderPage) -> Self {
         let last = page.orders.last().filter(|_| page.more);
         Self {
-            next_cursor: last.map(|last| last.order.id.to_string()),
+            next_cursor: last.map(|last| last.row.id.to_string()),
             items: page.orders.into_iter().map(OrderBody::from).collect(),
         }
     }
@@ -200,18 +200,18 @@ impl From<OrderPage> for OrderPageBody {
 
 impl From<Order> for OrderBody {
     fn from(order: Order) -> Self {
-        let Order { order, items } = order;
+        let Order { row, items } = order;
         Self {
-            order_id: order.id,
-            user_id: order.user_id,
-            status: match order.status {
+            order_id: row.id,
+            user_id: row.user_id,
+            status: match row.status {
                 OrderStatus::Pending => StatusBody::Pending,
                 OrderStatus::Paid => StatusBody::Paid,
                 OrderStatus::Failed => StatusBody::Failed,
             },
-            total_price: order.total_price,
-            currency: order.currency,
-            created_at: order.created_at.to_utc(),
+            total_price: row.total_price,
+            currency: row.currency,
+            created_at: row.created_at.to_utc(),
             items: items
                 .into_iter()
                 .map(|item| ItemBody {
@@ -221,9 +221,9 @@ impl From<Order> for OrderBody {
                     unit_price: item.unit_price,
                 })
                 .collect(),
-            accepted_at: order.accepted_at.map(Micros::to_utc),
-            settled_at: order.settled_at.map(Micros::to_utc),
-            failure: order.failure.map(FailureBody::from),
+            accepted_at: row.accepted_at.map(Timestamp::to_utc),
+            settled_at: row.settled_at.map(Timestamp::to_utc),
+            failure: row.failure.map(FailureBody::from),
         }
     }
 }

@@ -16,14 +16,7 @@ mod waiting;
 use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
 pub use waiting::{applied, preferred_wait};
 
-use super::{
-    Tag,
-    desk::Desk,
-    guard::caller,
-    payload::{Checked, Ready},
-    problem::{FaultBody, Problem, problems},
-    traced::TraceParent,
-};
+use super::{Tag, auth::layer::caller};
 use crate::{
     app::App,
     cache::SettledOrder,
@@ -31,8 +24,14 @@ use crate::{
         Error, OrderId,
         orders::{self, MAX_PAGE, Order, OrderQuery},
     },
-    entities::{Micros, order::OrderStatus},
-    watch::{Progress, Watch},
+    entities::{Timestamp, order::OrderStatus},
+    http::{
+        json::{RawJson, ValidJson},
+        problem::{FieldError, Problem, problems},
+        trace::TraceParent,
+    },
+    intake::OrderIntake,
+    tasks::order_watch::{OrderWatch, Progress},
 };
 
 /// The payment method that is always declined.
@@ -40,8 +39,8 @@ const DECLINED: &str = "pm_card_declined";
 
 pub struct OrdersApi {
     pub app: Option<App>,
-    pub desk: Option<Desk>,
-    pub watch: Option<Watch>,
+    pub desk: Option<OrderIntake>,
+    pub watch: Option<OrderWatch>,
 }
 
 #[derive(ApiResponse)]
@@ -49,7 +48,7 @@ pub enum CreateAnswer {
     /// The order was made, or had been made before under the same Idempotency-Key.
     #[oai(status = 201)]
     Created(
-        Ready<OrderBody>,
+        RawJson<OrderBody>,
         /// Where the order is.
         #[oai(header = "Location")]
         String,
@@ -64,7 +63,7 @@ pub enum FindAnswer {
     /// The order.
     #[oai(status = 200)]
     Order(
-        Ready<OrderBody>,
+        RawJson<OrderBody>,
         /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
         #[oai(header = "Preference-Applied")]
         Option<String>,
@@ -75,7 +74,7 @@ pub enum FindAnswer {
 pub enum ListAnswer {
     /// A page of orders.
     #[oai(status = 200)]
-    Page(Ready<OrderPageBody>),
+    Page(RawJson<OrderPageBody>),
 }
 
 #[derive(ApiResponse)]
@@ -90,7 +89,7 @@ pub enum PayAnswer {
     /// The order has been paid and settled already.
     #[oai(status = 200)]
     Paid(
-        Ready<OrderBody>,
+        RawJson<OrderBody>,
         /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
         #[oai(header = "Preference-Applied")]
         Option<String>,
@@ -98,7 +97,7 @@ pub enum PayAnswer {
     /// The payment is accepted, and the order will be settled.
     #[oai(status = 202)]
     Accepted(
-        Ready<OrderBody>,
+        RawJson<OrderBody>,
         /// Where the order is.
         #[oai(header = "Location")]
         String,
@@ -131,20 +130,20 @@ impl OrdersApi {
         /// Makes it safe to send the request again: the same key and body give the first answer again.
         #[oai(name = "Idempotency-Key")]
         _idempotency_key: Header<Option<String>>,
-        body: Checked<NewOrderBody>,
+        body: ValidJson<NewOrderBody>,
     ) -> Result<CreateAnswer, CreateProblem> {
         let app = super::wired(self.app.as_ref())?;
-        caller(request)?.act_for(body.0.user_id)?;
+        caller(request)?.authorize_for(body.0.user_id)?;
         let new = orders::NewOrder {
             id: Uuid::now_v7(),
             user_id: body.0.user_id,
             lines: body.0.items.iter().map(NewItemBody::line).collect(),
             currency: app.config.currency.clone(),
             idempotency_key: idempotency_key(request.headers()).map_err(|fault| Problem::faults(vec![fault]))?,
-            created_at: Micros::now(),
+            created_at: Timestamp::now(),
         };
         let created = super::wired(self.desk.as_ref())?.create(new).await?;
-        let location = location(created.order.order.id);
+        let location = location(created.order.row.id);
         let replayed = created.replayed.then(|| "true".to_owned());
         Ok(CreateAnswer::Created(ready(created.order)?, location, replayed))
     }
@@ -181,7 +180,7 @@ impl OrdersApi {
         });
         let page = super::in_time(app, listed).await?;
         let body = super::to_json(&OrderPageBody::from(page))?;
-        Ok(ListAnswer::Page(Ready::new(body)))
+        Ok(ListAnswer::Page(RawJson::new(body)))
     }
 
     /// Pay an order
@@ -202,12 +201,12 @@ impl OrdersApi {
         /// `wait=N`: answer once the order is settled, after N seconds at most, 30 if N is more (RFC 7240).
         #[oai(name = "Prefer")]
         _prefer: Header<Option<String>>,
-        body: Checked<PaymentBody>,
+        body: ValidJson<PaymentBody>,
     ) -> Result<PayAnswer, PayProblem> {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if body.0.payment_method.as_deref() == Some(DECLINED) {
             let order = super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?;
-            if order.order.status == OrderStatus::Pending && order.order.accepted_at.is_none() {
+            if order.row.status == OrderStatus::Pending && order.row.accepted_at.is_none() {
                 return Err(Error::PaymentDeclined.into());
             }
             // It has been paid already, by another card.
@@ -222,7 +221,7 @@ impl OrdersApi {
             watch.tell(id.0, Progress::Accepted);
         }
         match watcher {
-            Some(watcher) if order.order.status == OrderStatus::Pending => {
+            Some(watcher) if order.row.status == OrderStatus::Pending => {
                 // Accepted it is, whatever becomes of the waiting.
                 let settled = waiting::until_settled(app, caller, watcher, wait).await;
                 paid_answer(settled.unwrap_or(order), applied(wait))
@@ -246,10 +245,10 @@ impl OrdersApi {
     ) -> Result<FindAnswer, FindProblem> {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if let Some(known) = app.cache.settled_order(id.0).await {
-            if !caller.sees(known.user_id) {
+            if !caller.can_view(known.user_id) {
                 return Err(Error::OrderNotFound(id.0).into());
             }
-            return Ok(FindAnswer::Order(Ready::new(known.body), None));
+            return Ok(FindAnswer::Order(RawJson::new(known.body), None));
         }
         let (wait, watcher) = self.watcher(request, id.0).await;
         let (order, applied) = match watcher {
@@ -259,16 +258,16 @@ impl OrdersApi {
                 None,
             ),
         };
-        let (user_id, settled) = (order.order.user_id, order.order.status != OrderStatus::Pending);
+        let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);
         let body = to_bytes(order)?;
         if settled {
             let order = SettledOrder {
                 user_id,
                 body: body.clone(),
             };
-            app.cache.keep_settled_order(id.0, order).await;
+            app.cache.put_settled_order(id.0, order).await;
         }
-        Ok(FindAnswer::Order(Ready::new(body), applied))
+        Ok(FindAnswer::Order(RawJson::new(body), applied))
     }
 
     /// Follow an order
@@ -293,7 +292,11 @@ impl OrdersApi {
 
 impl OrdersApi {
     /// A watcher, if the request would rather wait and there is a place for it to do so.
-    async fn watcher(&self, request: &Request, id: OrderId) -> (std::time::Duration, Option<crate::watch::Watcher>) {
+    async fn watcher(
+        &self,
+        request: &Request,
+        id: OrderId,
+    ) -> (std::time::Duration, Option<crate::tasks::order_watch::Subscription>) {
         let wait = preferred_wait(request.headers());
         let watcher = wait.and_then(|_| self.watch.as_ref()?.on(id));
         if let Some(watcher) = &watcher {
@@ -304,11 +307,11 @@ impl OrdersApi {
 }
 
 fn paid_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayProblem> {
-    let id = order.order.id;
-    match order.order.status {
+    let id = order.row.id;
+    match order.row.status {
         OrderStatus::Pending => Ok(PayAnswer::Accepted(ready(order)?, location(id), applied)),
         OrderStatus::Paid => Ok(PayAnswer::Paid(ready(order)?, applied)),
-        OrderStatus::Failed => Err(Error::OrderFailed(id, order.order.failure).into()),
+        OrderStatus::Failed => Err(Error::OrderFailed(id, order.row.failure).into()),
     }
 }
 
@@ -322,7 +325,7 @@ fn location(id: OrderId) -> String {
 
 /// One key of up to 255 visible ASCII characters. Read as it was sent: the framework takes a value that is not ASCII for
 /// none at all, and whoever sent it would believe that the order is safe to repeat.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FaultBody> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FieldError> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), another) = (keys.next(), keys.next()) else {
         return Ok(None);
@@ -336,14 +339,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FaultBody> {
     {
         return Ok(Some(key.to_owned()));
     }
-    Err(FaultBody {
+    Err(FieldError {
         pointer: "/header/Idempotency-Key".to_owned(),
         detail: "`Idempotency-Key` must be one key of 1 to 255 visible ASCII characters".to_owned(),
     })
 }
 
-fn ready(order: Order) -> Result<Ready<OrderBody>, Error> {
-    Ok(Ready::new(to_bytes(order)?))
+fn ready(order: Order) -> Result<RawJson<OrderBody>, Error> {
+    Ok(RawJson::new(to_bytes(order)?))
 }
 
 fn to_bytes(order: Order) -> Result<Bytes, Error> {

@@ -10,17 +10,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::bodies::OrderBody;
 use crate::{
-    api::{
-        headers::{elements, parameter, parts},
-        in_time,
-    },
+    api::in_time,
     app::App,
     domain::{
         Caller, Error,
         orders::{self, Order},
     },
     entities::order::OrderStatus,
-    watch::Watcher,
+    http::negotiation::{elements, parameter, parts},
+    tasks::order_watch::Subscription,
 };
 
 /// The longest that a request may wait.
@@ -53,11 +51,16 @@ pub fn applied(wait: Duration) -> Option<String> {
 ///
 /// # Errors
 /// As [`orders::find`].
-pub async fn until_settled(app: &App, caller: Caller, mut watcher: Watcher, wait: Duration) -> Result<Order, Error> {
+pub async fn until_settled(
+    app: &App,
+    caller: Caller,
+    mut watcher: Subscription,
+    wait: Duration,
+) -> Result<Order, Error> {
     let deadline = Instant::now() + wait;
     loop {
         let order = in_time(app, orders::find(app.db.read(), caller, watcher.id())).await?;
-        if order.order.status != OrderStatus::Pending {
+        if order.row.status != OrderStatus::Pending {
             return Ok(order);
         }
         match timeout_at(deadline, watcher.changed()).await {
@@ -70,10 +73,10 @@ pub async fn until_settled(app: &App, caller: Caller, mut watcher: Watcher, wait
 
 /// The order as it is, then after every change, until it is settled.
 #[must_use]
-pub fn stream(app: App, caller: Caller, watcher: Watcher) -> EventStream<BoxStream<'static, OrderBody>> {
+pub fn stream(app: App, caller: Caller, watcher: Subscription) -> EventStream<BoxStream<'static, OrderBody>> {
     struct State {
         app: App,
-        watcher: Watcher,
+        watcher: Subscription,
         last: Option<Order>,
         deadline: Instant,
     }
@@ -86,7 +89,7 @@ pub fn stream(app: App, caller: Caller, watcher: Watcher) -> EventStream<BoxStre
     let orders = futures_util::stream::unfold(begun, move |mut state| async move {
         match &state.last {
             None => state.watcher.begun().await,
-            Some(last) if last.order.status != OrderStatus::Pending => return None,
+            Some(last) if last.row.status != OrderStatus::Pending => return None,
             Some(_) => {}
         }
         loop {

@@ -5,9 +5,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
-    api::payload::Rules,
     domain::catalog::{NewProduct, ProductChange},
     entities::product,
+    http::json::ExtraValidation,
 };
 
 /// A product of the catalogue.
@@ -92,9 +92,9 @@ pub struct StockChangeBody {
     pub reason: String,
 }
 
-impl Rules for NewProductBody {}
-impl Rules for ProductChangeBody {}
-impl Rules for StockChangeBody {}
+impl ExtraValidation for NewProductBody {}
+impl ExtraValidation for ProductChangeBody {}
+impl ExtraValidation for StockChangeBody {}
 
 impl NewProductBody {
     #[must_use]

@@ -14,21 +14,20 @@ pub mod bodies;
 
 use bodies::{NewProductBody, ProductBody, ProductChangeBody, ProductPageBody, StockChangeBody};
 
-use super::{
-    Tag,
-    guard::caller,
-    headers::{elements, parameter, parts},
-    payload::{Checked, Ready},
-    problem::{Problem, problems},
-};
+use super::{Tag, auth::layer::caller};
 use crate::{
     app::App,
-    cache::Page,
+    cache::CachedPage,
     domain::{
         Error,
         catalog::{self, MAX_PAGE, ProductQuery, StockChange},
     },
-    entities::{Micros, product},
+    entities::{Timestamp, product},
+    http::{
+        json::{RawJson, ValidJson},
+        negotiation::{elements, parameter, parts},
+        problem::{Problem, problems},
+    },
 };
 
 /// The products on a page unless told otherwise.
@@ -43,7 +42,7 @@ pub enum ListAnswer {
     /// A page of products.
     #[oai(status = 200)]
     Page(
-        Ready<ProductPageBody>,
+        RawJson<ProductPageBody>,
         /// Changes with the content; send it back in If-None-Match.
         #[oai(header = "ETag")]
         String,
@@ -67,7 +66,7 @@ pub enum ListAnswer {
 pub enum FindAnswer {
     /// The product.
     #[oai(status = 200)]
-    Product(Ready<ProductBody>),
+    Product(RawJson<ProductBody>),
 }
 
 #[derive(ApiResponse)]
@@ -75,7 +74,7 @@ pub enum CreateAnswer {
     /// The product is in the catalogue.
     #[oai(status = 201)]
     Created(
-        Ready<ProductBody>,
+        RawJson<ProductBody>,
         /// Where the product is.
         #[oai(header = "Location")]
         String,
@@ -140,20 +139,20 @@ impl ProductsApi {
         let app = super::wired(self.app.as_ref())?;
         let product = super::in_time(app, catalog::find(app.db.read(), id.0)).await?;
         let body = ProductBody::new(product, &app.config.currency);
-        Ok(FindAnswer::Product(Ready::new(super::to_json(&body)?)))
+        Ok(FindAnswer::Product(RawJson::new(super::to_json(&body)?)))
     }
 
     /// Add a product
     ///
     /// For administrators. Its first stock is kept as a stock movement.
     #[oai(path = "/products", method = "post", operation_id = "createProduct")]
-    async fn create(&self, request: &Request, body: Checked<NewProductBody>) -> Result<CreateAnswer, CreateProblem> {
+    async fn create(&self, request: &Request, body: ValidJson<NewProductBody>) -> Result<CreateAnswer, CreateProblem> {
         let app = super::wired(self.app.as_ref())?;
-        caller(request)?.administer()?;
+        caller(request)?.require_admin()?;
         let new = body.0.product();
         let written = app.db.transaction_once(move |txn| {
             let new = new.clone();
-            Box::pin(async move { catalog::add(txn, Micros::now(), &new).await })
+            Box::pin(async move { catalog::add(txn, Timestamp::now(), &new).await })
         });
         let product = super::in_time(app, written).await?;
         let location = format!("/products/{}", product.id);
@@ -169,10 +168,10 @@ impl ProductsApi {
         request: &Request,
         /// The product's id.
         id: Path<i64>,
-        body: Checked<ProductChangeBody>,
+        body: ValidJson<ProductChangeBody>,
     ) -> Result<FindAnswer, ChangeProblem> {
         let app = super::wired(self.app.as_ref())?;
-        caller(request)?.administer()?;
+        caller(request)?.require_admin()?;
         let change = body.0.change();
         let written = app.db.transaction(move |txn| {
             let change = change.clone();
@@ -192,10 +191,10 @@ impl ProductsApi {
         request: &Request,
         /// The product's id.
         id: Path<i64>,
-        body: Checked<StockChangeBody>,
+        body: ValidJson<StockChangeBody>,
     ) -> Result<FindAnswer, StockProblem> {
         let app = super::wired(self.app.as_ref())?;
-        caller(request)?.administer()?;
+        caller(request)?.require_admin()?;
         let change = StockChange {
             product_id: id.0,
             delta: body.0.delta,
@@ -204,7 +203,7 @@ impl ProductsApi {
         let low_stock_at = app.config.low_stock_at;
         let written = app.db.transaction_once(move |txn| {
             let change = change.clone();
-            Box::pin(async move { catalog::change_stock(txn, Micros::now(), &change, low_stock_at).await })
+            Box::pin(async move { catalog::change_stock(txn, Timestamp::now(), &change, low_stock_at).await })
         });
         let product = super::in_time(app, written).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
@@ -212,9 +211,9 @@ impl ProductsApi {
 }
 
 /// What has been changed is forgotten by the cache before it is answered.
-async fn changed(app: &App, product: product::Model) -> Result<Ready<ProductBody>, Error> {
-    app.cache.forget_pages().await;
-    Ok(Ready::new(super::to_json(&ProductBody::new(
+async fn changed(app: &App, product: product::Model) -> Result<RawJson<ProductBody>, Error> {
+    app.cache.invalidate_pages().await;
+    Ok(RawJson::new(super::to_json(&ProductBody::new(
         product,
         &app.config.currency,
     ))?))
@@ -222,12 +221,12 @@ async fn changed(app: &App, product: product::Model) -> Result<Ready<ProductBody
 
 /// Answers a page that is near at hand before anything else is looked at: whatever is kept under a query was valid, and
 /// found, when it was asked for last.
-pub struct NearPages<E> {
+pub struct CachedPages<E> {
     pub inner: E,
     pub app: App,
 }
 
-impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
+impl<E: Endpoint<Output = Response>> Endpoint for CachedPages<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
@@ -236,7 +235,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
             return self.inner.call(request).await;
         }
         let cache = &self.app.cache;
-        if let Some(page) = cache.near_page(page_key(&request)).await {
+        if let Some(page) = cache.local_page(page_key(&request)).await {
             return Ok(answer(page, request.headers()));
         }
         if !takes_gzip(request.headers()) {
@@ -247,7 +246,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
         }
         let (key, headers) = (page_key(&request).to_owned(), request.headers().clone());
         let response = self.inner.call(request).await?;
-        Ok(match cache.near_page(&key).await {
+        Ok(match cache.local_page(&key).await {
             Some(page) if response.status() == StatusCode::OK => answer(page, &headers),
             _ => response,
         })
@@ -255,7 +254,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for NearPages<E> {
 }
 
 /// The page, compressed if the caller takes that. What is compressed has a tag of its own (RFC 9110, section 8.8.3.3).
-fn answer(page: Page, headers: &HeaderMap) -> Response {
+fn answer(page: CachedPage, headers: &HeaderMap) -> Response {
     let gzip = takes_gzip(headers);
     let page = if gzip { page.compressed() } else { page };
     let mut response = ListAnswer::new(page, headers).into_response();
@@ -292,13 +291,13 @@ fn page_key(request: &Request) -> &str {
 }
 
 impl ListAnswer {
-    fn new(page: Page, headers: &HeaderMap) -> Self {
+    fn new(page: CachedPage, headers: &HeaderMap) -> Self {
         let etag = page.etag.to_string();
         let cache_control = "no-cache".to_owned();
         if knows(headers, &etag) {
             return Self::NotModified(etag, cache_control);
         }
-        Self::Page(Ready::new(page.body), etag, cache_control)
+        Self::Page(RawJson::new(page.body), etag, cache_control)
     }
 }
 

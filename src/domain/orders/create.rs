@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, QueryResult};
 
 use super::{Created, Line, NewOrder, Order, find_many};
 use crate::{
-    db::rows::{Column, Sql},
+    db::sql::{Column, Sql},
     domain::{Error, OrderId, ProductId, money},
     entities::{
         order::{self, OrderStatus},
@@ -86,7 +86,7 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
         })
         .collect();
     let total_price = money::total(items.iter().map(|item| (item.quantity, item.unit_price)))?;
-    let order = order::Model {
+    let row = order::Model {
         id: new.id,
         user_id: new.user_id,
         status: OrderStatus::Pending,
@@ -95,12 +95,12 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
         created_at: new.created_at,
         idempotency_key: new.idempotency_key.clone(),
         accepted_at: None,
-        ring_after: None,
-        rings: 0,
+        notify_after: None,
+        notify_attempts: 0,
         settled_at: None,
         failure: None,
     };
-    Ok(Order { order, items })
+    Ok(Order { row, items })
 }
 
 /// Inserts those that can be; answers the ids that are new. What is missing from the answer has a row already.
@@ -108,7 +108,7 @@ async fn insert_orders(
     txn: &impl ConnectionTrait,
     candidates: &[Result<Order, Error>],
 ) -> Result<HashSet<OrderId>, Error> {
-    let mut orders: Vec<&order::Model> = candidates.iter().flatten().map(|order| &order.order).collect();
+    let mut orders: Vec<&order::Model> = candidates.iter().flatten().map(|order| &order.row).collect();
     if orders.is_empty() {
         return Ok(HashSet::new());
     }
@@ -158,7 +158,7 @@ async fn insert_items(
     let mut items: Vec<&mut order_item::Model> = candidates
         .iter_mut()
         .flatten()
-        .filter(|order| written.contains(&order.order.id))
+        .filter(|order| written.contains(&order.row.id))
         .flat_map(|order| &mut order.items)
         .collect();
     if items.is_empty() {
@@ -227,14 +227,14 @@ async fn find_earlier<'a>(
 /// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for
 /// something else. `None` if it does not exist.
 fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
-    if let Some(own) = earlier.iter().find(|order| order.order.id == new.id) {
+    if let Some(own) = earlier.iter().find(|order| order.row.id == new.id) {
         return Some(Ok(Created {
             order: own.clone(),
             replayed: false,
         }));
     }
     let same_key = |order: &&Order| {
-        let order = &order.order;
+        let order = &order.row;
         order.user_id == new.user_id && order.idempotency_key == new.idempotency_key
     };
     let first = earlier
@@ -249,9 +249,9 @@ fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
         return Some(Err(Error::IdempotencyKeyReused));
     }
     let mut order = first.clone();
-    order.order.status = OrderStatus::Pending;
-    order.order.accepted_at = None;
-    order.order.settled_at = None;
-    order.order.failure = None;
+    order.row.status = OrderStatus::Pending;
+    order.row.accepted_at = None;
+    order.row.settled_at = None;
+    order.row.failure = None;
     Some(Ok(Created { order, replayed: true }))
 }

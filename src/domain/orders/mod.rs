@@ -14,9 +14,9 @@ pub use create::create;
 
 use super::{Caller, Error, OrderId, ProductId, UserId};
 use crate::{
-    db::rows::{Column, Sql},
+    db::sql::{Column, Sql},
     entities::{
-        Micros,
+        Timestamp,
         order::{self, OrderStatus},
         order_item,
     },
@@ -25,9 +25,9 @@ use crate::{
 /// The most orders on a page.
 pub const MAX_PAGE: u64 = 200;
 /// An order accepted this long ago and still PENDING is rung for by the sweeper.
-pub const RING_AFTER: Duration = Duration::from_secs(5);
-/// The sweeper rings for one order no more rarely than this.
-pub const RING_AT_LEAST_EVERY: Duration = Duration::from_secs(40);
+pub const NOTIFY_AFTER: Duration = Duration::from_secs(5);
+/// The sweeper notify_attempts for one order no more rarely than this.
+pub const MAX_NOTIFY_INTERVAL: Duration = Duration::from_secs(40);
 
 /// A line that a customer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,13 +46,13 @@ pub struct NewOrder {
     pub lines: Vec<Line>,
     pub currency: String,
     pub idempotency_key: Option<String>,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
 }
 
 /// An order with its lines, in the order in which they were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    pub order: order::Model,
+    pub row: order::Model,
     pub items: Vec<order_item::Model>,
 }
 
@@ -71,7 +71,7 @@ pub struct Created {
 /// For one order: [`Error::OrderNotFound`]. For all: the database's.
 pub async fn accept_payments(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     asked: &[(Caller, OrderId)],
 ) -> Result<Vec<Result<Order, Error>>, Error> {
     let ids: Vec<OrderId> = asked.iter().map(|(_, id)| *id).collect();
@@ -95,15 +95,15 @@ pub async fn accept_payments(
     .for_update_of("o")
     .push(") UPDATE orders SET accepted_at = ")
     .bind(now)
-    .push(", ring_after = ")
-    .bind(now.plus(RING_AFTER))
+    .push(", notify_after = ")
+    .bind(now.plus(NOTIFY_AFTER))
     .push(" WHERE id IN (SELECT id FROM due)");
     txn.execute_raw(accept.build()).await?;
     let found = find_many(txn, &ids).await?;
     Ok(asked
         .iter()
         .map(|(caller, id)| {
-            let order = found.get(id).filter(|order| caller.sees(order.order.user_id));
+            let order = found.get(id).filter(|order| caller.can_view(order.row.user_id));
             order.cloned().ok_or(Error::OrderNotFound(*id))
         })
         .collect())
@@ -119,9 +119,12 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
         .order_by_asc(order_item::Column::Id)
         .all(connection)
         .await?;
-    let seen = rows.into_iter().next().filter(|(order, _)| caller.sees(order.user_id));
-    let (order, items) = seen.ok_or(Error::OrderNotFound(id))?;
-    Ok(Order { order, items })
+    let seen = rows
+        .into_iter()
+        .next()
+        .filter(|(order, _)| caller.can_view(order.user_id));
+    let (row, items) = seen.ok_or(Error::OrderNotFound(id))?;
+    Ok(Order { row, items })
 }
 
 /// Which orders to list.
@@ -149,13 +152,13 @@ pub struct OrderPage {
 /// [`Error::Forbidden`] for the orders of somebody else, or the database's.
 pub async fn list(connection: &impl ConnectionTrait, caller: Caller, query: &OrderQuery) -> Result<OrderPage, Error> {
     let user_id = match (caller, query.user_id) {
-        (Caller::Trusted, user_id) => user_id,
+        (Caller::Admin, user_id) => user_id,
         (Caller::User(own), None) => Some(own),
         (_, Some(user_id)) => {
-            caller.act_for(user_id)?;
+            caller.authorize_for(user_id)?;
             Some(user_id)
         }
-        (Caller::Anybody, None) => return Err(Error::Forbidden("say who you are".to_owned())),
+        (Caller::Anonymous, None) => return Err(Error::Forbidden("say who you are".to_owned())),
     };
     // Ids are UUIDs of version 7, so their order is the order of creation.
     let mut select = order::Entity::find()
@@ -208,28 +211,28 @@ pub async fn progress(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Res
 }
 
 /// Takes up to `limit` orders that were accepted, are still PENDING and are to be rung for by `now`, pushes their next
-/// ring out (twice as far each time, up to [`RING_AT_LEAST_EVERY`]), and answers their ids.
+/// ring out (twice as far each time, up to [`MAX_NOTIFY_INTERVAL`]), and answers their ids.
 ///
 /// # Errors
 /// The database's.
-pub async fn take_overdue(txn: &impl ConnectionTrait, now: Micros, limit: i64) -> Result<Vec<OrderId>, Error> {
-    let first = i64::try_from(RING_AFTER.as_micros()).unwrap_or(i64::MAX);
-    let doublings = (RING_AT_LEAST_EVERY.as_secs() / RING_AFTER.as_secs()).ilog2();
+pub async fn claim_due(txn: &impl ConnectionTrait, now: Timestamp, limit: i64) -> Result<Vec<OrderId>, Error> {
+    let first = i64::try_from(NOTIFY_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let doublings = (MAX_NOTIFY_INTERVAL.as_secs() / NOTIFY_AFTER.as_secs()).ilog2();
     let take = Sql::new(
         txn.get_database_backend(),
-        "WITH due AS (SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND ring_after <= ",
+        "WITH due AS (SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND notify_after <= ",
     )
     .bind(now)
-    .push(" ORDER BY ring_after LIMIT ")
+    .push(" ORDER BY notify_after LIMIT ")
     .bind(limit)
     .for_update_skip_locked()
-    .push(") UPDATE orders SET rings = rings + 1, ring_after = ")
+    .push(") UPDATE orders SET notify_attempts = notify_attempts + 1, notify_after = ")
     .bind(now)
     .push(" + ")
     .bind(first)
-    .push(" * (1 << (CASE WHEN rings < ")
+    .push(" * (1 << (CASE WHEN notify_attempts < ")
     .bind(i32::try_from(doublings).unwrap_or(0))
-    .push(" THEN rings + 1 ELSE ")
+    .push(" THEN notify_attempts + 1 ELSE ")
     .bind(i32::try_from(doublings).unwrap_or(0))
     .push(" END)) WHERE id IN (SELECT id FROM due) RETURNING id");
     let rows = txn.query_all_raw(take.build()).await?;
@@ -239,20 +242,20 @@ pub async fn take_overdue(txn: &impl ConnectionTrait, now: Micros, limit: i64) -
         .collect::<Result<_, _>>()?)
 }
 
-/// Undoes [`take_overdue`] for `ids`, whose bells did not ring: they are due at `now`, and no ring is counted.
+/// Undoes [`claim_due`] for `ids`, whose requests did not ring: they are due at `now`, and no ring is counted.
 ///
 /// # Errors
 /// The database's.
-pub async fn put_back(connection: &impl ConnectionTrait, now: Micros, ids: &[OrderId]) -> Result<(), Error> {
-    let put_back = Sql::new(
+pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids: &[OrderId]) -> Result<(), Error> {
+    let release_due = Sql::new(
         connection.get_database_backend(),
-        "UPDATE orders SET rings = rings - 1, ring_after = ",
+        "UPDATE orders SET notify_attempts = notify_attempts - 1, notify_after = ",
     )
     .bind(now)
-    .push(" WHERE status = 'PENDING' AND rings > 0 AND id IN (SELECT t.id FROM ")
+    .push(" WHERE status = 'PENDING' AND notify_attempts > 0 AND id IN (SELECT t.id FROM ")
     .rows("t", [("id", Column::Uuid(ids.to_vec()))])
     .push(")");
-    connection.execute_raw(put_back.build()).await?;
+    connection.execute_raw(release_due.build()).await?;
     Ok(())
 }
 
@@ -260,11 +263,11 @@ pub async fn put_back(connection: &impl ConnectionTrait, now: Micros, ids: &[Ord
 ///
 /// # Errors
 /// The database's.
-pub async fn recall(txn: &impl ConnectionTrait, now: Micros) -> Result<u64, Error> {
-    let recall = Sql::new(txn.get_database_backend(), "UPDATE orders SET ring_after = ")
+pub async fn make_all_due(txn: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
+    let make_all_due = Sql::new(txn.get_database_backend(), "UPDATE orders SET notify_after = ")
         .bind(now)
         .push(" WHERE status = 'PENDING' AND accepted_at IS NOT NULL");
-    Ok(txn.execute_raw(recall.build()).await?.rows_affected())
+    Ok(txn.execute_raw(make_all_due.build()).await?.rows_affected())
 }
 
 /// How many of `ids` are orders already.
@@ -300,14 +303,9 @@ async fn find_many(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result
     let items = order_item::Entity::find().from_raw_sql(items).all(connection).await?;
     let mut found: HashMap<OrderId, Order> = orders
         .into_iter()
-        .map(|order| {
-            (
-                order.id,
-                Order {
-                    order,
-                    items: Vec::new(),
-                },
-            )
+        .map(|row| {
+            let items = Vec::new();
+            (row.id, Order { row, items })
         })
         .collect();
     for item in items {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     domain::{OrderId, ProductId, money},
     entities::{
-        Micros,
+        Timestamp,
         order::{Failure, FailureReason, ShortLine},
     },
 };
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub id: OrderId,
-    pub accepted_at: Micros,
+    pub accepted_at: Timestamp,
     pub lines: Vec<ClaimedLine>,
 }
 

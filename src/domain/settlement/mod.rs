@@ -11,9 +11,9 @@ pub use decide::{Claim, ClaimedLine, Decision, decide};
 
 use super::{Error, OrderId, ProductId, UserId};
 use crate::{
-    db::rows::{Column, Sql},
+    db::sql::{Column, Sql},
     entities::{
-        Micros,
+        Timestamp,
         order::{Failure, OrderStatus},
     },
 };
@@ -26,11 +26,11 @@ pub struct Settled {
     pub status: OrderStatus,
     pub total_price: i64,
     pub currency: String,
-    pub accepted_at: Micros,
-    pub settled_at: Micros,
+    pub accepted_at: Timestamp,
+    pub settled_at: Timestamp,
     pub failure: Option<Failure>,
     /// Settled by this call, not by an earlier one.
-    pub fresh: bool,
+    pub newly_settled: bool,
 }
 
 /// A product whose stock fell to the low-stock threshold.
@@ -39,7 +39,7 @@ pub struct LowStock {
     pub product_id: ProductId,
     /// What it fell to.
     pub stock: i64,
-    pub since: Micros,
+    pub since: Timestamp,
 }
 
 /// What became of a batch.
@@ -61,7 +61,7 @@ pub struct Settlement {
 /// The database's.
 pub async fn settle(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     ids: &[OrderId],
     low_stock_at: i64,
 ) -> Result<Settlement, Error> {
@@ -111,8 +111,8 @@ struct OrderRow {
     status: OrderStatus,
     total_price: i64,
     currency: String,
-    accepted_at: Option<Micros>,
-    settled_at: Option<Micros>,
+    accepted_at: Option<Timestamp>,
+    settled_at: Option<Timestamp>,
     failure: Option<Failure>,
 }
 
@@ -140,11 +140,11 @@ impl OrderRow {
             accepted_at: self.accepted_at?,
             settled_at: self.settled_at?,
             failure: self.failure,
-            fresh: false,
+            newly_settled: false,
         })
     }
 
-    fn settled_now(self, now: Micros, decision: Decision) -> Settled {
+    fn settled_now(self, now: Timestamp, decision: Decision) -> Settled {
         let (status, total_price, failure) = match decision {
             Decision::Paid { total_price } => (OrderStatus::Paid, total_price, None),
             Decision::Failed(failure) => (OrderStatus::Failed, self.total_price, Some(failure)),
@@ -158,7 +158,7 @@ impl OrderRow {
             accepted_at: self.accepted_at.unwrap_or(now),
             settled_at: now,
             failure,
-            fresh: true,
+            newly_settled: true,
         }
     }
 }
@@ -170,7 +170,7 @@ impl Lines {
     fn claims(&self, open: &HashMap<OrderId, OrderRow>) -> Vec<Claim> {
         let claim = |row: &OrderRow| Claim {
             id: row.id,
-            accepted_at: row.accepted_at.unwrap_or(Micros(i64::MAX)),
+            accepted_at: row.accepted_at.unwrap_or(Timestamp(i64::MAX)),
             lines: self.0.get(&row.id).cloned().unwrap_or_default(),
         };
         open.values().map(claim).collect()
@@ -248,7 +248,7 @@ async fn lock_products(
 /// Takes stock relative to what is there, and answers which products this made low.
 async fn take_stock(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     taken: &BTreeMap<ProductId, i64>,
     low_stock_at: i64,
 ) -> Result<Vec<LowStock>, Error> {
@@ -303,7 +303,7 @@ async fn low_stock_again(
 }
 
 fn read_low_stock(row: &QueryResult) -> Result<Option<LowStock>, Error> {
-    let since: Option<Micros> = row.try_get_by_index(2)?;
+    let since: Option<Timestamp> = row.try_get_by_index(2)?;
     let Some(since) = since else { return Ok(None) };
     Ok(Some(LowStock {
         product_id: row.try_get_by_index(0)?,
@@ -314,7 +314,7 @@ fn read_low_stock(row: &QueryResult) -> Result<Option<LowStock>, Error> {
 
 async fn write_decisions(
     txn: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     decisions: &[(OrderId, Decision)],
 ) -> Result<(), Error> {
     let mut paid = (Vec::new(), Vec::new());

@@ -15,11 +15,11 @@ use lapin::{
 use tokio::time::timeout;
 
 use super::{Queue, Session, within};
-use crate::queue::{Deliveries, Delivery, QueueError, from_body};
+use crate::queue::{Delivery, MessageBatch, QueueError, from_body};
 
 /// When nothing has come for so long, the broker is asked whether anything waits.
 const SILENCE: Duration = Duration::from_secs(2);
-/// When nothing has come for so long, though bells were rung from here, the consumer is made anew in any case. Others may
+/// When nothing has come for so long, though requests were published from here, the consumer is made anew in any case. Others may
 /// have heard them; then it costs a connection.
 const LONG_SILENCE: Duration = Duration::from_secs(10);
 
@@ -29,9 +29,9 @@ pub(super) struct Consuming {
     consumer: Consumer,
     /// The tag of the last message that came.
     delivered: u64,
-    /// When that was, and how many bells had been rung from here by then.
+    /// When that was, and how many requests had been published from here by then.
     heard: Instant,
-    rung: u64,
+    published: u64,
 }
 
 /// How the messages of one session are acknowledged.
@@ -44,7 +44,7 @@ pub(super) struct Acknowledging {
 
 impl Queue {
     /// May be dropped while it waits: what has come by then stays for the next call.
-    pub(in crate::queue) async fn next(&self, max: usize) -> Result<Deliveries, QueueError> {
+    pub(in crate::queue) async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
         let mut place = self.shared.consumer.lock().await;
         if place.is_none() {
             let consuming = self.consume().await?;
@@ -60,7 +60,7 @@ impl Queue {
         };
         match self.first(consuming).await {
             Ok(first) => {
-                consuming.rung = self.shared.rung.load(Ordering::Relaxed);
+                consuming.published = self.shared.published.load(Ordering::Relaxed);
                 Ok(consuming.take(first, max))
             }
             Err(lost) => {
@@ -70,8 +70,8 @@ impl Queue {
         }
     }
 
-    pub(in crate::queue) async fn acknowledge(&self, deliveries: &Deliveries) -> Result<(), QueueError> {
-        let Some(last) = deliveries.deliveries.iter().map(|delivery| delivery.tag).max() else {
+    pub(in crate::queue) async fn acknowledge(&self, deliveries: &MessageBatch) -> Result<(), QueueError> {
+        let Some(last) = deliveries.messages.iter().map(|delivery| delivery.tag).max() else {
             return Ok(());
         };
         let channel = match &mut *self.acknowledging() {
@@ -101,10 +101,12 @@ impl Queue {
                     }
                     suspected = forgotten;
                     if consuming.heard.elapsed() > LONG_SILENCE
-                        && self.shared.rung.load(Ordering::Relaxed) > consuming.rung
+                        && self.shared.published.load(Ordering::Relaxed) > consuming.published
                         && self.has_nothing_in_hand(consuming)
                     {
-                        return Err(QueueError("nothing comes of the bells that were rung".to_owned()));
+                        return Err(QueueError(
+                            "nothing comes of the requests that were published".to_owned(),
+                        ));
                     }
                 }
             }
@@ -112,7 +114,7 @@ impl Queue {
     }
 
     async fn seems_forgotten(&self, consuming: &Consuming) -> Result<bool, QueueError> {
-        let queue = self.look(&consuming.session).await?;
+        let queue = self.queue_status(&consuming.session).await?;
         Ok(queue.consumer_count() == 0 || (queue.message_count() > 0 && self.has_nothing_in_hand(consuming)))
     }
 
@@ -133,7 +135,7 @@ impl Queue {
         )
         .await?;
         let consumer = within(session.channel.basic_consume(
-            self.shared.names.settle.clone(),
+            self.shared.topology.settle.clone(),
             ShortString::default(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
@@ -145,7 +147,7 @@ impl Queue {
             consumer,
             delivered: 0,
             heard: Instant::now(),
-            rung: self.shared.rung.load(Ordering::Relaxed),
+            published: self.shared.published.load(Ordering::Relaxed),
         })
     }
 
@@ -160,7 +162,7 @@ impl Consuming {
     }
 
     /// `first`, and those behind it that are here already.
-    fn take(&mut self, first: Message, max: usize) -> Deliveries {
+    fn take(&mut self, first: Message, max: usize) -> MessageBatch {
         let mut deliveries = vec![delivery(first)];
         while deliveries.len() < max
             && let Some(Some(Ok(next))) = self.consumer.next().now_or_never()
@@ -169,8 +171,8 @@ impl Consuming {
         }
         self.heard = Instant::now();
         self.delivered = deliveries.last().map_or(self.delivered, |last| last.tag);
-        Deliveries {
-            deliveries,
+        MessageBatch {
+            messages: deliveries,
             session: self.id,
         }
     }

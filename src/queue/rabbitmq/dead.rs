@@ -83,20 +83,20 @@ impl Queue {
 
     pub(in crate::queue) async fn purge(&self) -> Result<u32, QueueError> {
         let session = self.open("dead letters").await?;
-        let dead = self.shared.names.dead.clone();
+        let dead = self.shared.topology.dead.clone();
         let dropped = within(session.channel.queue_purge(dead, QueuePurgeOptions::default())).await?;
         session.close().await;
         Ok(dropped)
     }
 
     async fn count_dead(&self, session: &Session) -> Result<u32, QueueError> {
-        let dead = self.shared.names.dead.clone();
+        let dead = self.shared.topology.dead.clone();
         let queue = within(session.channel.queue_declare(dead, passive(), FieldTable::default())).await?;
         Ok(queue.message_count())
     }
 
     async fn get(&self, session: &Session) -> Result<Option<BasicGetMessage>, QueueError> {
-        let dead = self.shared.names.dead.clone();
+        let dead = self.shared.topology.dead.clone();
         within(session.channel.basic_get(dead, BasicGetOptions::default())).await
     }
 
@@ -114,7 +114,7 @@ impl Queue {
             again = again.with_headers(header("traceparent", &traceparent));
         }
         Message {
-            exchange: self.shared.names.orders.clone(),
+            exchange: self.shared.topology.orders.clone(),
             routing_key: "settle".into(),
             mandatory: true,
             body,

@@ -37,7 +37,7 @@ impl Queue {
         )
         .await?;
         let name = queue.name().clone();
-        let events = self.shared.names.events.clone();
+        let events = self.shared.topology.events.clone();
         let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
         within(
             session

@@ -27,11 +27,11 @@ mod listen;
 mod publish;
 mod topology;
 
-use super::{Bell, Delivery, Event, QueueError};
+use super::{Delivery, Event, QueueError, SettleRequest};
 use consume::{Acknowledging, Consuming};
 pub(super) use listen::Listener;
 use publish::{Message, header, properties, publish_all};
-use topology::{LARGE_FRAMES, Names, SMALL_FRAMES, hosts, with_parameter};
+use topology::{LARGE_FRAMES, SMALL_FRAMES, Topology, hosts, with_parameter};
 
 /// For connecting to one host and declaring what is needed there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,15 +55,15 @@ pub(super) struct Queue {
 
 struct Shared {
     hosts: Hosts,
-    names: Names,
+    topology: Topology,
     prefetch: u16,
     publisher: Mutex<Publisher>,
     consumer: Mutex<Option<Consuming>>,
     /// Apart from `consumer`, which is held while waiting for messages.
     acknowledging: StdMutex<Option<Acknowledging>>,
     sessions: AtomicU64,
-    /// Bells that were rung from here.
-    rung: AtomicU64,
+    /// Bells that were published from here.
+    published: AtomicU64,
     connections: Arc<Semaphore>,
 }
 
@@ -115,37 +115,39 @@ impl Queue {
                     urls: hosts(url)?,
                     next: AtomicUsize::new(0),
                 },
-                names: Names::new(prefix),
+                topology: Topology::new(prefix),
                 prefetch,
                 publisher: Mutex::default(),
                 consumer: Mutex::default(),
                 acknowledging: StdMutex::default(),
                 sessions: AtomicU64::new(1),
-                rung: AtomicU64::new(0),
+                published: AtomicU64::new(0),
                 connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             }),
         })
     }
 
-    pub(super) async fn ring(&self, bells: &[Bell]) -> Result<(), QueueError> {
-        let names = &self.shared.names;
-        let messages = bells.iter().map(|bell| Message {
-            exchange: names.orders.clone(),
+    pub(super) async fn publish_settle_requests(&self, requests: &[SettleRequest]) -> Result<(), QueueError> {
+        let topology = &self.shared.topology;
+        let messages = requests.iter().map(|request| Message {
+            exchange: topology.orders.clone(),
             routing_key: "settle".into(),
             mandatory: true,
-            body: super::to_body(bell.order_id),
-            properties: properties(&bell.order_id.to_string(), "application/json")
-                .with_headers(header("traceparent", &bell.traceparent)),
+            body: super::to_body(request.order_id),
+            properties: properties(&request.order_id.to_string(), "application/json")
+                .with_headers(header("traceparent", &request.traceparent)),
         });
         self.publish(messages.collect()).await?;
-        self.shared.rung.fetch_add(bells.len() as u64, Ordering::Relaxed);
+        self.shared
+            .published
+            .fetch_add(requests.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    pub(super) async fn bury(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
+    pub(super) async fn dead_letter(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
         let messages = dead.iter().map(|(delivery, reason)| Message {
             exchange: ShortString::default(),
-            routing_key: self.shared.names.dead.clone(),
+            routing_key: self.shared.topology.dead.clone(),
             mandatory: true,
             body: delivery.body.clone(),
             properties: dead::properties(delivery, reason),
@@ -154,9 +156,9 @@ impl Queue {
     }
 
     /// Not mandatory: a fact that nobody has subscribed to has been told.
-    pub(super) async fn announce(&self, events: &[Event]) -> Result<(), QueueError> {
+    pub(super) async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
         let messages = events.iter().map(|event| Message {
-            exchange: self.shared.names.events.clone(),
+            exchange: self.shared.topology.events.clone(),
             routing_key: event.kind.into(),
             mandatory: false,
             body: serde_json::to_vec(event).unwrap_or_default(),
@@ -167,9 +169,9 @@ impl Queue {
 
     pub(super) async fn depth(&self) -> Result<u64, QueueError> {
         let session = self.publisher().await?;
-        match self.look(&session).await {
+        match self.queue_status(&session).await {
             Ok(queue) => Ok(u64::from(queue.message_count())),
-            Err(error) => Err(self.give_up(&session, error).await),
+            Err(error) => Err(self.discard_session(&session, error).await),
         }
     }
 
@@ -191,10 +193,10 @@ impl Queue {
         let sent = timeout(limit, publish_all(&session.channel, messages)).await;
         match sent.unwrap_or_else(|_| Err(QueueError("the broker did not confirm in time".to_owned()))) {
             Ok(()) => {
-                self.went_well().await;
+                self.record_success().await;
                 Ok(())
             }
-            Err(error) => Err(self.give_up(&session, error).await),
+            Err(error) => Err(self.discard_session(&session, error).await),
         }
     }
 
@@ -230,7 +232,7 @@ impl Queue {
     }
 
     /// After an error nothing is known about the channel, so the next caller opens another.
-    async fn give_up(&self, session: &Session, error: QueueError) -> QueueError {
+    async fn discard_session(&self, session: &Session, error: QueueError) -> QueueError {
         let mut publisher = self.shared.publisher.lock().await;
         if publisher
             .session
@@ -244,13 +246,13 @@ impl Queue {
         error
     }
 
-    async fn went_well(&self) {
+    async fn record_success(&self) {
         self.shared.publisher.lock().await.failed = None;
     }
 
     /// How many wait in the queue, and how many consume from it.
-    async fn look(&self, session: &Session) -> Result<Declared, QueueError> {
-        let name = self.shared.names.settle.clone();
+    async fn queue_status(&self, session: &Session) -> Result<Declared, QueueError> {
+        let name = self.shared.topology.settle.clone();
         within(session.channel.queue_declare(name, passive(), FieldTable::default())).await
     }
 
@@ -285,7 +287,7 @@ impl Queue {
         let failed = |error: lapin::Error| QueueError(error.to_string());
         let connecting = connecting.await.map_err(|error| QueueError(error.to_string()))?;
         let connection = connecting.map_err(failed)?;
-        let channel = self.shared.names.declare(&connection).await.map_err(failed)?;
+        let channel = self.shared.topology.declare(&connection).await.map_err(failed)?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         confirms.await.map_err(failed)?;
         Ok(Session { connection, channel })

@@ -21,13 +21,13 @@ pub(super) const SMALL_FRAMES: u32 = 16_384;
 /// What others send comes with headers of any size, which are never split: as large as the broker itself lets them be.
 pub(super) const LARGE_FRAMES: u32 = 131_072;
 /// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
-/// order's row is not touched by that, and the sweeper rings for it again.
+/// order's row is not touched by that, and the sweeper notify_attempts for it again.
 const DELIVERY_LIMIT: i32 = 50;
 /// Dead letters may be looked at as often as anybody likes; RabbitMQ 4 would drop them after 20 looks.
 const NO_LIMIT: i32 = i32::MAX;
 
 /// The exchanges and queues.
-pub(super) struct Names {
+pub(super) struct Topology {
     pub orders: ShortString,
     pub settle: ShortString,
     pub dead: ShortString,
@@ -36,7 +36,7 @@ pub(super) struct Names {
     told: Mutex<HashSet<String>>,
 }
 
-impl Names {
+impl Topology {
     pub(super) fn new(prefix: &str) -> Self {
         Self {
             orders: format!("{prefix}.orders").into(),
@@ -94,7 +94,7 @@ impl Names {
 
     /// Not the strategy `at-least-once`: in RabbitMQ 3.10, deleting the queue while the broker starts takes the
     /// supervisor of that strategy down, and nothing can consume from such a queue until the next start. What is lost
-    /// without it is a bell that fifty consumers died of, and the sweeper rings again; what the worker lays aside itself
+    /// without it is a request that fifty consumers died of, and the sweeper notify_attempts again; what the worker lays aside itself
     /// is published and confirmed.
     fn settling(&self) -> FieldTable {
         let mut arguments = quorum(DELIVERY_LIMIT);

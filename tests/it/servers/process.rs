@@ -12,7 +12,7 @@ use std::{
 use super::run::{Stat, free_port, run};
 
 /// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(90);
+const MAX_WAIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 20;
 
@@ -81,7 +81,7 @@ impl Process {
         };
         signal("CONT", &family(child.id()));
         signal(self.stop_signal, &[child.id()]);
-        if exited(&mut child, PATIENCE).is_none() {
+        if exited(&mut child, MAX_WAIT).is_none() {
             kill(&mut child);
             panic!("{} does not stop.\n{}", self.name, self.end_of_log());
         }
@@ -101,7 +101,7 @@ impl Process {
         assert!(state.child.is_none(), "{} is still running", self.name);
         let back = (0..ATTEMPTS).any(|attempt| {
             if attempt > 0 {
-                thread::sleep(PATIENCE / 100);
+                thread::sleep(MAX_WAIT / 100);
             }
             self.spawn(&mut state).is_ok()
         });
@@ -115,7 +115,7 @@ impl Process {
         // The server first, so that it has no further children while those are looked for.
         signal("STOP", &[child.id()]);
         signal("STOP", &family(child.id()));
-        let stopped = wait_until(PATIENCE, || Stat::of(child.id()).is_some_and(|stat| stat.state == "T"));
+        let stopped = wait_until(MAX_WAIT, || Stat::of(child.id()).is_some_and(|stat| stat.state == "T"));
         assert!(stopped, "{} does not pause", self.name);
     }
 
@@ -129,7 +129,7 @@ impl Process {
         let log_before = self.log().len();
         let mut child = run().spawn(&mut state.command);
         let mut end = None;
-        let ready = wait_until(PATIENCE, || {
+        let ready = wait_until(MAX_WAIT, || {
             end = end.or_else(|| exited(&mut child, Duration::ZERO));
             end.is_some() || (self.ready)()
         });
@@ -177,15 +177,15 @@ fn kill(child: &mut Child) {
     child.wait().expect("a killed child can be waited for");
     run().forget(child);
     // The children die a moment later, and until then hold memory and ports that the next start needs.
-    wait_until(PATIENCE, || {
+    wait_until(MAX_WAIT, || {
         let dying = family.iter().filter_map(|pid| Stat::of(*pid));
         dying.filter(|stat| stat.state != "Z").count() == 0
     });
 }
 
-fn exited(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+fn exited(child: &mut Child, max_wait: Duration) -> Option<ExitStatus> {
     let mut status = None;
-    wait_until(patience, || {
+    wait_until(max_wait, || {
         status = child.try_wait().expect("a child can be waited for");
         status.is_some()
     });
@@ -193,13 +193,13 @@ fn exited(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 }
 
 /// Whether `done` came true in time; asked once at least.
-fn wait_until(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
+fn wait_until(max_wait: Duration, mut done: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     loop {
         if done() {
             return true;
         }
-        if begun.elapsed() >= patience {
+        if begun.elapsed() >= max_wait {
             return false;
         }
         thread::sleep(POLL);

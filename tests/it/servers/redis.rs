@@ -51,10 +51,10 @@ impl Deref for Redis {
 
 /// Connects, says `words`, and reads the first `length` bytes of the answer.
 pub fn ask(port: u16, words: &[u8], length: usize) -> Option<Vec<u8>> {
-    let patience = Duration::from_secs(2);
+    let max_wait = Duration::from_secs(2);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
-    stream.set_read_timeout(Some(patience)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address, max_wait).ok()?;
+    stream.set_read_timeout(Some(max_wait)).ok()?;
     stream.write_all(words).ok()?;
     let mut answer = vec![0; length];
     stream.read_exact(&mut answer).ok()?;

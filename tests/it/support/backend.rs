@@ -15,11 +15,11 @@ use shop::{
     db::schema::Change,
     domain::{
         Caller, Error, OrderId,
-        books::{self, MAX_AGE, Report},
         catalog::{self, NewProduct},
+        ledger::{self, MAX_AGE, Report},
         orders::{self, Line, NewOrder},
     },
-    entities::Micros,
+    entities::Timestamp,
 };
 use uuid::Uuid;
 
@@ -120,7 +120,7 @@ impl Backend {
                 stock: *stock,
             })
             .collect();
-        let added = catalog::add_missing(app.db.write(), Micros::now(), &products).await;
+        let added = catalog::add_missing(app.db.write(), Timestamp::now(), &products).await;
         assert_eq!(added.expect("products can be added"), products.len());
         app
     }
@@ -137,7 +137,7 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             lines: lines(number).into_iter().map(line).collect(),
             currency: "USD".to_owned(),
             idempotency_key: None,
-            created_at: Micros::now(),
+            created_at: Timestamp::now(),
         })
         .collect();
     for batch in new.chunks(AT_ONCE) {
@@ -145,9 +145,9 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
         let written = app.db.transaction(move |txn| {
             let batch = Arc::clone(&batch);
             Box::pin(async move {
-                let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Trusted, order.id)).collect();
+                let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
                 orders::create(txn, &batch).await?;
-                orders::accept_payments(txn, Micros::now(), &ids).await
+                orders::accept_payments(txn, Timestamp::now(), &ids).await
             })
         });
         let answers: Vec<Result<_, Error>> = written.await.expect("written");
@@ -159,7 +159,7 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
 /// What `shop verify` proves, from within the test.
 pub async fn books(app: &App) -> Report {
     let report = app.db.snapshot(None, |txn| {
-        Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await })
+        Box::pin(async move { ledger::check(txn, Timestamp::now(), MAX_AGE).await })
     });
     report
         .await

@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::MAX_WAIT;
 
 #[derive(Clone)]
 pub struct Client {
@@ -24,7 +24,7 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             base: format!("http://{address}"),
-            http: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client"),
+            http: reqwest::Client::builder().timeout(MAX_WAIT).build().expect("a client"),
         }
     }
 

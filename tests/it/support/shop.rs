@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Backend, Client, PATIENCE};
+use super::{Backend, Client, MAX_WAIT};
 use crate::servers::run::run;
 
 /// A running `serve` or `work`. Killed when dropped.
@@ -111,12 +111,12 @@ impl Shop {
             if let Some(address) = lines.0.iter().find_map(found) {
                 return address;
             }
-            let waiting = !lines.1 && begun.elapsed() < PATIENCE;
+            let waiting = !lines.1 && begun.elapsed() < MAX_WAIT;
             assert!(waiting, "it never said {message:?}, but:\n{}", lines.0.join("\n"));
             let (again, _) = self
                 .log
                 .more
-                .wait_timeout(lines, PATIENCE)
+                .wait_timeout(lines, MAX_WAIT)
                 .unwrap_or_else(PoisonError::into_inner);
             lines = again;
         }
@@ -135,8 +135,8 @@ impl Shop {
         let begun = Instant::now();
         let mut lines = self.log.lines();
         while !lines.1 {
-            assert!(begun.elapsed() < PATIENCE, "it goes on:\n{}", lines.0.join("\n"));
-            let waited = self.log.more.wait_timeout(lines, PATIENCE);
+            assert!(begun.elapsed() < MAX_WAIT, "it goes on:\n{}", lines.0.join("\n"));
+            let waited = self.log.more.wait_timeout(lines, MAX_WAIT);
             lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

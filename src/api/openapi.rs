@@ -6,10 +6,12 @@ use serde_json::{Map, Value, json};
 use super::{
     health::{HealthApi, Role},
     orders::{OrdersApi, bodies::OrderBody},
-    problem::{self, Kind, Problem},
     products::ProductsApi,
 };
-use crate::config::Auth;
+use crate::{
+    config::Auth,
+    http::problem::{self, Kind, Problem},
+};
 
 /// The name of the way to say who one is.
 const SCHEME: &str = "bearer";
@@ -42,7 +44,7 @@ pub type Apis = (ProductsApi, OrdersApi, HealthApi);
 #[must_use]
 pub fn document(service: &OpenApiService<Apis, ()>, auth: Auth) -> Value {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the framework writes valid JSON");
-    let closed = close(&document["components"]["schemas"]);
+    let closed = deny_unknown_fields(&document["components"]["schemas"]);
     document["components"]["schemas"] = closed;
     write_whole_numbers(&mut document["paths"]);
     document["components"]["securitySchemes"] = json!({ SCHEME: {
@@ -149,9 +151,9 @@ impl Allowed {
 
 /// The schemas of a registry as a schema for `name`, closed to fields that are not known.
 #[must_use]
-pub(super) fn closed_schemas(schemas: &Value, name: &str) -> Value {
+pub(crate) fn closed_schemas(schemas: &Value, name: &str) -> Value {
     json!({
-        "components": { "schemas": close(schemas) },
+        "components": { "schemas": deny_unknown_fields(schemas) },
         "$ref": format!("#/components/schemas/{name}"),
     })
 }
@@ -262,7 +264,7 @@ fn describe_events(response: &mut Value) {
 }
 
 /// What is null on the last page, and what is left out where there is nothing to list.
-fn loosen(schemas: &mut Map<String, Value>) {
+fn mark_optional(schemas: &mut Map<String, Value>) {
     for page in ["ProductPage", "OrderPage"] {
         if let Some(cursor) = schemas
             .get_mut(page)
@@ -287,7 +289,7 @@ fn loosen(schemas: &mut Map<String, Value>) {
 }
 
 /// The schemas of requests refuse fields that they do not know, and say so.
-fn close(schemas: &Value) -> Value {
+fn deny_unknown_fields(schemas: &Value) -> Value {
     const REQUESTS: [&str; 6] = [
         "NewOrder",
         "NewOrderItem",
@@ -308,15 +310,15 @@ fn close(schemas: &Value) -> Value {
     {
         delta["not"] = json!({ "enum": [0] });
     }
-    loosen(&mut closed);
+    mark_optional(&mut closed);
     let mut closed = Value::Object(closed);
     write_whole_numbers(&mut closed);
-    say_once(&mut closed);
+    dedupe_descriptions(&mut closed);
     closed
 }
 
 /// The framework says a field's description twice, and so hides that the field is just of another type.
-fn say_once(value: &mut Value) {
+fn dedupe_descriptions(value: &mut Value) {
     if let Some(parts) = value.get_mut("allOf").and_then(Value::as_array_mut) {
         parts.retain(|part| {
             part.get("$ref").is_some()
@@ -326,8 +328,8 @@ fn say_once(value: &mut Value) {
         });
     }
     match value {
-        Value::Array(values) => values.iter_mut().for_each(say_once),
-        Value::Object(fields) => fields.values_mut().for_each(say_once),
+        Value::Array(values) => values.iter_mut().for_each(dedupe_descriptions),
+        Value::Object(fields) => fields.values_mut().for_each(dedupe_descriptions),
         _ => {}
     }
 }

@@ -10,28 +10,31 @@ use tokio::{
 };
 use tracing::Span;
 
-use super::too_slow;
 use crate::{
+    api::too_slow,
     app::App,
     batch::{Answers, Batcher, Limits},
     domain::{
         Caller, Error, OrderId,
         orders::{self, Created, NewOrder, Order},
     },
-    entities::{Micros, order::OrderStatus},
-    fault::{self, Point},
-    queue::{Bell, Queue, QueueError, new_traceparent},
-    telemetry::{figures, trace},
+    entities::{Timestamp, order::OrderStatus},
+    failpoints::{self, Failpoint},
+    queue::{Queue, QueueError, SettleRequest, new_traceparent},
+    telemetry::{
+        metrics::{BATCH_SIZE, ORDERS_CREATED, PAYMENTS_ACCEPTED},
+        traces,
+    },
 };
 
 /// The most that a batch may take; a database that is slower counts as away.
 const BATCH_TIMEOUT: Duration = Duration::from_millis(1_800);
 /// The longest that a request waits for its batch. With [`BATCH_TIMEOUT`] it is answered within 3 s, whatever happens.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The most bells that wait to be rung; beyond it they are left to the sweeper.
-const MAX_BELLS: usize = 10_000;
-/// The most bells rung at once.
-const BELLS_AT_ONCE: usize = 500;
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// The most requests that wait to be rung; beyond it they are left to the sweeper.
+const MAX_QUEUED: usize = 10_000;
+/// The most requests rung at once.
+const PUBLISH_BATCH: usize = 500;
 /// How often an idle connection to the queue is looked after.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
@@ -40,29 +43,29 @@ type Acceptance = (Caller, OrderId, Option<String>);
 
 /// The writing paths of the API. Clones share them.
 #[derive(Clone)]
-pub struct Desk {
+pub struct OrderIntake {
     create: Batcher<NewOrder, Created>,
     accept: Batcher<Acceptance, Order>,
 }
 
-impl Desk {
-    /// Starts the batchers, and the ringer that ends once the last [`Desk`] is gone and all bells are rung.
+impl OrderIntake {
+    /// Starts the batchers, and the ringer that ends once the last [`OrderIntake`] is gone and all requests are rung.
     #[must_use]
-    pub fn open(app: &App) -> (Self, JoinSet<()>) {
+    pub fn start(app: &App) -> (Self, JoinSet<()>) {
         let limits = Limits {
             batch: app.config.batch_max,
             queued: app.config.batch_queued,
             in_flight: app.db.writers(),
-            patience: PATIENCE,
+            max_wait: MAX_WAIT,
         };
-        let (bells, waiting) = mpsc::channel(MAX_BELLS);
+        let (requests, waiting) = mpsc::channel(MAX_QUEUED);
         let exchange = format!("{}.orders", app.config.queue_prefix);
         let mut ringing = JoinSet::new();
-        ringing.spawn(ring(app.queue.clone(), exchange, waiting));
+        ringing.spawn(publish(app.queue.clone(), exchange, waiting));
         let (creating, accepting) = (app.clone(), app.clone());
         let desk = Self {
             create: Batcher::start(limits, move |batch| create(creating.clone(), batch)),
-            accept: Batcher::start(limits, move |batch| accept(accepting.clone(), bells.clone(), batch)),
+            accept: Batcher::start(limits, move |batch| accept(accepting.clone(), requests.clone(), batch)),
         };
         (desk, ringing)
     }
@@ -73,7 +76,7 @@ impl Desk {
         self.create.submit(order).await
     }
 
-    /// Accepts the payment of an order, for good, and rings for it.
+    /// Accepts the payment of an order, for good, and notify_attempts for it.
     ///
     /// # Errors
     /// As [`orders::accept_payments`], and [`Error::Overloaded`].
@@ -89,7 +92,7 @@ impl Desk {
 
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
 async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
-    histogram!(figures::BATCH_SIZE, "batch" => "create").record(batch.len() as f64);
+    histogram!(BATCH_SIZE, "batch" => "create").record(batch.len() as f64);
     let written = app.db.transaction(move |txn| {
         let batch = Arc::clone(&batch);
         Box::pin(async move { orders::create(txn, &batch).await })
@@ -99,18 +102,18 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
         .within(BATCH_TIMEOUT, written)
         .await
         .unwrap_or_else(|| Err(too_slow()));
-    fault::point(Point::Created);
+    failpoints::hit(Failpoint::Created);
     if let Ok(answers) = &answers {
         let made = answers.iter().flatten().filter(|created| !created.replayed).count();
-        counter!(figures::ORDERS_CREATED).increment(made as u64);
+        counter!(ORDERS_CREATED).increment(made as u64);
     }
     answers
 }
 
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -> Answers<Order> {
-    histogram!(figures::BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
-    let now = Micros::now();
+async fn accept(app: App, requests: mpsc::Sender<SettleRequest>, batch: Arc<[Acceptance]>) -> Answers<Order> {
+    histogram!(BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
+    let now = Timestamp::now();
     let asked: Arc<[(Caller, OrderId)]> = batch.iter().map(|(caller, id, _)| (*caller, *id)).collect();
     let written = app.db.transaction(move |txn| {
         let asked = Arc::clone(&asked);
@@ -118,18 +121,18 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
     });
     let answers = app.db.within(BATCH_TIMEOUT, written).await;
     let answers: Vec<Result<Order, Error>> = answers.unwrap_or_else(|| Err(too_slow()))?;
-    fault::point(Point::Accepted);
+    failpoints::hit(Failpoint::Accepted);
     // Who clicks twice may be twice in one batch.
     let mut rung = HashSet::new();
     for (answer, (_, id, traceparent)) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
-            && order.order.status == OrderStatus::Pending
-            && order.order.accepted_at == Some(now)
+            && order.row.status == OrderStatus::Pending
+            && order.row.accepted_at == Some(now)
             && rung.insert(*id)
         {
-            counter!(figures::PAYMENTS_ACCEPTED).increment(1);
-            // A full channel loses the bell and not the order: the sweeper will ring.
-            let _ = bells.try_send(Bell {
+            counter!(PAYMENTS_ACCEPTED).increment(1);
+            // A full channel loses the request and not the order: the sweeper will ring.
+            let _ = requests.try_send(SettleRequest {
                 order_id: *id,
                 traceparent: traceparent.clone().unwrap_or_else(new_traceparent),
             });
@@ -139,27 +142,27 @@ async fn accept(app: App, bells: mpsc::Sender<Bell>, batch: Arc<[Acceptance]>) -
 }
 
 /// Rings in batches. What cannot be rung is left to the sweeper; nobody's request waits for the queue.
-async fn ring(queue: Queue, exchange: String, mut waiting: mpsc::Receiver<Bell>) {
+async fn publish(queue: Queue, exchange: String, mut waiting: mpsc::Receiver<SettleRequest>) {
     let mut tick = interval(KEEP_ALIVE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut up = true;
-    let mut bells = Vec::new();
+    let mut requests = Vec::new();
     loop {
         let result: Result<(), QueueError> = tokio::select! {
             biased;
-            count = waiting.recv_many(&mut bells, BELLS_AT_ONCE) => {
+            count = waiting.recv_many(&mut requests, PUBLISH_BATCH) => {
                 if count == 0 {
                     return;
                 }
-                let spans = publish_spans(&mut bells, &exchange);
-                let rung = queue.ring(&bells).await;
+                let spans = publish_spans(&mut requests, &exchange);
+                let rung = queue.publish_settle_requests(&requests).await;
                 drop(spans);
-                fault::point(Point::Rung);
+                failpoints::hit(Failpoint::Published);
                 rung
             }
             _ = tick.tick() => queue.ping().await,
         };
-        bells.clear();
+        requests.clear();
         match &result {
             Ok(()) if !up => tracing::info!("the queue is back"),
             Err(error) if up => {
@@ -172,24 +175,24 @@ async fn ring(queue: Queue, exchange: String, mut waiting: mpsc::Receiver<Bell>)
 }
 
 /// Where traces are exported: a span for every message, which the message then carries on.
-fn publish_spans(bells: &mut [Bell], exchange: &str) -> Vec<Span> {
-    if !trace::is_on() {
+fn publish_spans(requests: &mut [SettleRequest], exchange: &str) -> Vec<Span> {
+    if !traces::is_on() {
         return Vec::new();
     }
-    let publish = |bell: &mut Bell| {
+    let publish = |request: &mut SettleRequest| {
         let span = tracing::info_span!(
             "publish",
             otel.name = format!("publish {exchange}"),
             otel.kind = "producer",
             messaging.operation.r#type = "send",
             messaging.destination.name = exchange,
-            messaging.message.id = %bell.order_id,
+            messaging.message.id = %request.order_id,
         );
-        trace::adopt(&span, &bell.traceparent);
-        if let Some(own) = trace::of(&span) {
-            bell.traceparent = own;
+        traces::adopt(&span, &request.traceparent);
+        if let Some(own) = traces::of(&span) {
+            request.traceparent = own;
         }
         span
     };
-    bells.iter_mut().map(publish).collect()
+    requests.iter_mut().map(publish).collect()
 }

@@ -16,12 +16,17 @@ use crate::{
         settlement::{self, LowStock, Settled, Settlement},
     },
     entities::{
-        Micros,
+        Timestamp,
         order::{FailureReason, OrderStatus},
     },
-    fault::{self, Point},
-    queue::{Deliveries, Delivery, Event, QueueError},
-    telemetry::{figures, trace},
+    failpoints::{self, Failpoint},
+    queue::{Delivery, Event, MessageBatch, QueueError},
+    telemetry::{
+        metrics::{
+            BATCH_SIZE, DEAD_LETTERS, ORDERS_FAILED, ORDERS_PAID, REDELIVERIES, SETTLE_DURATION, SETTLEMENT_LAG,
+        },
+        traces,
+    },
 };
 
 /// The most that one attempt at a batch may take.
@@ -32,7 +37,7 @@ const MAX_LINKS: usize = 100;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A batch that has been settled, and not yet told of.
-type InHand = (Deliveries, Settlement, Span);
+type SettledBatch = (MessageBatch, Settlement, Span);
 
 /// Consumes until `stop`, then finishes the batches in hand. One batch is settled while the one before it is announced
 /// and acknowledged.
@@ -41,7 +46,7 @@ pub async fn run(app: App, stop: CancellationToken) {
     tokio::join!(settle_all(&app, &stop, settled), finish_all(&app, &stop, finishing));
 }
 
-async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<InHand>) {
+async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<SettledBatch>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let next = tokio::select! {
@@ -51,11 +56,11 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
         let gone_on = match next {
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
-                fault::point(Point::Delivered);
+                failpoints::hit(Failpoint::Delivered);
                 let span = consume_span(&deliveries, &app.config.queue_prefix);
                 let orders = orders_of(&deliveries);
                 let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
-                fault::point(Point::Settled);
+                failpoints::hit(Failpoint::Settled);
                 match settlement {
                     Some(settlement) => settled.send((deliveries, settlement, span)).await.ok(),
                     None => None,
@@ -63,7 +68,7 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
             }
             Err(error) => {
                 tracing::warn!(%error, "not consuming; connecting again");
-                rest(&mut pause, stop).await
+                backoff(&mut pause, stop).await
             }
         };
         if gone_on.is_none() {
@@ -72,7 +77,7 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<I
     }
 }
 
-async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Receiver<InHand>) {
+async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Receiver<SettledBatch>) {
     while let Some((deliveries, settlement, span)) = settled.recv().await {
         let finished = finish(app, &deliveries, &settlement, stop).instrument(span).await;
         if finished.is_none() {
@@ -82,13 +87,13 @@ async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Rece
 }
 
 /// The batch's part of the traces that its messages belong to: a child of the first, and linked to all.
-fn consume_span(deliveries: &Deliveries, queue_prefix: &str) -> Span {
+fn consume_span(deliveries: &MessageBatch, queue_prefix: &str) -> Span {
     let mut parents = deliveries
-        .deliveries
+        .messages
         .iter()
         .filter_map(|delivery| delivery.traceparent.as_deref());
     let first = parents.clone().next().unwrap_or_default();
-    let order = match &*deliveries.deliveries {
+    let order = match &*deliveries.messages {
         [one] => one.order_id.as_ref().ok().map(ToString::to_string),
         _ => None,
     };
@@ -98,24 +103,24 @@ fn consume_span(deliveries: &Deliveries, queue_prefix: &str) -> Span {
         otel.kind = "consumer",
         messaging.operation.r#type = "process",
         messaging.destination.name = format!("{queue_prefix}.orders.settle"),
-        messaging.batch.message_count = deliveries.deliveries.len(),
+        messaging.batch.message_count = deliveries.messages.len(),
         order_id = order,
-        trace_id = trace::trace_id(first),
+        trace_id = traces::trace_id(first),
     );
-    if trace::is_on() {
-        trace::adopt(&span, first);
+    if traces::is_on() {
+        traces::adopt(&span, first);
         parents
             .by_ref()
             .take(MAX_LINKS)
-            .for_each(|parent| trace::link(&span, parent));
+            .for_each(|parent| traces::link(&span, parent));
     }
     span
 }
 
 /// The orders that a batch names, each once.
-fn orders_of(deliveries: &Deliveries) -> Vec<OrderId> {
+fn orders_of(deliveries: &MessageBatch) -> Vec<OrderId> {
     let named = deliveries
-        .deliveries
+        .messages
         .iter()
         .filter_map(|delivery| delivery.order_id.as_ref().ok());
     let mut orders: Vec<OrderId> = named.copied().collect();
@@ -126,23 +131,23 @@ fn orders_of(deliveries: &Deliveries) -> Vec<OrderId> {
 
 /// What follows the commit, with the acknowledgement last. `None` when it was told to stop before that; the batch then
 /// comes again.
-async fn finish(app: &App, deliveries: &Deliveries, settlement: &Settlement, stop: &CancellationToken) -> Option<()> {
+async fn finish(app: &App, deliveries: &MessageBatch, settlement: &Settlement, stop: &CancellationToken) -> Option<()> {
     // Also for what an earlier attempt has settled: it may have ended before it came to this.
     if settlement.settled.iter().any(|order| order.status == OrderStatus::Paid) {
-        app.cache.forget_pages().await;
+        app.cache.invalidate_pages().await;
     }
-    fault::point(Point::Forgotten);
+    failpoints::hit(Failpoint::Invalidated);
     report(settlement, deliveries);
     let dead = dead_letters(deliveries, settlement);
-    counter!(figures::DEAD_LETTERS).increment(dead.len() as u64);
+    counter!(DEAD_LETTERS).increment(dead.len() as u64);
     let events = events(settlement);
-    until_taken(stop, "dead letters", || app.queue.bury(&dead)).await?;
-    until_taken(stop, "events", || app.queue.announce(&events)).await?;
-    fault::point(Point::Announced);
+    retry_until_published(stop, "dead letters", || app.queue.dead_letter(&dead)).await?;
+    retry_until_published(stop, "events", || app.queue.publish_events(&events)).await?;
+    failpoints::hit(Failpoint::EventsPublished);
     if let Err(error) = app.queue.acknowledge(deliveries).await {
         tracing::warn!(%error, "a settled batch was not acknowledged and will come again");
     }
-    fault::point(Point::Acknowledged);
+    failpoints::hit(Failpoint::Acknowledged);
     Some(())
 }
 
@@ -158,7 +163,7 @@ async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationTok
             }
             Err(error) => {
                 tracing::warn!(%error, orders = orders.len(), "could not settle; holding on");
-                rest(&mut pause, stop).await?;
+                backoff(&mut pause, stop).await?;
             }
         }
     }
@@ -185,7 +190,7 @@ async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationTok
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not settle; holding on");
-                    rest(&mut pause, stop).await?;
+                    backoff(&mut pause, stop).await?;
                 }
             }
         }
@@ -202,14 +207,14 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
     let orders: std::sync::Arc<[OrderId]> = orders.into();
     let settled = app.db.transaction(move |txn| {
         let orders = std::sync::Arc::clone(&orders);
-        Box::pin(async move { settlement::settle(txn, Micros::now(), &orders, low_stock_at).await })
+        Box::pin(async move { settlement::settle(txn, Timestamp::now(), &orders, low_stock_at).await })
     });
     let settled = app.db.within(SETTLE_TIMEOUT, settled).await;
-    histogram!(figures::SETTLE_DURATION).record(begun.elapsed());
+    histogram!(SETTLE_DURATION).record(begun.elapsed());
     settled.unwrap_or_else(|| Err(Error::Unavailable("no answer in time".to_owned())))
 }
 
-fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {
+fn dead_letters<'a>(deliveries: &'a MessageBatch, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {
     let unknown: HashSet<OrderId> = settlement.unknown.iter().copied().collect();
     let reason = |delivery: &Delivery| match &delivery.order_id {
         Err(reason) => Some(reason.clone()),
@@ -217,7 +222,7 @@ fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<
         Ok(_) => None,
     };
     let dead = deliveries
-        .deliveries
+        .messages
         .iter()
         .filter_map(|delivery| Some((delivery, reason(delivery)?)));
     dead.inspect(|(_, reason)| tracing::warn!(reason, "a message was laid aside as a dead letter"))
@@ -225,29 +230,29 @@ fn dead_letters<'a>(deliveries: &'a Deliveries, settlement: &Settlement) -> Vec<
 }
 
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-fn report(settlement: &Settlement, deliveries: &Deliveries) {
+fn report(settlement: &Settlement, deliveries: &MessageBatch) {
     for order in &settlement.not_accepted {
         tracing::warn!(order_id = %order, "a message asked for an order that nobody has paid; it was left alone");
     }
-    let fresh = || settlement.settled.iter().filter(|order| order.fresh);
+    let fresh = || settlement.settled.iter().filter(|order| order.newly_settled);
     let count = |status| fresh().filter(|order| order.status == status).count();
     let (paid, failed) = (count(OrderStatus::Paid), count(OrderStatus::Failed));
-    counter!(figures::ORDERS_PAID).increment(paid as u64);
-    counter!(figures::ORDERS_FAILED, "reason" => FailureReason::InsufficientStock.as_str()).increment(failed as u64);
-    histogram!(figures::BATCH_SIZE, "batch" => "settle").record(deliveries.deliveries.len() as f64);
-    let lag = histogram!(figures::SETTLEMENT_LAG);
+    counter!(ORDERS_PAID).increment(paid as u64);
+    counter!(ORDERS_FAILED, "reason" => FailureReason::InsufficientStock.as_str()).increment(failed as u64);
+    histogram!(BATCH_SIZE, "batch" => "settle").record(deliveries.messages.len() as f64);
+    let lag = histogram!(SETTLEMENT_LAG);
     fresh().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));
     let redelivered = deliveries
-        .deliveries
+        .messages
         .iter()
         .filter(|delivery| delivery.redelivered)
         .count();
-    counter!(figures::REDELIVERIES).increment(redelivered as u64);
+    counter!(REDELIVERIES).increment(redelivered as u64);
     tracing::debug!(
-        deliveries = deliveries.deliveries.len(),
+        deliveries = deliveries.messages.len(),
         paid,
         failed,
-        settled_before = settlement.settled.iter().filter(|order| !order.fresh).count(),
+        settled_before = settlement.settled.iter().filter(|order| !order.newly_settled).count(),
         "settled a batch"
     );
 }
@@ -286,7 +291,7 @@ fn low_stock_event(product: &LowStock) -> Event {
     event("stock.low", product.product_id.to_string(), id, product.since, data)
 }
 
-fn event(kind: &'static str, subject: String, id: String, time: Micros, data: serde_json::Value) -> Event {
+fn event(kind: &'static str, subject: String, id: String, time: Timestamp, data: serde_json::Value) -> Event {
     Event {
         id,
         specversion: "1.0",
@@ -303,7 +308,7 @@ fn event(kind: &'static str, subject: String, id: String, time: Micros, data: se
 }
 
 /// Publishes until the queue has taken it. The deliveries stay unacknowledged meanwhile, so nothing can be lost.
-async fn until_taken<F, Taken>(stop: &CancellationToken, what: &str, publish: F) -> Option<()>
+async fn retry_until_published<F, Taken>(stop: &CancellationToken, what: &str, publish: F) -> Option<()>
 where
     F: Fn() -> Taken,
     Taken: Future<Output = Result<(), QueueError>>,
@@ -314,14 +319,14 @@ where
             Ok(()) => return Some(()),
             Err(error) => {
                 tracing::warn!(%error, "{what} could not be published; holding on");
-                rest(&mut pause, stop).await?;
+                backoff(&mut pause, stop).await?;
             }
         }
     }
 }
 
 /// Waits a little, longer each time. `None` when it is time to stop.
-async fn rest(pause: &mut Duration, stop: &CancellationToken) -> Option<()> {
+async fn backoff(pause: &mut Duration, stop: &CancellationToken) -> Option<()> {
     let wait = *pause;
     *pause = (wait * 2).min(LONGEST_PAUSE);
     tokio::select! {

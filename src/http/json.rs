@@ -28,7 +28,7 @@ use poem_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::problem::{FaultBody, Kind, Problem};
+use super::problem::{FieldError, Kind, Problem};
 
 /// The largest body that is accepted, in bytes.
 pub const MAX_BODY: u64 = 64 * 1024;
@@ -41,19 +41,19 @@ const MAX_FAULTS: usize = 100;
 const JSON: &str = "application/json";
 
 /// A body that has been checked against its schema.
-pub struct Checked<T>(pub T);
+pub struct ValidJson<T>(pub T);
 
-/// Rules that a schema cannot say.
-pub trait Rules {
+/// ExtraValidation that a schema cannot say.
+pub trait ExtraValidation {
     /// What breaks them in a request, whether or not its body fits the schema.
-    fn faults(_headers: &HeaderMap, _body: &Value) -> Vec<FaultBody> {
+    fn faults(_headers: &HeaderMap, _body: &Value) -> Vec<FieldError> {
         Vec::new()
     }
     /// Whether a request without a body stands for an empty object.
     const BODY_OPTIONAL: bool = false;
 }
 
-impl<T: ParseFromJSON> Payload for Checked<T> {
+impl<T: ParseFromJSON> Payload for ValidJson<T> {
     const CONTENT_TYPE: &'static str = JSON;
 
     fn check_content_type(content_type: &str) -> bool {
@@ -74,7 +74,7 @@ impl<T: ParseFromJSON> Payload for Checked<T> {
     }
 }
 
-impl<'a, T: ParseFromJSON + Rules + 'static> ApiExtractor<'a> for Checked<T> {
+impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for ValidJson<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
 
     type ParamType = ();
@@ -164,12 +164,15 @@ async fn read_to_end(body: Body) -> io::Result<Option<Bytes>> {
     Ok((length <= MAX_BODY).then(|| bytes.freeze()))
 }
 
-fn parse<T: ParseFromJSON + Rules + 'static>(headers: &HeaderMap, value: Value) -> Result<Checked<T>, Problem> {
+fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
+    headers: &HeaderMap,
+    value: Value,
+) -> Result<ValidJson<T>, Problem> {
     let mut faults = faults_of::<T>(&value);
     faults.extend(T::faults(headers, &value));
     if faults.is_empty() {
         match T::parse_from_json(Some(value)) {
-            Ok(parsed) => return Ok(Checked(parsed)),
+            Ok(parsed) => return Ok(ValidJson(parsed)),
             Err(error) => faults.push(fault(String::new(), error.into_message())),
         }
     }
@@ -185,9 +188,9 @@ fn parse<T: ParseFromJSON + Rules + 'static>(headers: &HeaderMap, value: Value) 
 }
 
 /// Every fault that the schema finds, and every number that is too large for it to see.
-fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
+fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FieldError> {
     let validator = validator::<T>();
-    let mut faults: Vec<FaultBody> = Vec::new();
+    let mut faults: Vec<FieldError> = Vec::new();
     find_oversized(value, &mut String::new(), &mut faults);
     if !validator.is_valid(value) {
         let by_schema = validator.iter_errors(value).take(10 * MAX_FAULTS);
@@ -197,7 +200,7 @@ fn faults_of<T: ParseFromJSON + 'static>(value: &Value) -> Vec<FaultBody> {
 }
 
 /// What the schema found, at the very field: also at one that is missing, or that is not known.
-fn faults_in(error: &ValidationError) -> Vec<FaultBody> {
+fn faults_in(error: &ValidationError) -> Vec<FieldError> {
     let place = error.instance_path();
     let at = |field: &str, detail: &str| fault(format!("{place}/{}", escaped(field)), detail.to_owned());
     let detail = match error.kind() {
@@ -217,8 +220,8 @@ fn faults_in(error: &ValidationError) -> Vec<FaultBody> {
     vec![fault(place.to_string(), detail)]
 }
 
-fn fault(pointer: String, detail: String) -> FaultBody {
-    FaultBody { pointer, detail }
+fn fault(pointer: String, detail: String) -> FieldError {
+    FieldError { pointer, detail }
 }
 
 /// A field's name as a part of a JSON Pointer (RFC 6901, section 3).
@@ -227,7 +230,7 @@ fn escaped(field: &str) -> String {
 }
 
 /// Whole numbers that do not fit 64 bits, which a schema cannot tell from others.
-fn find_oversized(value: &Value, pointer: &mut String, faults: &mut Vec<FaultBody>) {
+fn find_oversized(value: &Value, pointer: &mut String, faults: &mut Vec<FieldError>) {
     let length = pointer.len();
     match value {
         Value::Number(number) if number.is_u64() && number.as_i64().is_none() && faults.len() < MAX_FAULTS => {
@@ -260,7 +263,7 @@ fn validator<T: ParseFromJSON + 'static>() -> Arc<Validator> {
     }
     let mut registry = Registry::new();
     T::register(&mut registry);
-    let schema = super::document::closed_schemas(&json!(registry.schemas), &T::name());
+    let schema = crate::api::openapi::closed_schemas(&json!(registry.schemas), &T::name());
     let validator = jsonschema::options()
         .with_draft(Draft::Draft4)
         .build(&schema)
@@ -273,19 +276,19 @@ fn validator<T: ParseFromJSON + 'static>() -> Arc<Validator> {
 }
 
 /// An answer of type `T`, ready as bytes.
-pub struct Ready<T> {
+pub struct RawJson<T> {
     body: Bytes,
     of: PhantomData<fn() -> T>,
 }
 
-impl<T> Ready<T> {
+impl<T> RawJson<T> {
     #[must_use]
     pub fn new(body: Bytes) -> Self {
         Self { body, of: PhantomData }
     }
 }
 
-impl<T: Type> Payload for Ready<T> {
+impl<T: Type> Payload for RawJson<T> {
     const CONTENT_TYPE: &'static str = JSON;
 
     fn schema_ref() -> MetaSchemaRef {
@@ -297,7 +300,7 @@ impl<T: Type> Payload for Ready<T> {
     }
 }
 
-impl<T: Send> IntoResponse for Ready<T> {
+impl<T: Send> IntoResponse for RawJson<T> {
     fn into_response(self) -> Response {
         Response::builder().content_type(JSON).body(self.body)
     }

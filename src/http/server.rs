@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::impatient::{Impatient, Progress};
+use super::timeout_stream::{Progress, TimeoutStream};
 
 /// How long a connection may be idle between two requests: longer than most proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -98,7 +98,7 @@ pub async fn run(
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_TIMEOUT)
             .max_buf_size(MAX_HEADERS)
-            .serve_connection(TokioIo::new(Impatient::new(stream, progress)), service);
+            .serve_connection(TokioIo::new(TimeoutStream::new(stream, progress)), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             let _place = place;

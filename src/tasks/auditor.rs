@@ -10,10 +10,10 @@ use crate::{
     app::App,
     domain::{
         Error,
-        books::{self, MAX_AGE, Report},
+        ledger::{self, MAX_AGE, Report},
     },
-    entities::Micros,
-    telemetry::figures,
+    entities::Timestamp,
+    telemetry::metrics::{LEDGER_CHECKED, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE, LEDGER_STOCK_DISCREPANCIES},
 };
 
 /// A check that takes longer is given up; the figures stay as they were.
@@ -39,7 +39,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 
 async fn audit(app: &App) {
     let check = app.db.snapshot(Some(LONGEST), |txn| {
-        Box::pin(async move { books::check(txn, Micros::now(), MAX_AGE).await })
+        Box::pin(async move { ledger::check(txn, Timestamp::now(), MAX_AGE).await })
     });
     match app.db.within(LONGEST, check).await {
         Some(Ok(report)) => show(&report),
@@ -50,14 +50,14 @@ async fn audit(app: &App) {
 
 fn show(report: &Report) {
     let count = |faults: usize| f64::from(u32::try_from(faults).unwrap_or(u32::MAX));
-    gauge!(figures::BOOKS_STOCK_FAULTS).set(count(report.stock_faults.len()));
-    gauge!(figures::BOOKS_ORDER_FAULTS).set(count(report.order_faults.len()));
-    gauge!(figures::BOOKS_OVERDUE).set(count(report.overdue.len()));
-    gauge!(figures::BOOKS_CHECKED).set(Micros::now().to_seconds());
+    gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(report.stock_discrepancies.len()));
+    gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(report.order_discrepancies.len()));
+    gauge!(LEDGER_OVERDUE).set(count(report.overdue.len()));
+    gauge!(LEDGER_CHECKED).set(Timestamp::now().to_seconds());
     if !report.is_clean() {
         tracing::error!(
-            stock_faults = report.stock_faults.len(),
-            order_faults = report.order_faults.len(),
+            stock_discrepancies = report.stock_discrepancies.len(),
+            order_discrepancies = report.order_discrepancies.len(),
             overdue = report.overdue.len(),
             "the books do not add up: run `shop verify`"
         );

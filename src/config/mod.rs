@@ -14,7 +14,7 @@ use serde::Deserialize;
 mod environment;
 
 /// `config/default.toml`, which documents every key.
-pub const DEFAULTS: &str = include_str!("../config/default.toml");
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// A configuration that cannot be used: which key, what is wrong with it, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +156,7 @@ impl Config {
     pub fn api_bind(&self) -> Result<SocketAddr, ConfigError> {
         let address = resolve("bind", &self.bind)?;
         if self.auth == Auth::None && !self.allow_anonymous && !address.ip().is_loopback() {
-            return Err(bad(
+            return Err(invalid(
                 "bind",
                 format!(
                     "is {address}, which others can reach, while SHOP_AUTH=none trusts everybody: bind to 127.0.0.1, or \
@@ -203,28 +203,28 @@ impl Config {
         };
         if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
             let problem = format!("holds {wrong:?}, which is not an origin such as https://shop.example");
-            return Err(bad("cors_origins", problem));
+            return Err(invalid("cors_origins", problem));
         }
         Ok(origins)
     }
 
     fn check_auth(&self) -> Result<(), ConfigError> {
-        const LEAST: usize = 32;
+        const MIN: usize = 32;
         if self.auth == Auth::None {
             return Ok(());
         }
         match (self.jwt_secret.is_empty(), self.jwt_public_key_file.is_empty()) {
-            (true, true) => Err(bad(
+            (true, true) => Err(invalid(
                 "jwt_secret",
                 "is not set: with SHOP_AUTH=jwt, set SHOP_JWT_SECRET (HS256) or SHOP_JWT_PUBLIC_KEY_FILE (RS256, ES256, EdDSA)"
                     .to_owned(),
             )),
-            (false, false) => Err(bad(
+            (false, false) => Err(invalid(
                 "jwt_secret",
                 "and `jwt_public_key_file` are both set: choose one, so that one algorithm is accepted".to_owned(),
             )),
-            (false, true) if self.jwt_secret.len() < LEAST => {
-                Err(bad("jwt_secret", format!("is shorter than {LEAST} bytes")))
+            (false, true) if self.jwt_secret.len() < MIN => {
+                Err(invalid("jwt_secret", format!("is shorter than {MIN} bytes")))
             }
             _ => Ok(()),
         }
@@ -274,16 +274,16 @@ impl Config {
         name("queue_prefix", &self.queue_prefix)?;
         name("cache_prefix", &self.cache_prefix)?;
         if self.low_stock_at < 0 {
-            return Err(bad("low_stock_at", "must not be negative".to_owned()));
+            return Err(invalid("low_stock_at", "must not be negative".to_owned()));
         }
         if self.currency.len() != 3 || !self.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            return Err(bad(
+            return Err(invalid(
                 "currency",
                 "must be three capital letters, as in ISO 4217 (USD)".to_owned(),
             ));
         }
         tracing_subscriber::EnvFilter::try_new(&self.log).map_err(|error| {
-            bad(
+            invalid(
                 "log",
                 format!("is not a filter such as `info` or `shop=debug`: {error}"),
             )
@@ -316,7 +316,7 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn bad(key: &'static str, problem: String) -> ConfigError {
+fn invalid(key: &'static str, problem: String) -> ConfigError {
     ConfigError::Value { key, problem }
 }
 
@@ -326,7 +326,7 @@ fn resolve(key: &'static str, address: &str) -> Result<SocketAddr, ConfigError> 
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or_else(|| {
-            bad(
+            invalid(
                 key,
                 format!("is {address:?}, which is not an address and port such as 127.0.0.1:8080"),
             )
@@ -338,14 +338,14 @@ fn scheme(key: &'static str, url: &str, known: &[&str]) -> Result<(), ConfigErro
     if scheme.is_some_and(|scheme| known.contains(&scheme)) {
         return Ok(());
     }
-    Err(bad(key, format!("must start with one of {}:", known.join(": "))))
+    Err(invalid(key, format!("must start with one of {}:", known.join(": "))))
 }
 
-fn range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) {
+fn range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(bad(key, format!("is {value}, but must be from {least} to {most}")))
+    Err(invalid(key, format!("is {value}, but must be from {min} to {max}")))
 }
 
 fn name(key: &'static str, value: &str) -> Result<(), ConfigError> {
@@ -353,7 +353,7 @@ fn name(key: &'static str, value: &str) -> Result<(), ConfigError> {
     if !value.is_empty() && value.len() <= 100 && value.bytes().all(allowed) {
         return Ok(());
     }
-    Err(bad(
+    Err(invalid(
         key,
         "must be 1 to 100 letters, digits, dots, dashes or underscores".to_owned(),
     ))

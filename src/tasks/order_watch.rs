@@ -43,7 +43,7 @@ pub enum Progress {
 
 /// Knows who waits for what. Clones share it.
 #[derive(Clone)]
-pub struct Watch {
+pub struct OrderWatch {
     shared: Arc<Shared>,
 }
 
@@ -57,7 +57,7 @@ struct Shared {
 }
 
 /// Waits for one order.
-pub struct Watcher {
+pub struct Subscription {
     id: OrderId,
     /// Gone only while it is dropped.
     progress: Option<watch::Receiver<Progress>>,
@@ -65,7 +65,7 @@ pub struct Watcher {
     _place: OwnedSemaphorePermit,
 }
 
-impl Watch {
+impl OrderWatch {
     /// At most `places` wait at once. All waiting ends with `stop`.
     #[must_use]
     pub fn new(places: usize, stop: CancellationToken) -> Self {
@@ -80,13 +80,13 @@ impl Watch {
         }
     }
 
-    /// Begins to watch an order; read it only after [`Watcher::begun`]. `None` when too many wait.
+    /// Begins to watch an order; read it only after [`Subscription::begun`]. `None` when too many wait.
     #[must_use]
-    pub fn on(&self, id: OrderId) -> Option<Watcher> {
+    pub fn on(&self, id: OrderId) -> Option<Subscription> {
         let place = Arc::clone(&self.shared.places).try_acquire_owned().ok()?;
         let progress = Some(self.shared.orders().entry(id).or_default().subscribe());
         self.shared.wanted.notify_one();
-        Some(Watcher {
+        Some(Subscription {
             id,
             progress,
             shared: Arc::clone(&self.shared),
@@ -183,7 +183,7 @@ impl Watch {
     }
 }
 
-impl Watcher {
+impl Subscription {
     #[must_use]
     pub fn id(&self) -> OrderId {
         self.id
@@ -205,7 +205,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Subscription {
     fn drop(&mut self) {
         // Under the lock, so that of several who leave at once one is the last.
         let mut orders = self.shared.orders();

@@ -10,7 +10,7 @@ use poem::{
 use tracing::{Instrument as _, Span, field::Empty};
 
 use super::problem::Problem;
-use crate::telemetry::{figures::route, trace};
+use crate::telemetry::{metrics::route, traces as trace};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -19,12 +19,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct TraceParent(pub String);
 
 /// What the log says of a request, should it fail.
-pub struct Told {
+pub struct RequestLogContext {
     /// That of the caller, or of the span that is exported, once it is known.
     traceparent: Arc<OnceLock<String>>,
 }
 
-impl Told {
+impl RequestLogContext {
     /// Notes what the request brings along.
     #[must_use]
     pub fn of(request: &mut Request) -> Self {

@@ -19,11 +19,11 @@ const STOCK: i64 = 60;
 #[rstest]
 #[case("created", "serve")]
 #[case("accepted", "serve")]
-#[case("rung", "serve")]
+#[case("published", "serve")]
 #[case("delivered", "work")]
 #[case("settled", "work")]
-#[case("forgotten", "work")]
-#[case("announced", "work")]
+#[case("invalidated", "work")]
+#[case("eventspublished", "work")]
 #[case("acknowledged", "work")]
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_process_stops_dead_there(
@@ -43,7 +43,7 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
     let small = ("SHOP_BATCH_MAX", "4");
     let doomed = |for_role: &str| {
         if role == for_role || backend.is_embedded() {
-            vec![small, ("FAULT_POINT", dies.as_str())]
+            vec![small, ("FAILPOINT", dies.as_str())]
         } else {
             vec![small]
         }
@@ -95,7 +95,7 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
 async fn a_worker_that_panics_takes_its_process_along(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, STOCK)]).await;
-    let doomed = [("FAULT_POINT", "settled:1"), ("FAULT_PANICS", "yes")];
+    let doomed = [("FAILPOINT", "settled:1"), ("FAILPOINT_PANICS", "yes")];
     let (mut panics, serve) = if backend.is_embedded() {
         (Shop::start(&backend, &["serve"], &doomed), None)
     } else {
@@ -131,11 +131,10 @@ async fn tell_of_every_order(events: &mut queue::Spy, app: &shop::app::App, orde
             let before = told.entry(subject).or_insert_with(|| event.clone());
             assert_eq!(before, &event, "told again, and differently");
         }
-        let order =
-            shop::domain::orders::find(app.db.read(), shop::domain::Caller::Trusted, id.parse().expect("an id"))
-                .await
-                .expect("found");
-        let kind = match order.order.status {
+        let order = shop::domain::orders::find(app.db.read(), shop::domain::Caller::Admin, id.parse().expect("an id"))
+            .await
+            .expect("found");
+        let kind = match order.row.status {
             OrderStatus::Paid => "order.paid",
             _ => "order.failed",
         };

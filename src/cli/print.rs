@@ -11,7 +11,7 @@ use anyhow::Context as _;
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
+pub(super) fn print_line(line: impl Display) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

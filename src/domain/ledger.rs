@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult};
 use serde::Serialize;
 
 use super::{Error, OrderId, ProductId};
-use crate::{db::rows::Sql, entities::Micros};
+use crate::{db::sql::Sql, entities::Timestamp};
 
 /// The most faults of one kind that a report lists.
 pub const MAX_LISTED: i64 = 1_000;
@@ -16,7 +16,7 @@ pub const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// A product whose shelf does not hold what the movements and the PAID orders say.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize)]
-pub struct StockFault {
+pub struct StockDiscrepancy {
     pub product_id: ProductId,
     /// What the shelf holds.
     pub stock: i64,
@@ -28,10 +28,10 @@ pub struct StockFault {
 
 /// An order whose row contradicts itself or waits too long.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize)]
-pub struct OrderFault {
+pub struct OrderDiscrepancy {
     pub order_id: OrderId,
     pub status: String,
-    pub fault: String,
+    pub problem: String,
 }
 
 /// What `shop verify` found; the books are right when all three lists are empty. Each holds [`MAX_LISTED`] at most, the
@@ -42,17 +42,17 @@ pub struct Report {
     pub products: i64,
     /// Orders that were looked at.
     pub orders: i64,
-    pub stock_faults: Vec<StockFault>,
+    pub stock_discrepancies: Vec<StockDiscrepancy>,
     /// Orders that contradict themselves.
-    pub order_faults: Vec<OrderFault>,
+    pub order_discrepancies: Vec<OrderDiscrepancy>,
     /// Orders accepted for payment that are PENDING for longer than they may be.
-    pub overdue: Vec<OrderFault>,
+    pub overdue: Vec<OrderDiscrepancy>,
 }
 
 impl Report {
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.stock_faults.is_empty() && self.order_faults.is_empty() && self.overdue.is_empty()
+        self.stock_discrepancies.is_empty() && self.order_discrepancies.is_empty() && self.overdue.is_empty()
     }
 }
 
@@ -60,7 +60,7 @@ impl Report {
 ///
 /// # Errors
 /// The database's.
-pub async fn check(connection: &impl ConnectionTrait, now: Micros, max_age: Duration) -> Result<Report, Error> {
+pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: Duration) -> Result<Report, Error> {
     let backend = connection.get_database_backend();
     let counts = Sql::new(
         backend,
@@ -71,13 +71,13 @@ pub async fn check(connection: &impl ConnectionTrait, now: Micros, max_age: Dura
     Ok(Report {
         products: counts.try_get_by_index(0)?,
         orders: counts.try_get_by_index(1)?,
-        stock_faults: stock_faults(connection).await?,
-        order_faults: order_faults(connection).await?,
+        stock_discrepancies: stock_discrepancies(connection).await?,
+        order_discrepancies: order_discrepancies(connection).await?,
         overdue: overdue(connection, now, max_age).await?,
     })
 }
 
-async fn stock_faults(connection: &impl ConnectionTrait) -> Result<Vec<StockFault>, Error> {
+async fn stock_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<StockDiscrepancy>, Error> {
     let select = Sql::new(
         connection.get_database_backend(),
         "SELECT p.id AS product_id, p.stock, \
@@ -91,13 +91,15 @@ async fn stock_faults(connection: &impl ConnectionTrait) -> Result<Vec<StockFaul
          WHERE p.stock < 0 OR p.stock <> COALESCE(m.put_in, 0) - COALESCE(s.sold, 0) ORDER BY p.id LIMIT ",
     )
     .bind(MAX_LISTED);
-    Ok(StockFault::find_by_statement(select.build()).all(connection).await?)
+    Ok(StockDiscrepancy::find_by_statement(select.build())
+        .all(connection)
+        .await?)
 }
 
-async fn order_faults(connection: &impl ConnectionTrait) -> Result<Vec<OrderFault>, Error> {
+async fn order_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<OrderDiscrepancy>, Error> {
     let select = Sql::new(
         connection.get_database_backend(),
-        "SELECT id AS order_id, status, fault FROM (SELECT o.id, o.status, CASE \
+        "SELECT id AS order_id, status, problem FROM (SELECT o.id, o.status, CASE \
            WHEN i.order_id IS NULL THEN 'has no lines' \
            WHEN o.status = 'PAID' AND o.total_price <> i.total THEN 'its total is not the sum of its lines' \
            WHEN o.status = 'FAILED' AND COALESCE(",
@@ -105,12 +107,14 @@ async fn order_faults(connection: &impl ConnectionTrait) -> Result<Vec<OrderFaul
     .json_text("o.failure", "reason")
     .push(
         ", '') = '' THEN 'has failed without a reason' \
-         END AS fault FROM orders o \
+         END AS problem FROM orders o \
          LEFT JOIN (SELECT order_id, SUM(quantity * unit_price) AS total FROM order_items GROUP BY order_id) i \
-                ON i.order_id = o.id) f WHERE fault IS NOT NULL ORDER BY id LIMIT ",
+                ON i.order_id = o.id) f WHERE problem IS NOT NULL ORDER BY id LIMIT ",
     )
     .bind(MAX_LISTED);
-    Ok(OrderFault::find_by_statement(select.build()).all(connection).await?)
+    Ok(OrderDiscrepancy::find_by_statement(select.build())
+        .all(connection)
+        .await?)
 }
 
 /// Orders accepted longer than `max_age` ago and still PENDING.
@@ -119,17 +123,19 @@ async fn order_faults(connection: &impl ConnectionTrait) -> Result<Vec<OrderFaul
 /// The database's.
 pub async fn overdue(
     connection: &impl ConnectionTrait,
-    now: Micros,
+    now: Timestamp,
     max_age: Duration,
-) -> Result<Vec<OrderFault>, Error> {
+) -> Result<Vec<OrderDiscrepancy>, Error> {
     let max_age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
     let select = Sql::new(
         connection.get_database_backend(),
-        "SELECT id AS order_id, status, 'was accepted too long ago and is not settled' AS fault FROM orders \
+        "SELECT id AS order_id, status, 'was accepted too long ago and is not settled' AS problem FROM orders \
          WHERE status = 'PENDING' AND accepted_at < ",
     )
-    .bind(Micros(now.0.saturating_sub(max_age)))
+    .bind(Timestamp(now.0.saturating_sub(max_age)))
     .push(" ORDER BY id LIMIT ")
     .bind(MAX_LISTED);
-    Ok(OrderFault::find_by_statement(select.build()).all(connection).await?)
+    Ok(OrderDiscrepancy::find_by_statement(select.build())
+        .all(connection)
+        .await?)
 }

@@ -32,7 +32,7 @@ pub struct Progress {
 
 /// A stream that fails when the headers of one request take longer than [`HEADER_TIMEOUT`], or when nothing can be
 /// written for longer than [`WRITE_TIMEOUT`].
-pub struct Impatient {
+pub struct TimeoutStream {
     stream: TcpStream,
     progress: Arc<Progress>,
     /// How many requests there had been when their headers were last looked at.
@@ -43,7 +43,7 @@ pub struct Impatient {
     write_due: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl TimeoutStream {
     pub fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
         Self {
             stream,
@@ -82,7 +82,7 @@ fn timed_out() -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for TimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,7 +104,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(written, context)

@@ -69,8 +69,8 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         assert_eq!(json.status.code(), Some(1));
         let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
         assert_eq!((&json["ok"], &json["orders"]), (&false.into(), &3.into()));
-        let faults =
-            ["stock_faults", "order_faults", "overdue"].map(|list| json[list].as_array().expect("a list").len());
+        let faults = ["stock_discrepancies", "order_discrepancies", "overdue"]
+            .map(|list| json[list].as_array().expect("a list").len());
         assert_eq!(faults.iter().sum::<usize>(), 1, "{json}");
         app.db.write().execute_unprepared(&mend).await.expect("mends");
     }
@@ -96,10 +96,16 @@ async fn an_alarm_can_be_put_on_the_books(#[values("embedded", "servers")] backe
             .await;
         }
     };
-    shows("shop_books_stock_faults 0").await;
+    shows("shop_ledger_stock_discrepancies 0").await;
     for (change, figure) in [
-        ("UPDATE products SET stock = stock + 1", "shop_books_stock_faults 1"),
-        ("UPDATE products SET stock = stock - 1", "shop_books_stock_faults 0"),
+        (
+            "UPDATE products SET stock = stock + 1",
+            "shop_ledger_stock_discrepancies 1",
+        ),
+        (
+            "UPDATE products SET stock = stock - 1",
+            "shop_ledger_stock_discrepancies 0",
+        ),
     ] {
         app.db.write().execute_unprepared(change).await.expect("changes");
         shows(figure).await;

@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 
 /// Microseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
-pub struct Micros(pub i64);
+pub struct Timestamp(pub i64);
 
-impl Micros {
+impl Timestamp {
     /// The clock of this machine. The edge reads it once and hands it down.
     #[must_use]
     pub fn now() -> Self {

@@ -1,5 +1,5 @@
 //! Rings again for what was missed: orders whose payment was accepted and that are still PENDING after a while,
-//! because the broker was away or a process died between the commit and the bell.
+//! because the broker was away or a process died between the commit and the request.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     domain::{Error, OrderId, orders},
-    entities::Micros,
-    queue::{Bell, new_traceparent},
-    telemetry::figures,
+    entities::Timestamp,
+    queue::{SettleRequest, new_traceparent},
+    telemetry::metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,24 +20,24 @@ const EVERY: Duration = Duration::from_secs(1);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
 /// The most orders rung for at once.
 const AT_ONCE: usize = 2_000;
-/// With this many messages waiting the bells are not lost, the workers are only behind.
+/// With this many messages waiting the requests are not lost, the workers are only behind.
 const BUSY_QUEUE: u64 = 2_000;
 
 /// What a round of sweeping came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swept {
+pub enum SweepOutcome {
     /// Every order that was due has been rung for.
-    All,
+    Done,
     /// There may be more: the round was full.
-    Some,
+    MoreDue,
     /// The queue has enough as it is.
-    Nothing,
+    QueueBusy,
 }
 
 /// Sweeps every second until `stop`, and faster while there is much to ring for.
 pub async fn run(app: App, stop: CancellationToken) {
     if app.queue.is_memory() {
-        recall(&app).await;
+        make_all_due(&app).await;
     }
     let mut pause = Duration::ZERO;
     loop {
@@ -46,73 +46,73 @@ pub async fn run(app: App, stop: CancellationToken) {
             () = sleep(pause) => {}
         }
         pause = match sweep(&app).await {
-            Ok(Swept::Some) => BETWEEN_ROUNDS,
-            Ok(Swept::All | Swept::Nothing) | Err(_) => EVERY,
+            Ok(SweepOutcome::MoreDue) => BETWEEN_ROUNDS,
+            Ok(SweepOutcome::Done | SweepOutcome::QueueBusy) | Err(_) => EVERY,
         };
     }
 }
 
 /// Rings for the orders that are due, [`AT_ONCE`] at most. Does nothing while the queue cannot be reached, and puts back
-/// what it could not ring for, so that nothing is put off for a bell that did not ring.
+/// what it could not ring for, so that nothing is put off for a request that did not ring.
 ///
 /// # Errors
 /// When the database or the queue could not be asked.
-pub async fn sweep(app: &App) -> Result<Swept, Error> {
+pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     let waiting = app
         .queue
         .depth()
         .await
         .map_err(|error| Error::Unavailable(error.to_string()))?;
     #[expect(clippy::cast_precision_loss, reason = "a figure")]
-    gauge!(figures::QUEUE_DEPTH).set(waiting as f64);
+    gauge!(QUEUE_DEPTH).set(waiting as f64);
     if waiting >= BUSY_QUEUE {
-        return Ok(Swept::Nothing);
+        return Ok(SweepOutcome::QueueBusy);
     }
-    let (now, limit) = (Micros::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
+    let (now, limit) = (Timestamp::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
     let overdue = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::take_overdue(txn, now, limit).await }))
+        .transaction(move |txn| Box::pin(async move { orders::claim_due(txn, now, limit).await }))
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
     if overdue.is_empty() {
-        return Ok(Swept::All);
+        return Ok(SweepOutcome::Done);
     }
     tracing::info!(orders = overdue.len(), "ringing again");
-    let bell = |order_id: &OrderId| Bell {
+    let request = |order_id: &OrderId| SettleRequest {
         order_id: *order_id,
         traceparent: new_traceparent(),
     };
-    let bells: Vec<Bell> = overdue.iter().map(bell).collect();
-    if let Err(error) = app.queue.ring(&bells).await {
+    let requests: Vec<SettleRequest> = overdue.iter().map(request).collect();
+    if let Err(error) = app.queue.publish_settle_requests(&requests).await {
         tracing::warn!(%error, "could not ring again; the next round will");
-        put_back(app, overdue).await;
+        release_due(app, overdue).await;
         return Err(Error::Unavailable(error.to_string()));
     }
-    counter!(figures::RINGS_AGAIN).increment(bells.len() as u64);
-    Ok(if bells.len() == AT_ONCE {
-        Swept::Some
+    counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
+    Ok(if requests.len() == AT_ONCE {
+        SweepOutcome::MoreDue
     } else {
-        Swept::All
+        SweepOutcome::Done
     })
 }
 
-async fn put_back(app: &App, orders: Vec<OrderId>) {
-    let now = Micros::now();
-    let put_back = app.db.transaction(move |txn| {
+async fn release_due(app: &App, orders: Vec<OrderId>) {
+    let now = Timestamp::now();
+    let release_due = app.db.transaction(move |txn| {
         let orders = orders.clone();
-        Box::pin(async move { orders::put_back(txn, now, &orders).await })
+        Box::pin(async move { orders::release_due(txn, now, &orders).await })
     });
-    if let Err::<_, Error>(error) = put_back.await {
+    if let Err::<_, Error>(error) = release_due.await {
         tracing::warn!(%error, "could not put back orders to ring for; they will be due again by themselves");
     }
 }
 
 /// The queue inside the process has forgotten everything, so at the start every order that waits is due at once.
-async fn recall(app: &App) {
-    let now = Micros::now();
+async fn make_all_due(app: &App) {
+    let now = Timestamp::now();
     let recalled = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::recall(txn, now).await }));
+        .transaction(move |txn| Box::pin(async move { orders::make_all_due(txn, now).await }));
     match recalled.await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(

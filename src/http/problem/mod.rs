@@ -45,12 +45,12 @@ pub struct ProblemBody {
     /// The single faults, where there can be several.
     #[oai(skip_serializing_if_is_empty)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FaultBody>,
+    pub errors: Vec<FieldError>,
 }
 
 impl Example for ProblemBody {
     fn example() -> Self {
-        let fault = FaultBody {
+        let fault = FieldError {
             pointer: "/items/0/quantity".to_owned(),
             detail: "the value is less than the minimum of 1".to_owned(),
         };
@@ -63,7 +63,7 @@ impl Example for ProblemBody {
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
 #[oai(rename = "Fault")]
-pub struct FaultBody {
+pub struct FieldError {
     /// Where in the body (JSON Pointer, RFC 6901); `/query/NAME`, `/path/NAME` and `/header/NAME` for what is not in it.
     pub pointer: String,
     /// What is wrong there.
@@ -104,14 +104,14 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn invalid(detail: impl Into<String>, errors: Vec<FaultBody>) -> Self {
+    pub fn invalid(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
         Self::new(Kind::InvalidRequest, detail).with_errors(errors)
     }
 
     #[must_use]
     pub fn fault(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        let fault = FaultBody {
+        let fault = FieldError {
             pointer: pointer.into(),
             detail: detail.clone(),
         };
@@ -120,7 +120,7 @@ impl Problem {
 
     /// All that is wrong with a request.
     #[must_use]
-    pub fn faults(faults: Vec<FaultBody>) -> Self {
+    pub fn faults(faults: Vec<FieldError>) -> Self {
         let detail = match faults.len() {
             1 => "the request has a fault".to_owned(),
             count => format!("the request has {count} faults"),
@@ -191,7 +191,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn with_errors(mut self, errors: Vec<FaultBody>) -> Self {
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors;
         self
     }
@@ -203,7 +203,7 @@ impl From<Error> for Problem {
         match error {
             Error::ProductNotFound(_) | Error::OrderNotFound(_) => Self::new(Kind::NotFound, detail),
             Error::UnknownProducts(lines) => {
-                let fault = |(place, id): (usize, i64)| FaultBody {
+                let fault = |(place, id): (usize, i64)| FieldError {
                     pointer: format!("/items/{place}/product_id"),
                     detail: format!("there is no product {id}"),
                 };
@@ -217,7 +217,7 @@ impl From<Error> for Problem {
                 let short = failure
                     .into_iter()
                     .flat_map(|failure| failure.lines)
-                    .map(|line| FaultBody {
+                    .map(|line| FieldError {
                         pointer: String::new(),
                         detail: format!(
                             "product {}: {} ordered, {} there",
@@ -305,13 +305,13 @@ pub fn of(error: &poem::Error) -> Problem {
 macro_rules! problems {
     ($(#[$doc:meta])* $name:ident: $($kind:ident),+ $(,)?) => {
         $(#[$doc])*
-        pub struct $name($crate::api::problem::Problem);
+        pub struct $name($crate::http::problem::Problem);
 
         impl $name {
-            const KINDS: &'static [$crate::api::problem::Kind] = &[$($crate::api::problem::Kind::$kind),+];
+            const KINDS: &'static [$crate::http::problem::Kind] = &[$($crate::http::problem::Kind::$kind),+];
         }
 
-        impl<T: Into<$crate::api::problem::Problem>> From<T> for $name {
+        impl<T: Into<$crate::http::problem::Problem>> From<T> for $name {
             fn from(problem: T) -> Self {
                 Self(problem.into())
             }
@@ -325,11 +325,11 @@ macro_rules! problems {
 
         impl poem_openapi::ApiResponse for $name {
             fn meta() -> poem_openapi::registry::MetaResponses {
-                $crate::api::problem::meta(Self::KINDS)
+                $crate::http::problem::meta(Self::KINDS)
             }
 
             fn register(registry: &mut poem_openapi::registry::Registry) {
-                <$crate::api::problem::ProblemBody as poem_openapi::types::Type>::register(registry);
+                <$crate::http::problem::ProblemBody as poem_openapi::types::Type>::register(registry);
             }
         }
     };

@@ -13,13 +13,11 @@ use governor::{
 };
 use poem::{Endpoint, Request, Response, http::Method};
 
-use super::{
-    auth::{Gate, Identity},
-    problem::{Kind, Problem},
-};
+use super::jwt::{Authenticator, Identity};
 use crate::{
     config::{Config, ConfigError},
     domain::{Caller, Error, UserId},
+    http::problem::{Kind, Problem},
 };
 
 /// After so many requests those who have not come for a while are forgotten.
@@ -27,29 +25,29 @@ const FORGET_EVERY: u32 = 10_000;
 
 /// Whose requests are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Counted {
+enum RateLimitKey {
     User(UserId),
     Address(IpAddr),
 }
 
-type Limiter = RateLimiter<Counted, DefaultKeyedStateStore<Counted>, DefaultClock>;
+type Limiter = RateLimiter<RateLimitKey, DefaultKeyedStateStore<RateLimitKey>, DefaultClock>;
 
-pub struct Guard<E> {
+pub struct AuthLayer<E> {
     inner: E,
-    gate: Gate,
+    gate: Authenticator,
     limiter: Option<Limiter>,
     since_forgetting: AtomicU32,
     catalogue_public: bool,
 }
 
-impl<E> Guard<E> {
+impl<E> AuthLayer<E> {
     /// # Errors
     /// When the configured key cannot be used.
     pub fn new(inner: E, config: &Config) -> Result<Self, ConfigError> {
         let per_second = NonZeroU32::new(config.rate_limit_per_second);
         Ok(Self {
             inner,
-            gate: Gate::new(config)?,
+            gate: Authenticator::new(config)?,
             limiter: per_second.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
             since_forgetting: AtomicU32::new(0),
             catalogue_public: config.catalogue_public,
@@ -64,7 +62,7 @@ impl<E> Guard<E> {
             Err(_) if anybody && !request.headers().contains_key("authorization") => Ok(Identity {
                 user_id: None,
                 // Reading products asks for no rights.
-                caller: Caller::Anybody,
+                caller: Caller::Anonymous,
             }),
             identified => identified,
         };
@@ -82,7 +80,10 @@ impl<E> Guard<E> {
                 .as_socket_addr()
                 .map(|address| one_client(address.ip()))
         };
-        let Some(counted) = user_id.map(Counted::User).or_else(|| address().map(Counted::Address)) else {
+        let Some(counted) = user_id
+            .map(RateLimitKey::User)
+            .or_else(|| address().map(RateLimitKey::Address))
+        else {
             return Ok(());
         };
         if self.since_forgetting.fetch_add(1, Ordering::Relaxed) >= FORGET_EVERY {
@@ -100,7 +101,7 @@ impl<E> Guard<E> {
     }
 }
 
-impl<E: Endpoint<Output = Response>> Endpoint for Guard<E> {
+impl<E: Endpoint<Output = Response>> Endpoint for AuthLayer<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {

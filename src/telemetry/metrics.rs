@@ -26,14 +26,14 @@ pub const SETTLEMENT_LAG: &str = "shop_settlement_lag_seconds";
 pub const QUEUE_DEPTH: &str = "shop_queue_depth";
 pub const REDELIVERIES: &str = "shop_redeliveries_total";
 pub const DEAD_LETTERS: &str = "shop_dead_letters_total";
-pub const RINGS_AGAIN: &str = "shop_rings_again_total";
+pub const SETTLE_REQUESTS_RESENT: &str = "shop_settle_requests_resent_total";
 pub const CACHE_HITS: &str = "shop_cache_hits_total";
 pub const CACHE_MISSES: &str = "shop_cache_misses_total";
 pub const DATABASE_CONNECTIONS: &str = "shop_database_connections";
-pub const BOOKS_STOCK_FAULTS: &str = "shop_books_stock_faults";
-pub const BOOKS_ORDER_FAULTS: &str = "shop_books_order_faults";
-pub const BOOKS_OVERDUE: &str = "shop_books_orders_overdue";
-pub const BOOKS_CHECKED: &str = "shop_books_checked_timestamp_seconds";
+pub const LEDGER_STOCK_DISCREPANCIES: &str = "shop_ledger_stock_discrepancies";
+pub const LEDGER_ORDER_DISCREPANCIES: &str = "shop_ledger_order_discrepancies";
+pub const LEDGER_OVERDUE: &str = "shop_ledger_orders_overdue";
+pub const LEDGER_CHECKED: &str = "shop_ledger_checked_timestamp_seconds";
 const BUILD_INFO: &str = "shop_build_info";
 const HTTP_REQUESTS: &str = "shop_http_requests_total";
 const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
@@ -72,7 +72,7 @@ pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
             ORDERS_PAID,
             REDELIVERIES,
             DEAD_LETTERS,
-            RINGS_AGAIN,
+            SETTLE_REQUESTS_RESENT,
         ] {
             counter!(name).increment(0);
         }
@@ -106,7 +106,10 @@ fn describe() {
     );
     describe_counter!(REDELIVERIES, "Messages that came again.");
     describe_counter!(DEAD_LETTERS, "Messages laid aside because they can never be processed.");
-    describe_counter!(RINGS_AGAIN, "Orders rung for again because nobody had settled them.");
+    describe_counter!(
+        SETTLE_REQUESTS_RESENT,
+        "Orders rung for again because nobody had settled them."
+    );
     describe_counter!(
         CACHE_HITS,
         "Answers found in a cache: near (this process) or far (Redis)."
@@ -114,19 +117,19 @@ fn describe() {
     describe_counter!(CACHE_MISSES, "Answers that had to be loaded from the database.");
     describe_gauge!(DATABASE_CONNECTIONS, "Connections to the database, by state.");
     describe_gauge!(
-        BOOKS_STOCK_FAULTS,
+        LEDGER_STOCK_DISCREPANCIES,
         "Products whose stock the books do not explain, at the last check."
     );
     describe_gauge!(
-        BOOKS_ORDER_FAULTS,
+        LEDGER_ORDER_DISCREPANCIES,
         "Orders that contradict themselves, at the last check."
     );
     describe_gauge!(
-        BOOKS_OVERDUE,
+        LEDGER_OVERDUE,
         "Orders accepted more than five minutes ago and not settled, at the last check."
     );
     describe_gauge!(
-        BOOKS_CHECKED,
+        LEDGER_CHECKED,
         Unit::Seconds,
         "When the books were last checked, since the Unix epoch."
     );

@@ -13,11 +13,11 @@ use poem::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::problem::{Kind, Problem};
 use crate::{
     config::{Auth, Config, ConfigError},
     domain::{Caller, UserId},
-    entities::Micros,
+    entities::Timestamp,
+    http::problem::{Kind, Problem},
 };
 
 /// The scope that allows catalogue changes and every order.
@@ -26,7 +26,7 @@ pub const ADMIN: &str = "shop:admin";
 const MAX_TOKEN: usize = 8 * 1024;
 
 /// Tells who sends a request.
-pub enum Gate {
+pub enum Authenticator {
     /// Everybody is trusted.
     Open,
     Tokens(Box<Tokens>),
@@ -69,7 +69,7 @@ struct Minted<'a> {
     iss: &'a str,
 }
 
-impl Gate {
+impl Authenticator {
     /// # Errors
     /// When the key cannot be used, naming the configuration's key and never its value.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
@@ -105,7 +105,7 @@ impl Gate {
         match self {
             Self::Open => Ok(Identity {
                 user_id: None,
-                caller: Caller::Trusted,
+                caller: Caller::Admin,
             }),
             Self::Tokens(tokens) => tokens.identify(request),
         }
@@ -135,7 +135,7 @@ impl Tokens {
         let admin = claims.scope.split(' ').any(|scope| scope == ADMIN);
         Ok(Identity {
             user_id: Some(user_id),
-            caller: if admin { Caller::Trusted } else { Caller::User(user_id) },
+            caller: if admin { Caller::Admin } else { Caller::User(user_id) },
         })
     }
 }
@@ -179,7 +179,7 @@ fn public_key(file: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
 
 /// In seconds since the Unix epoch.
 fn now() -> f64 {
-    Micros::now().to_seconds()
+    Timestamp::now().to_seconds()
 }
 
 /// A token for trying the API out, signed with the configured secret.

@@ -10,8 +10,8 @@ use serde_json::Value;
 use shop::{
     db::Db,
     domain::orders::{self, Line, NewOrder},
-    entities::{Micros, order, order_item},
-    queue::{Bell, Queue, new_traceparent},
+    entities::{Timestamp, order, order_item},
+    queue::{Queue, SettleRequest, new_traceparent},
 };
 use uuid::Uuid;
 
@@ -113,7 +113,7 @@ fn accepted_orders(place: &Place, count: u64, products: u64) {
         place,
         &format!(
             "TRUNCATE order_items, orders; \
-             INSERT INTO orders (id, user_id, status, total_price, currency, created_at, accepted_at, ring_after) \
+             INSERT INTO orders (id, user_id, status, total_price, currency, created_at, accepted_at, notify_after) \
              SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', n, n, {} \
              FROM generate_series(1, {count}) n; \
              INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
@@ -173,14 +173,14 @@ async fn settle(table: &mut Table, name: &str, products: u64) {
 async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
     accepted_orders(place, BATCHED_ORDERS, products);
     let queue = Queue::new(&place.queue_url, &place.prefix, 1).expect("a known URL");
-    let bells: Vec<Bell> = (1..=BATCHED_ORDERS)
-        .map(|number| Bell {
+    let requests: Vec<SettleRequest> = (1..=BATCHED_ORDERS)
+        .map(|number| SettleRequest {
             order_id: Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000 + u128::from(number)),
             traceparent: new_traceparent(),
         })
         .collect();
-    for bells in bells.chunks(500) {
-        queue.ring(bells).await.expect("rings");
+    for requests in requests.chunks(500) {
+        queue.publish_settle_requests(requests).await.expect("notify_attempts");
     }
     let working: Vec<Process> = (0..workers).map(|_| Process::work(place)).collect();
     let begun = Instant::now();
@@ -259,7 +259,7 @@ fn new_orders() -> Vec<NewOrder> {
         lines: vec![line(number % 999 + 1), line(number % 999 + 2)],
         currency: "USD".to_owned(),
         idempotency_key: None,
-        created_at: Micros::now(),
+        created_at: Timestamp::now(),
     };
     (0..500).map(order).collect()
 }
@@ -299,24 +299,24 @@ async fn write_by_builder(db: &Db, batch: Vec<NewOrder>) {
 async fn queue_alone(table: &mut Table) {
     let place = place();
     let queue = Queue::new(&place.queue_url, &place.prefix, 2_000).expect("a known URL");
-    let bells: Vec<Bell> = (0..500)
-        .map(|_| Bell {
+    let requests: Vec<SettleRequest> = (0..500)
+        .map(|_| SettleRequest {
             order_id: Uuid::now_v7(),
             traceparent: new_traceparent(),
         })
         .collect();
-    let batches = usize::try_from(BATCHED_ORDERS).expect("small") / bells.len();
+    let batches = usize::try_from(BATCHED_ORDERS).expect("small") / requests.len();
     let (mut published, mut consumed) = (Vec::new(), Vec::new());
     for _ in 0..rounds() {
         let begun = Instant::now();
         for _ in 0..batches {
-            queue.ring(&bells).await.expect("rings");
+            queue.publish_settle_requests(&requests).await.expect("notify_attempts");
         }
         published.push(BATCHED_ORDERS as f64 / begun.elapsed().as_secs_f64());
         let (begun, mut left) = (Instant::now(), BATCHED_ORDERS as usize);
         while left > 0 {
             let deliveries = queue.next(500).await.expect("delivers");
-            left -= deliveries.deliveries.len();
+            left -= deliveries.messages.len();
             queue.acknowledge(&deliveries).await.expect("acknowledges");
         }
         consumed.push(BATCHED_ORDERS as f64 / begun.elapsed().as_secs_f64());
@@ -522,9 +522,9 @@ async fn embedded_place() -> (Place, Db) {
     (place, db)
 }
 
-/// Everything accepted that was made before; the restarted process rings for it and settles.
+/// Everything accepted that was made before; the restarted process notify_attempts for it and settles.
 async fn drain_embedded(place: &Place, db: &Db) -> f64 {
-    let accept = "UPDATE orders SET accepted_at = created_at, ring_after = 0 WHERE status = 'PENDING'";
+    let accept = "UPDATE orders SET accepted_at = created_at, notify_after = 0 WHERE status = 'PENDING'";
     db.write().execute_unprepared(accept).await.expect("accepted");
     let _serve = Process::serve(place);
     let begun = Instant::now();
@@ -567,7 +567,7 @@ async fn memory(table: &mut Table) {
     let mut busy_work = 0;
     accepted_orders(&place, BATCHED_ORDERS, PRODUCTS);
     let work = Process::work(&place);
-    sql(&place, "UPDATE orders SET ring_after = 0");
+    sql(&place, "UPDATE orders SET notify_after = 0");
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         busy_work = busy_work.max(work.memory());

@@ -8,7 +8,7 @@ use poem::{Request, http::Uri};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::problem::FaultBody;
+use super::problem::FieldError;
 
 /// The query parameters of every path that has any.
 pub struct Parameters(HashMap<String, Vec<Parameter>>);
@@ -35,7 +35,7 @@ impl Parameters {
 
     /// What is wrong with the query of a request for `uri`.
     #[must_use]
-    pub fn faults(&self, uri: &Uri) -> Vec<FaultBody> {
+    pub fn faults(&self, uri: &Uri) -> Vec<FieldError> {
         let Some(parameters) = self.0.get(uri.path()) else {
             return Vec::new();
         };
@@ -66,10 +66,10 @@ impl Parameter {
         }
     }
 
-    fn faults(&self, value: &str) -> Vec<FaultBody> {
+    fn faults(&self, value: &str) -> Vec<FieldError> {
         let number = value.parse().ok().filter(|_| self.is_number);
         let value = number.map_or_else(|| Value::from(value), |number: i64| Value::from(number));
-        let fault = |error: ValidationError| FaultBody {
+        let fault = |error: ValidationError| FieldError {
             pointer: format!("/query/{}", self.name),
             detail: match error.kind() {
                 _ if self.name == "cursor" => "the value is not a cursor that this server gave out".to_owned(),
