@@ -11,7 +11,6 @@ use tokio::{
 use tracing::Span;
 
 use crate::{
-    api::too_slow,
     app::App,
     batch::{Answers, Batcher, Limits},
     domain::{
@@ -93,15 +92,11 @@ impl OrderIntake {
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
 async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
     histogram!(BATCH_SIZE, "batch" => "create").record(batch.len() as f64);
-    let written = app.db.transaction(move |txn| {
-        let batch = Arc::clone(&batch);
-        Box::pin(async move { orders::create(txn, &batch).await })
-    });
-    let answers: Answers<Created> = app
+    let orders = &*batch;
+    let written = app
         .db
-        .within(BATCH_TIMEOUT, written)
-        .await
-        .unwrap_or_else(|| Err(too_slow()));
+        .transaction(|txn| async move { orders::create(&*txn, orders).await });
+    let answers: Answers<Created> = app.db.timeout(BATCH_TIMEOUT, written).await;
     failpoints::hit(Failpoint::Created);
     if let Ok(answers) = &answers {
         let made = answers.iter().flatten().filter(|created| !created.replayed).count();
@@ -114,13 +109,12 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
 async fn accept(app: App, requests: mpsc::Sender<SettleRequest>, batch: Arc<[Acceptance]>) -> Answers<Order> {
     histogram!(BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
     let now = Timestamp::now();
-    let asked: Arc<[(Caller, OrderId)]> = batch.iter().map(|(caller, id, _)| (*caller, *id)).collect();
-    let written = app.db.transaction(move |txn| {
-        let asked = Arc::clone(&asked);
-        Box::pin(async move { orders::accept_payments(txn, now, &asked).await })
-    });
-    let answers = app.db.within(BATCH_TIMEOUT, written).await;
-    let answers: Vec<Result<Order, Error>> = answers.unwrap_or_else(|| Err(too_slow()))?;
+    let asked: Vec<(Caller, OrderId)> = batch.iter().map(|(caller, id, _)| (*caller, *id)).collect();
+    let asked = &asked;
+    let written = app
+        .db
+        .transaction(|txn| async move { orders::accept_payments(&*txn, now, asked).await });
+    let answers: Vec<Result<Order, Error>> = app.db.timeout(BATCH_TIMEOUT, written).await?;
     failpoints::hit(Failpoint::Accepted);
     // Who clicks twice may be twice in one batch.
     let mut rung = HashSet::new();

@@ -1,6 +1,6 @@
 //! A believable catalogue, and orders to go with it: the same for the same seed, and nothing twice.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
@@ -88,15 +88,12 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
     let mut added = Added::default();
     bar.set_message("products");
     for chunk in products(&mut rng, plan.products).chunks(AT_ONCE) {
-        let (chunk, now): (Arc<[NewProduct]>, _) = (chunk.into(), Timestamp::now());
+        let now = Timestamp::now();
         added.products += app
             .db
-            .transaction(move |txn| {
-                let chunk = Arc::clone(&chunk);
-                Box::pin(async move {
-                    db::advisory_lock(txn, SEED_LOCK).await?;
-                    catalog::add_missing(txn, now, &chunk).await
-                })
+            .transaction(|txn| async move {
+                db::advisory_lock(&*txn, SEED_LOCK).await?;
+                catalog::add_missing(&*txn, now, chunk).await
             })
             .await?;
         bar.inc(AT_ONCE.min(plan.products) as u64);
@@ -172,26 +169,23 @@ fn order(rng: &mut ChaCha8Rng, products: &[i64], number: usize, currency: &str) 
 
 /// Through the same functions as everybody's orders, so that the books are right. Answers how many were new.
 async fn write_orders(app: &App, batch: Vec<(NewOrder, bool)>) -> Result<usize, Error> {
-    let paid: Arc<[OrderId]> = batch
+    let paid: &Vec<OrderId> = &batch
         .iter()
         .filter(|(_, paid)| *paid)
         .map(|(order, _)| order.id)
         .collect();
-    let new: Arc<[NewOrder]> = batch.into_iter().map(|(order, _)| order).collect();
+    let new: &Vec<NewOrder> = &batch.into_iter().map(|(order, _)| order).collect();
     let low_stock_at = app.config.low_stock_at;
     app.db
-        .transaction(move |txn| {
-            let (paid, new) = (Arc::clone(&paid), Arc::clone(&new));
-            Box::pin(async move {
-                db::advisory_lock(txn, SEED_LOCK).await?;
-                let known = orders::count_known(txn, new.iter().map(|order| order.id)).await?;
-                let now = Timestamp::now();
-                orders::create(txn, &new).await?;
-                let asked: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
-                orders::accept_payments(txn, now, &asked).await?;
-                settlement::settle(txn, now, &paid, low_stock_at).await?;
-                Ok(new.len() - known)
-            })
+        .transaction(|txn| async move {
+            db::advisory_lock(&*txn, SEED_LOCK).await?;
+            let known = orders::count_known(&*txn, new.iter().map(|order| order.id)).await?;
+            let now = Timestamp::now();
+            orders::create(&*txn, new).await?;
+            let asked: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
+            orders::accept_payments(&*txn, now, &asked).await?;
+            settlement::settle(&*txn, now, paid, low_stock_at).await?;
+            Ok(new.len() - known)
         })
         .await
 }

@@ -230,7 +230,7 @@ async fn builder(table: &mut Table) {
             let batch: Arc<[NewOrder]> = new_orders().into();
             let written = db.transaction::<_, shop::domain::Error, _>(move |txn| {
                 let batch = Arc::clone(&batch);
-                Box::pin(async move { orders::create(txn, &batch).await })
+                Box::pin(async move { orders::create(&*txn, &batch).await })
             });
             assert_eq!(written.await.expect("written").len(), 500);
         }

@@ -98,12 +98,7 @@ impl HealthApi {
 
 async fn check_health(app: &App, role: Role) -> Health {
     let (database, queue, cache) = tokio::join!(
-        probe(async {
-            app.db
-                .within(PROBE_TIMEOUT, app.db.ping())
-                .await
-                .is_some_and(|ping| ping.is_ok())
-        }),
+        probe(async { app.db.timeout(PROBE_TIMEOUT, app.db.ping()).await.is_ok() }),
         probe(async { app.queue.ping().await.is_ok() }),
         probe(async { app.cache.ping().await.is_ok() }),
     );

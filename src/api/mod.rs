@@ -268,15 +268,6 @@ fn wired<T>(part: Option<&T>) -> Result<&T, Error> {
     part.ok_or_else(|| Error::Internal("not connected".to_owned()))
 }
 
-async fn in_time<T>(app: &App, asking: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let answer = app.db.within(READ_TIMEOUT, asking).await;
-    answer.unwrap_or_else(|| Err(too_slow()))
-}
-
-pub(crate) fn too_slow() -> Error {
-    Error::Unavailable("no answer in time".to_owned())
-}
-
 fn to_json(body: &impl Serialize) -> Result<Bytes, Error> {
     serde_json::to_vec(body)
         .map(Bytes::from)

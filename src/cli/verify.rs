@@ -32,8 +32,8 @@ impl Verify {
         app::refuse_pending(&db).await?;
         let max_age = self.max_age;
         let report = db
-            .snapshot(None, move |txn| {
-                Box::pin(async move { ledger::check(txn, Timestamp::now(), max_age).await })
+            .snapshot(None, |txn| async move {
+                ledger::check(&*txn, Timestamp::now(), max_age).await
             })
             .await
             .context("the books could not be read")?;

@@ -3,26 +3,26 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     sync::PoisonError,
     time::{Duration, Instant},
 };
 
-use backon::{ExponentialBuilder, Retryable};
-use sea_orm::{
-    AccessMode, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-};
+use backon::Retryable as _;
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr};
 use tokio::time::sleep;
 
 mod connect;
 mod error_class;
 pub mod schema;
 pub mod sql;
+mod transaction;
 pub mod url;
 
 use connect::{GivenUp, postgres_options, reach_postgres, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
+use transaction::back_off;
+pub use transaction::{Transient, Txn};
 use url::is_in_memory;
 
 /// Connections to one database. Clones share them.
@@ -33,14 +33,6 @@ pub struct Db {
     read: DatabaseConnection,
     given_up: GivenUp,
 }
-
-/// Says whether a transaction that ended in this error may succeed when it is run again.
-pub trait Transient {
-    fn is_transient(&self) -> bool;
-}
-
-/// What a transaction's body returns.
-pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
 
 impl Db {
     /// Connects, with at most `pool` connections (1 to 10,000) to read with.
@@ -100,103 +92,22 @@ impl Db {
         if self.is_sqlite() { 1 } else { 2 }
     }
 
-    /// Runs `work` in a transaction and commits it. Deadlocks, serialization failures and lost connections are tried
-    /// again with back-off, a bounded number of times; `work` must therefore be safe to run again after a commit
-    /// whose answer was lost.
+    /// Waits for `work` for at most `limit`. A statement or transaction that is abandoned leaves its connection in an
+    /// unknown state, perhaps to a server that is gone without a word, so for a while every connection is cleaned up
+    /// when it returns to the pool.
     ///
     /// # Errors
-    /// What `work` returned, or the database's error.
-    pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
+    /// What `work` failed with, or that the database timed out.
+    pub async fn timeout<T, E>(&self, limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, E>
     where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
-        T: Send,
-        E: From<DbErr> + Transient + Send,
-    {
-        let again = |failed: &Failed<E>| failed.error.is_transient();
-        self.attempts(work, again).await
-    }
-
-    /// As [`Db::transaction`], for `work` that must not be done twice: it is not tried again once it may have been
-    /// committed.
-    ///
-    /// # Errors
-    /// As [`Db::transaction`]; a transient one may mean that it has been done.
-    pub async fn transaction_once<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
-        T: Send,
-        E: From<DbErr> + Transient + Send,
-    {
-        let again = |failed: &Failed<E>| failed.error.is_transient() && !failed.perhaps_committed;
-        self.attempts(work, again).await
-    }
-
-    async fn attempts<T, E, F>(&self, work: F, again: impl Fn(&Failed<E>) -> bool) -> Result<T, E>
-    where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
-        T: Send,
-        E: From<DbErr> + Transient + Send,
-    {
-        let attempt = || self.attempt(&work);
-        let done = attempt.retry(back_off()).when(again).await;
-        done.map_err(|failed| failed.error)
-    }
-
-    async fn attempt<T, E, F>(&self, work: &F) -> Result<T, Failed<E>>
-    where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
         E: From<DbErr>,
     {
-        let before = |error: DbErr| Failed::before_commit(error.into());
-        let txn = self.write.begin_with_options(write_options()).await.map_err(before)?;
-        let value = work(&txn).await.map_err(Failed::before_commit)?;
-        txn.commit().await.map_err(|error| Failed {
-            // Busy is the database's own word that it was rolled back.
-            perhaps_committed: classify(&error) != DbErrorClass::Retryable,
-            error: error.into(),
-        })?;
-        Ok(value)
-    }
-
-    /// Runs `read` on one consistent snapshot, whatever is written meanwhile. On PostgreSQL no statement of it runs for
-    /// longer than `limit`; on SQLite whoever waits no longer leaves it to end by itself.
-    ///
-    /// # Errors
-    /// What `read` returned, or the database's error.
-    pub async fn snapshot<T, E, F>(&self, limit: Option<Duration>, read: F) -> Result<T, E>
-    where
-        F: for<'c> Fn(&'c DatabaseTransaction) -> Work<'c, T, E> + Send + Sync,
-        T: Send,
-        E: From<DbErr> + Transient + Send,
-    {
-        let options = TransactionOptions {
-            // SQLite reads from a snapshot in any transaction, and has no levels.
-            isolation_level: (!self.is_sqlite()).then_some(IsolationLevel::RepeatableRead),
-            access_mode: (!self.is_sqlite()).then_some(AccessMode::ReadOnly),
-            sqlite_transaction_mode: None,
-        };
-        let txn = self.read.begin_with_options(options).await?;
-        if let Some(limit) = limit.filter(|_| !self.is_sqlite()) {
-            let limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
-            txn.execute_unprepared(&limit).await?;
-        }
-        let value = read(&txn).await?;
-        txn.commit().await?;
-        Ok(value)
-    }
-
-    /// Waits for the database, for `limit` at most. What is given up leaves a connection in the middle of a statement or of
-    /// a transaction, perhaps to a server that is gone without a word: it is tidied up before it is used again.
-    ///
-    /// # Errors
-    /// What `work` ended in; `None` when it took too long.
-    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         tokio::select! {
-            done = &mut work => Some(done),
+            done = &mut work => done,
             () = sleep(limit) => {
                 *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                None
+                Err(DbErr::Conn(RuntimeErr::Internal(format!("timed out after {limit:?}"))).into())
             }
         }
     }
@@ -241,22 +152,6 @@ impl Db {
     }
 }
 
-/// An attempt at a transaction that came to nothing, as far as is known.
-struct Failed<E> {
-    error: E,
-    /// The database was told to commit, and did not say that it would not.
-    perhaps_committed: bool,
-}
-
-impl<E> Failed<E> {
-    fn before_commit(error: E) -> Self {
-        Self {
-            error,
-            perhaps_committed: false,
-        }
-    }
-}
-
 /// Until the commit nobody else gets past this who gives the same `key`. SQLite has one writer anyway.
 ///
 /// # Errors
@@ -269,22 +164,4 @@ pub async fn advisory_lock(txn: &impl ConnectionTrait, key: i64) -> Result<(), D
         txn.execute_raw(lock.build()).await?;
     }
     Ok(())
-}
-
-/// A writing transaction takes SQLite's write lock with its first breath: one that starts by reading cannot wait for
-/// another writer later, it fails.
-fn write_options() -> TransactionOptions {
-    TransactionOptions {
-        isolation_level: None,
-        access_mode: None,
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-    }
-}
-
-fn back_off() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_millis(250))
-        .with_max_times(8)
-        .with_jitter()
 }

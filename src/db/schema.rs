@@ -136,7 +136,9 @@ pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbE
 /// One immediate transaction: it takes the write lock first, so that a second process waits and then finds nothing
 /// left to do.
 async fn apply_on_sqlite(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
-    let txn = connection.begin_with_options(super::write_options()).await?;
+    let txn = connection
+        .begin_with_options(super::transaction::write_options())
+        .await?;
     apply(&txn, change).await?;
     txn.commit().await
 }

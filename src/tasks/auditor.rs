@@ -38,13 +38,12 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 async fn audit(app: &App) {
-    let check = app.db.snapshot(Some(LONGEST), |txn| {
-        Box::pin(async move { ledger::check(txn, Timestamp::now(), MAX_AGE).await })
+    let check = app.db.snapshot(Some(LONGEST), |txn| async move {
+        ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
     });
-    match app.db.within(LONGEST, check).await {
-        Some(Ok(report)) => show(&report),
-        Some(Err::<_, Error>(error)) => tracing::warn!(%error, "the books could not be checked"),
-        None => tracing::warn!("checking the books took too long and was given up"),
+    match app.db.timeout(LONGEST, check).await {
+        Ok(report) => show(&report),
+        Err::<_, Error>(error) => tracing::warn!(%error, "the ledger check failed"),
     }
 }
 

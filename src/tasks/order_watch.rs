@@ -167,13 +167,16 @@ impl OrderWatch {
             if ids.is_empty() {
                 continue;
             }
-            match app.db.within(POLL_TIMEOUT, orders::progress(app.db.read(), &ids)).await {
-                Some(Ok(found)) => found.into_iter().for_each(|(id, settled)| {
+            match app
+                .db
+                .timeout(POLL_TIMEOUT, orders::progress(app.db.read(), &ids))
+                .await
+            {
+                Ok(found) => found.into_iter().for_each(|(id, settled)| {
                     let progress = if settled { Progress::Settled } else { Progress::Accepted };
                     self.tell(id, progress);
                 }),
-                Some(Err(error)) => tracing::debug!(%error, "could not look after those who wait"),
-                None => {}
+                Err(error) => tracing::debug!(%error, "could not look after those who wait"),
             }
         }
     }

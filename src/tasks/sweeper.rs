@@ -71,7 +71,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     let (now, limit) = (Timestamp::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
     let overdue = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::claim_due(txn, now, limit).await }))
+        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
     if overdue.is_empty() {
@@ -85,7 +85,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     let requests: Vec<SettleRequest> = overdue.iter().map(request).collect();
     if let Err(error) = app.queue.publish_settle_requests(&requests).await {
         tracing::warn!(%error, "could not ring again; the next round will");
-        release_due(app, overdue).await;
+        release_due(app, &overdue).await;
         return Err(Error::Unavailable(error.to_string()));
     }
     counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
@@ -96,12 +96,11 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     })
 }
 
-async fn release_due(app: &App, orders: Vec<OrderId>) {
+async fn release_due(app: &App, orders: &[OrderId]) {
     let now = Timestamp::now();
-    let release_due = app.db.transaction(move |txn| {
-        let orders = orders.clone();
-        Box::pin(async move { orders::release_due(txn, now, &orders).await })
-    });
+    let release_due = app
+        .db
+        .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
     if let Err::<_, Error>(error) = release_due.await {
         tracing::warn!(%error, "could not put back orders to ring for; they will be due again by themselves");
     }
@@ -112,7 +111,7 @@ async fn make_all_due(app: &App) {
     let now = Timestamp::now();
     let recalled = app
         .db
-        .transaction(move |txn| Box::pin(async move { orders::make_all_due(txn, now).await }));
+        .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
     match recalled.await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(

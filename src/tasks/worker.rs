@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     app::App,
+    db::Txn,
     domain::{
         Error, OrderId,
         settlement::{self, LowStock, Settled, Settlement},
@@ -204,14 +205,10 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
     }
     let begun = std::time::Instant::now();
     let low_stock_at = app.config.low_stock_at;
-    let orders: std::sync::Arc<[OrderId]> = orders.into();
-    let settled = app.db.transaction(move |txn| {
-        let orders = std::sync::Arc::clone(&orders);
-        Box::pin(async move { settlement::settle(txn, Timestamp::now(), &orders, low_stock_at).await })
-    });
-    let settled = app.db.within(SETTLE_TIMEOUT, settled).await;
+    let settle = |txn: Txn| async move { settlement::settle(&*txn, Timestamp::now(), orders, low_stock_at).await };
+    let settlement = app.db.timeout(SETTLE_TIMEOUT, app.db.transaction(settle)).await;
     histogram!(SETTLE_DURATION).record(begun.elapsed());
-    settled.unwrap_or_else(|| Err(Error::Unavailable("no answer in time".to_owned())))
+    settlement
 }
 
 fn dead_letters<'a>(deliveries: &'a MessageBatch, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {

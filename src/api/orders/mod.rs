@@ -16,6 +16,7 @@ mod waiting;
 use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
 pub use waiting::{applied, preferred_wait};
 
+use super::READ_TIMEOUT;
 use super::{Tag, auth::layer::caller};
 use crate::{
     app::App,
@@ -167,18 +168,17 @@ impl OrdersApi {
         cursor: Query<Option<Uuid>>,
     ) -> Result<ListAnswer, ListProblem> {
         let app = super::wired(self.app.as_ref())?;
-        let query = OrderQuery {
+        let query = &OrderQuery {
             user_id: user_id.0,
             status: status.0.map(OrderStatus::from),
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
             before: cursor.0,
         };
         let caller = caller(request)?;
-        let listed = app.db.snapshot(Some(super::READ_TIMEOUT), move |txn| {
-            let query = query.clone();
-            Box::pin(async move { orders::list(txn, caller, &query).await })
+        let list = app.db.snapshot(Some(READ_TIMEOUT), |txn| async move {
+            orders::list(&*txn, caller, query).await
         });
-        let page = super::in_time(app, listed).await?;
+        let page = app.db.timeout(READ_TIMEOUT, list).await?;
         let body = super::to_json(&OrderPageBody::from(page))?;
         Ok(ListAnswer::Page(RawJson::new(body)))
     }
@@ -205,7 +205,10 @@ impl OrdersApi {
     ) -> Result<PayAnswer, PayProblem> {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         if body.0.payment_method.as_deref() == Some(DECLINED) {
-            let order = super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?;
+            let order = app
+                .db
+                .timeout(READ_TIMEOUT, orders::find(app.db.read(), caller, id.0))
+                .await?;
             if order.row.status == OrderStatus::Pending && order.row.accepted_at.is_none() {
                 return Err(Error::PaymentDeclined.into());
             }
@@ -254,7 +257,9 @@ impl OrdersApi {
         let (order, applied) = match watcher {
             Some(watcher) => (waiting::until_settled(app, caller, watcher, wait).await?, applied(wait)),
             None => (
-                super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?,
+                app.db
+                    .timeout(READ_TIMEOUT, orders::find(app.db.read(), caller, id.0))
+                    .await?,
                 None,
             ),
         };
@@ -284,7 +289,9 @@ impl OrdersApi {
         let (app, caller) = (super::wired(self.app.as_ref())?, caller(request)?);
         let watch = super::wired(self.watch.as_ref())?;
         // Before a stream is begun, so that who may not see the order is told so by the status.
-        super::in_time(app, orders::find(app.db.read(), caller, id.0)).await?;
+        app.db
+            .timeout(READ_TIMEOUT, orders::find(app.db.read(), caller, id.0))
+            .await?;
         let watcher = watch.on(id.0).ok_or(Error::Overloaded)?;
         Ok(EventsAnswer::Events(waiting::stream(app.clone(), caller, watcher)))
     }

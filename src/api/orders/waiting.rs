@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::bodies::OrderBody;
 use crate::{
-    api::in_time,
+    api::READ_TIMEOUT,
     app::App,
     domain::{
         Caller, Error,
@@ -59,7 +59,10 @@ pub async fn until_settled(
 ) -> Result<Order, Error> {
     let deadline = Instant::now() + wait;
     loop {
-        let order = in_time(app, orders::find(app.db.read(), caller, watcher.id())).await?;
+        let order = app
+            .db
+            .timeout(READ_TIMEOUT, orders::find(app.db.read(), caller, watcher.id()))
+            .await?;
         if order.row.status != OrderStatus::Pending {
             return Ok(order);
         }
@@ -93,12 +96,15 @@ pub fn stream(app: App, caller: Caller, watcher: Subscription) -> EventStream<Bo
             Some(_) => {}
         }
         loop {
-            let order = in_time(
-                &state.app,
-                orders::find(state.app.db.read(), caller, state.watcher.id()),
-            )
-            .await
-            .ok()?;
+            let order = state
+                .app
+                .db
+                .timeout(
+                    READ_TIMEOUT,
+                    orders::find(state.app.db.read(), caller, state.watcher.id()),
+                )
+                .await
+                .ok()?;
             if state.last.as_ref() != Some(&order) {
                 state.last = Some(order.clone());
                 return Some((OrderBody::from(order), state));

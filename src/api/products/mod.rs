@@ -14,6 +14,7 @@ pub mod bodies;
 
 use bodies::{NewProductBody, ProductBody, ProductChangeBody, ProductPageBody, StockChangeBody};
 
+use super::READ_TIMEOUT;
 use super::{Tag, auth::layer::caller};
 use crate::{
     app::App,
@@ -137,7 +138,7 @@ impl ProductsApi {
         id: Path<i64>,
     ) -> Result<FindAnswer, FindProblem> {
         let app = super::wired(self.app.as_ref())?;
-        let product = super::in_time(app, catalog::find(app.db.read(), id.0)).await?;
+        let product = app.db.timeout(READ_TIMEOUT, catalog::find(app.db.read(), id.0)).await?;
         let body = ProductBody::new(product, &app.config.currency);
         Ok(FindAnswer::Product(RawJson::new(super::to_json(&body)?)))
     }
@@ -149,12 +150,11 @@ impl ProductsApi {
     async fn create(&self, request: &Request, body: ValidJson<NewProductBody>) -> Result<CreateAnswer, CreateProblem> {
         let app = super::wired(self.app.as_ref())?;
         caller(request)?.require_admin()?;
-        let new = body.0.product();
-        let written = app.db.transaction_once(move |txn| {
-            let new = new.clone();
-            Box::pin(async move { catalog::add(txn, Timestamp::now(), &new).await })
-        });
-        let product = super::in_time(app, written).await?;
+        let new = &body.0.product();
+        let add = app
+            .db
+            .transaction_once(|txn| async move { catalog::add(&*txn, Timestamp::now(), new).await });
+        let product = app.db.timeout(READ_TIMEOUT, add).await?;
         let location = format!("/products/{}", product.id);
         Ok(CreateAnswer::Created(changed(app, product).await?, location))
     }
@@ -172,12 +172,11 @@ impl ProductsApi {
     ) -> Result<FindAnswer, ChangeProblem> {
         let app = super::wired(self.app.as_ref())?;
         caller(request)?.require_admin()?;
-        let change = body.0.change();
-        let written = app.db.transaction(move |txn| {
-            let change = change.clone();
-            Box::pin(async move { catalog::change(txn, id.0, &change).await })
-        });
-        let product = super::in_time(app, written).await?;
+        let change = &body.0.change();
+        let update = app
+            .db
+            .transaction(|txn| async move { catalog::change(&*txn, id.0, change).await });
+        let product = app.db.timeout(READ_TIMEOUT, update).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
     }
 
@@ -195,17 +194,16 @@ impl ProductsApi {
     ) -> Result<FindAnswer, StockProblem> {
         let app = super::wired(self.app.as_ref())?;
         caller(request)?.require_admin()?;
-        let change = StockChange {
+        let change = &StockChange {
             product_id: id.0,
             delta: body.0.delta,
             reason: body.0.reason,
         };
         let low_stock_at = app.config.low_stock_at;
-        let written = app.db.transaction_once(move |txn| {
-            let change = change.clone();
-            Box::pin(async move { catalog::change_stock(txn, Timestamp::now(), &change, low_stock_at).await })
+        let update = app.db.transaction_once(|txn| async move {
+            catalog::change_stock(&*txn, Timestamp::now(), change, low_stock_at).await
         });
-        let product = super::in_time(app, written).await?;
+        let product = app.db.timeout(READ_TIMEOUT, update).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
     }
 }
@@ -302,12 +300,11 @@ impl ListAnswer {
 }
 
 async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
-    let query = query.clone();
-    let listed = app.db.snapshot(Some(super::READ_TIMEOUT), move |txn| {
-        let query = query.clone();
-        Box::pin(async move { catalog::list(txn, &query).await })
-    });
-    let page = super::in_time(app, listed).await?;
+    let list = app.db.snapshot(
+        Some(READ_TIMEOUT),
+        |txn| async move { catalog::list(&*txn, query).await },
+    );
+    let page = app.db.timeout(READ_TIMEOUT, list).await?;
     let next_cursor = page
         .products
         .last()

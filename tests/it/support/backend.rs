@@ -146,8 +146,8 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             let batch = Arc::clone(&batch);
             Box::pin(async move {
                 let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
-                orders::create(txn, &batch).await?;
-                orders::accept_payments(txn, Timestamp::now(), &ids).await
+                orders::create(&*txn, &batch).await?;
+                orders::accept_payments(&*txn, Timestamp::now(), &ids).await
             })
         });
         let answers: Vec<Result<_, Error>> = written.await.expect("written");
@@ -159,7 +159,7 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
 /// What `shop verify` proves, from within the test.
 pub async fn books(app: &App) -> Report {
     let report = app.db.snapshot(None, |txn| {
-        Box::pin(async move { ledger::check(txn, Timestamp::now(), MAX_AGE).await })
+        Box::pin(async move { ledger::check(&*txn, Timestamp::now(), MAX_AGE).await })
     });
     report
         .await
