@@ -13,6 +13,7 @@ use crate::{
     cache::Cache,
     config::{Config, ConfigError},
     db::{self, Db, DbErrorClass, schema},
+    domain::shop::{self, CurrencyError},
     queue::Queue,
 };
 
@@ -56,9 +57,19 @@ impl App {
             migrate(&self.db, &self.config, schema::Change::Up).await?;
             let read_only =
                 "the file named by `database_url` (SHOP_DATABASE_URL) cannot be written to: may this user do so";
-            return self.db.try_writing().await.context(read_only);
+            self.db.try_writing().await.context(read_only)?;
+        } else {
+            refuse_pending(&self.db).await?;
         }
-        refuse_pending(&self.db).await
+        self.check_currency().await
+    }
+
+    /// Refuses to go on when the prices in the database are in another currency than the configured one.
+    async fn check_currency(&self) -> anyhow::Result<()> {
+        match shop::settle_currency(self.db.write(), &self.config.currency).await {
+            Err(error @ CurrencyError::Mismatch { .. }) => Err(unusable("currency", &error).into()),
+            outcome => outcome.context("the currency of the shop cannot be read"),
+        }
     }
 
     /// Closes all connections, for a clean end.
@@ -98,7 +109,12 @@ pub fn unusable(key: &'static str, error: &dyn std::fmt::Display) -> ConfigError
 pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow::Result<()> {
     schema::change(db, &config.database_url, change)
         .await
-        .context("the schema could not be changed")
+        .context("the schema could not be changed")?;
+    if change != schema::Change::Down {
+        // A shop that has prices in another currency already keeps it; `serve` and `work` will say so.
+        let _ = shop::settle_currency(db.write(), &config.currency).await;
+    }
+    Ok(())
 }
 
 /// Connects, trying again while the database cannot be reached, for about `database_wait_seconds`.

@@ -95,7 +95,7 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
     let orders = &*batch;
     let written = app
         .db
-        .transaction(|txn| async move { orders::create(&*txn, orders).await });
+        .transaction(|txn| async move { orders::create(&txn, orders).await });
     let answers: Answers<Created> = app.db.timeout(BATCH_TIMEOUT, written).await;
     failpoints::hit(Failpoint::Created);
     if let Ok(answers) = &answers {
@@ -113,7 +113,7 @@ async fn accept(app: App, requests: mpsc::Sender<SettleRequest>, batch: Arc<[Acc
     let asked = &asked;
     let written = app
         .db
-        .transaction(|txn| async move { orders::accept_payments(&*txn, now, asked).await });
+        .transaction(|txn| async move { orders::accept_payments(&txn, now, asked).await });
     let answers: Vec<Result<Order, Error>> = app.db.timeout(BATCH_TIMEOUT, written).await?;
     failpoints::hit(Failpoint::Accepted);
     // Who clicks twice may be twice in one batch.

@@ -92,8 +92,8 @@ pub async fn fill(app: &App, plan: Plan) -> Result<Added, Error> {
         added.products += app
             .db
             .transaction(|txn| async move {
-                db::advisory_lock(&*txn, SEED_LOCK).await?;
-                catalog::add_missing(&*txn, now, chunk).await
+                db::advisory_lock(&txn, SEED_LOCK).await?;
+                catalog::add_missing(&txn, now, chunk).await
             })
             .await?;
         bar.inc(AT_ONCE.min(plan.products) as u64);
@@ -178,13 +178,13 @@ async fn write_orders(app: &App, batch: Vec<(NewOrder, bool)>) -> Result<usize, 
     let low_stock_at = app.config.low_stock_at;
     app.db
         .transaction(|txn| async move {
-            db::advisory_lock(&*txn, SEED_LOCK).await?;
-            let known = orders::count_known(&*txn, new.iter().map(|order| order.id)).await?;
+            db::advisory_lock(&txn, SEED_LOCK).await?;
+            let known = orders::count_known(&*txn, new.iter().map(|order| order.id).collect()).await?;
             let now = Timestamp::now();
-            orders::create(&*txn, new).await?;
+            orders::create(&txn, new).await?;
             let asked: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
-            orders::accept_payments(&*txn, now, &asked).await?;
-            settlement::settle(&*txn, now, paid, low_stock_at).await?;
+            orders::accept_payments(&txn, now, &asked).await?;
+            settlement::settle(&txn, now, paid, low_stock_at).await?;
             Ok(new.len() - known)
         })
         .await

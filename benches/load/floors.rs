@@ -18,8 +18,8 @@ pub const BARE_HANDLER: &str = "bare-handler";
 const CREATE: &str = "\
 \\set product random(1, 999)
 WITH o AS (
-  INSERT INTO orders (id, user_id, status, total_price, currency, created_at)
-  VALUES (gen_random_uuid(), 7, 'PENDING', 3000, 'USD', 1) RETURNING id)
+  INSERT INTO orders (id, user_id, status, total_price, currency)
+  VALUES (gen_random_uuid(), 7, 'PENDING', 3000, 'USD') RETURNING id)
 INSERT INTO order_items (order_id, product_id, quantity, unit_price)
 SELECT o.id, p.id, 1, p.price FROM o, products p WHERE p.id IN (:product, :product + 1) RETURNING id;
 ";
@@ -35,7 +35,7 @@ SELECT id AS order_id, total_price FROM orders
 SELECT product_id, quantity FROM order_items WHERE order_id = ':order_id' \\gset
 SELECT stock FROM products WHERE id = :product_id FOR NO KEY UPDATE \\gset
 UPDATE products SET stock = stock - :quantity WHERE id = :product_id AND stock >= :quantity;
-UPDATE orders SET status = 'PAID', total_price = :total_price, settled_at = 1 WHERE id = ':order_id';
+UPDATE orders SET status = 'PAID', total_price = :total_price, settled_at = now() WHERE id = ':order_id';
 COMMIT;
 ";
 

@@ -86,10 +86,10 @@ fn place() -> Place {
     sql(
         &place,
         &format!(
-            "INSERT INTO products (name, price, stock, created_at) \
-             SELECT 'product ' || n, 1500, 1000000000, 1 FROM generate_series(1, {PRODUCTS}) n; \
-             INSERT INTO stock_movements (product_id, delta, reason, created_at) \
-             SELECT id, stock, 'initial stock', 1 FROM products; ANALYZE"
+            "INSERT INTO products (name, price, stock) \
+             SELECT 'product ' || n, 1500, 1000000000 FROM generate_series(1, {PRODUCTS}) n; \
+             INSERT INTO stock_movements (product_id, delta, reason) \
+             SELECT id, stock, 'initial stock' FROM products; ANALYZE"
         ),
     );
     place
@@ -113,12 +113,11 @@ fn accepted_orders(place: &Place, count: u64, products: u64) {
         place,
         &format!(
             "TRUNCATE order_items, orders; \
-             INSERT INTO orders (id, user_id, status, total_price, currency, created_at, accepted_at, notify_after) \
-             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', n, n, {} \
+             INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, notify_after) \
+             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', now(), 'infinity' \
              FROM generate_series(1, {count}) n; \
              INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
-             SELECT id, 1 + created_at * 7919 % {products}, 1, 1500 FROM orders ORDER BY id",
-            i64::MAX
+             SELECT id, 1 + row_number() OVER (ORDER BY id) * 7919 % {products}, 1, 1500 FROM orders ORDER BY id"
         ),
     );
     sql(place, "VACUUM ANALYZE orders");
@@ -204,7 +203,7 @@ async fn drain(place: &Place, products: u64, workers: usize) -> f64 {
     // From the first commit to the last; the first batch had been settled when the clock started.
     let span = sql(
         place,
-        "SELECT (max(settled_at) - min(settled_at)) / 1e6, count(*) FILTER (WHERE settled_at > (SELECT min(settled_at) FROM orders)) FROM orders",
+        "SELECT extract(epoch FROM max(settled_at) - min(settled_at)), count(*) FILTER (WHERE settled_at > (SELECT min(settled_at) FROM orders)) FROM orders",
     );
     let (span, count) = span.split_once('|').expect("two columns");
     let (span, count): (f64, f64) = (span.parse().expect("seconds"), count.parse().expect("orders"));
@@ -230,7 +229,7 @@ async fn builder(table: &mut Table) {
             let batch: Arc<[NewOrder]> = new_orders().into();
             let written = db.transaction::<_, shop::domain::Error, _>(move |txn| {
                 let batch = Arc::clone(&batch);
-                Box::pin(async move { orders::create(&*txn, &batch).await })
+                Box::pin(async move { orders::create(&txn, &batch).await })
             });
             assert_eq!(written.await.expect("written").len(), 500);
         }
@@ -272,6 +271,7 @@ async fn write_by_builder(db: &Db, batch: Vec<NewOrder>) {
         total_price: Set(3_000),
         currency: Set(new.currency.clone()),
         created_at: Set(new.created_at),
+        updated_at: Set(new.created_at),
         ..Default::default()
     });
     let items = batch.iter().flat_map(|new| {
@@ -337,7 +337,7 @@ async fn read(table: &mut Table) {
     let serve = Process::serve(&place);
     let mut connection = Connection::open(&serve.address).await;
     accepted_orders(&place, 10, PRODUCTS);
-    sql(&place, "UPDATE orders SET status = 'PAID', settled_at = 1");
+    sql(&place, "UPDATE orders SET status = 'PAID', settled_at = now()");
     let order = "/orders/00000000-0000-7000-8000-000000000001";
     for (figure, path) in [
         ("`GET /products`, 50 products", "/products"),
@@ -515,14 +515,14 @@ async fn embedded_place() -> (Place, Db) {
     let db = Db::connect(&place.database_url, 2, 100).await.expect("opens");
     let fill = format!(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {PRODUCTS}) \
-         INSERT INTO products (name, price, stock, created_at) SELECT 'product ' || n, 1500, 1000000000, 1 FROM n; \
-         INSERT INTO stock_movements (product_id, delta, reason, created_at) SELECT id, stock, 'initial stock', 1 FROM products"
+         INSERT INTO products (name, price, stock) SELECT 'product ' || n, 1500, 1000000000 FROM n; \
+         INSERT INTO stock_movements (product_id, delta, reason) SELECT id, stock, 'initial stock' FROM products"
     );
     db.write().execute_unprepared(&fill).await.expect("filled");
     (place, db)
 }
 
-/// Everything accepted that was made before; the restarted process notify_attempts for it and settles.
+/// Everything accepted that was made before; the restarted process makes it due and settles it.
 async fn drain_embedded(place: &Place, db: &Db) -> f64 {
     let accept = "UPDATE orders SET accepted_at = created_at, notify_after = 0 WHERE status = 'PENDING'";
     db.write().execute_unprepared(accept).await.expect("accepted");
@@ -567,7 +567,7 @@ async fn memory(table: &mut Table) {
     let mut busy_work = 0;
     accepted_orders(&place, BATCHED_ORDERS, PRODUCTS);
     let work = Process::work(&place);
-    sql(&place, "UPDATE orders SET notify_after = 0");
+    sql(&place, "UPDATE orders SET notify_after = now()");
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         busy_work = busy_work.max(work.memory());
@@ -594,7 +594,7 @@ async fn growth(table: &mut Table) {
     let mut rates = Vec::new();
     for stored in [10_000, 1_000_000] {
         accepted_orders(&place, stored, PRODUCTS);
-        sql(&place, "UPDATE orders SET status = 'PAID', settled_at = 1");
+        sql(&place, "UPDATE orders SET status = 'PAID', settled_at = now()");
         sql(&place, "VACUUM ANALYZE orders");
         sql(&place, "CHECKPOINT");
         let mut measured = Vec::new();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use backon::Retryable as _;
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr};
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr};
 use tokio::time::sleep;
 
 mod connect;
@@ -21,6 +21,7 @@ pub mod url;
 
 use connect::{GivenUp, postgres_options, reach_postgres, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
+use sql::sql;
 use transaction::back_off;
 pub use transaction::{Transient, Txn};
 use url::is_in_memory;
@@ -152,16 +153,13 @@ impl Db {
     }
 }
 
-/// Until the commit nobody else gets past this who gives the same `key`. SQLite has one writer anyway.
-///
-/// # Errors
-/// The database's.
-pub async fn advisory_lock(txn: &impl ConnectionTrait, key: i64) -> Result<(), DbErr> {
+/// Waits until no other transaction holds the same `key`, and holds it until the commit. SQLite has one writer anyway.
+pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), DbErr> {
     if txn.get_database_backend() == DbBackend::Postgres {
-        let lock = sql::Sql::new(DbBackend::Postgres, "SELECT pg_advisory_xact_lock(")
-            .bind(key)
-            .push(")");
-        txn.execute_raw(lock.build()).await?;
+        sql("SELECT pg_advisory_xact_lock(:key)")
+            .bind("key", key)
+            .execute(txn)
+            .await?;
     }
     Ok(())
 }

@@ -41,13 +41,4 @@ impl Caller {
             Self::User(_) | Self::Anonymous => Err(Error::Forbidden("this needs the scope shop:admin".to_owned())),
         }
     }
-
-    /// The user whose orders alone are seen, 0 for no such restriction: user ids begin at 1, and nobody's is negative.
-    pub(super) fn restriction(self) -> i64 {
-        match self {
-            Self::Admin => 0,
-            Self::User(user) => user,
-            Self::Anonymous => -1,
-        }
-    }
 }

@@ -1,14 +1,15 @@
-//! The catalogue: listing, finding and adding products.
+//! The catalogue: listing, finding, adding and changing products, and changing their stock.
 
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect, Set,
-    sea_query::{Expr, ExprTrait, Func, LikeExpr},
+    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
+    sea_query::{Expr, ExprTrait as _, Func, LikeExpr},
 };
 
 use super::{Error, ProductId};
 use crate::{
-    db::sql::{Column, Sql},
-    entities::{Timestamp, product, stock_movement},
+    db::sql::{Column, sql},
+    entities::{Timestamp, product},
 };
 
 /// The most products on a page.
@@ -35,8 +36,7 @@ pub struct ProductPage {
     pub more: bool,
 }
 
-/// # Errors
-/// The database's.
+/// A page of products by id.
 pub async fn list(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<ProductPage, Error> {
     let mut select = product::Entity::find()
         .filter(product::Column::Id.gt(query.after))
@@ -52,7 +52,7 @@ pub async fn list(connection: &impl ConnectionTrait, query: &ProductQuery) -> Re
 }
 
 /// # Errors
-/// [`Error::ProductNotFound`], or the database's.
+/// [`Error::ProductNotFound`].
 pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<product::Model, Error> {
     let product = product::Entity::find_by_id(id).one(connection).await?;
     product.ok_or(Error::ProductNotFound(id))
@@ -68,76 +68,54 @@ pub struct NewProduct {
     pub stock: i64,
 }
 
-/// Adds those of `products` whose name the catalogue does not have yet, in their order, each with the movement that
-/// explains its first stock. Answers how many were added. Run it in a transaction.
-///
-/// # Errors
-/// The database's.
-pub async fn add_missing(txn: &impl ConnectionTrait, now: Timestamp, products: &[NewProduct]) -> Result<usize, Error> {
-    let columns = [
-        (
-            "name",
-            Column::Text(products.iter().map(|product| product.name.clone()).collect()),
-        ),
-        (
-            "price",
-            Column::BigInt(products.iter().map(|product| product.price).collect()),
-        ),
-        (
-            "stock",
-            Column::BigInt(products.iter().map(|product| product.stock).collect()),
-        ),
-        ("place", Column::BigInt((0..).take(products.len()).collect())),
-    ];
-    // Ordered, so that they are numbered as they came however the database looks for those that it has.
-    let insert = Sql::new(
-        txn.get_database_backend(),
-        "INSERT INTO products (name, price, stock, created_at) SELECT t.name, t.price, t.stock, ",
+/// Adds those of `products` whose name the catalogue does not have yet, in their order and in the currency of the shop,
+/// each with the movement that explains its first stock. Answers how many were added.
+pub async fn add_missing(txn: &DatabaseTransaction, now: Timestamp, products: &[NewProduct]) -> Result<usize, Error> {
+    let numbers = |number: fn(&NewProduct) -> i64| Column::BigInt(products.iter().map(number).collect());
+    // Ordered, so that ids follow the order of the products whatever plan the database chooses.
+    let added: Vec<(ProductId, i64)> = sql("
+        INSERT INTO products (name, price, currency, stock, created_at, updated_at)
+        SELECT name, price, (SELECT currency FROM shop), stock, :now, :now
+          FROM :new_products
+         WHERE NOT EXISTS (SELECT 1 FROM products known WHERE known.name = new_products.name)
+         ORDER BY position
+        RETURNING id, stock")
+    .table(
+        "new_products",
+        [
+            (
+                "name",
+                Column::Text(products.iter().map(|product| product.name.clone()).collect()),
+            ),
+            ("price", numbers(|product| product.price)),
+            ("stock", numbers(|product| product.stock)),
+            ("position", Column::BigInt((0..).take(products.len()).collect())),
+        ],
     )
-    .bind(now)
-    .push(" FROM ")
-    .rows("t", columns)
-    .push(" WHERE NOT EXISTS (SELECT 1 FROM products p WHERE p.name = t.name) ORDER BY t.place RETURNING id, stock");
-    let added: Vec<(i64, i64)> = txn
-        .query_all_raw(insert.build())
-        .await?
-        .iter()
-        .map(QueryResult::try_get_many_by_index)
-        .collect::<Result<_, _>>()?;
-    let (ids, stocks): (Vec<i64>, Vec<i64>) = added.iter().filter(|(_, stock)| *stock != 0).copied().unzip();
-    let movements = Sql::new(
-        txn.get_database_backend(),
-        "INSERT INTO stock_movements (product_id, delta, reason, created_at) SELECT t.product_id, t.delta, 'initial stock', ",
-    )
-    .bind(now)
-    .push(" FROM ")
-    .rows("t", [("product_id", Column::BigInt(ids)), ("delta", Column::BigInt(stocks))]);
-    txn.execute_raw(movements.build()).await?;
+    .timestamp("now", now)
+    .tuples(txn)
+    .await?;
+
+    record_initial_stock(txn, now, &added).await?;
     Ok(added.len())
 }
 
-/// Adds a product, with the movement that explains its first stock. Run it in a transaction.
-///
-/// # Errors
-/// The database's.
-pub async fn add(txn: &impl ConnectionTrait, now: Timestamp, new: &NewProduct) -> Result<product::Model, Error> {
-    let insert = Sql::new(
-        txn.get_database_backend(),
-        "INSERT INTO products (name, price, stock, created_at) VALUES (",
-    )
-    .bind(new.name.clone())
-    .push(", ")
-    .bind(new.price)
-    .push(", ")
-    .bind(new.stock)
-    .push(", ")
-    .bind(now)
-    .push(") RETURNING *");
-    let added = product::Entity::find().from_raw_sql(insert.build()).one(txn).await?;
+/// Adds a product, with the movement that explains its first stock.
+pub async fn add(txn: &DatabaseTransaction, now: Timestamp, new: &NewProduct) -> Result<product::Model, Error> {
+    let added: Option<product::Model> = sql("
+        INSERT INTO products (name, price, currency, stock, created_at, updated_at)
+        SELECT :name, :price, currency, :stock, :now, :now
+          FROM shop
+        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+    .bind("name", new.name.clone())
+    .bind("price", new.price)
+    .bind("stock", new.stock)
+    .timestamp("now", now)
+    .one(txn)
+    .await?;
     let added = added.ok_or_else(|| Error::Internal("a new product was not returned".to_owned()))?;
-    if added.stock != 0 {
-        record_movement(txn, now, added.id, added.stock, "initial stock").await?;
-    }
+
+    record_initial_stock(txn, now, &[(added.id, added.stock)]).await?;
     Ok(added)
 }
 
@@ -152,26 +130,24 @@ pub struct ProductChange {
 /// Changes name, price or both.
 ///
 /// # Errors
-/// [`Error::ProductNotFound`], or the database's.
+/// [`Error::ProductNotFound`].
 pub async fn change(
     connection: &impl ConnectionTrait,
+    now: Timestamp,
     id: ProductId,
     change: &ProductChange,
 ) -> Result<product::Model, Error> {
-    let update = Sql::new(
-        connection.get_database_backend(),
-        "UPDATE products SET name = COALESCE(",
-    )
-    .bind(change.name.clone())
-    .push(", name), price = COALESCE(")
-    .bind(change.price)
-    .push(", price) WHERE id = ")
-    .bind(id)
-    .push(" RETURNING *");
-    let changed = product::Entity::find()
-        .from_raw_sql(update.build())
-        .one(connection)
-        .await?;
+    let changed: Option<product::Model> = sql("
+        UPDATE products
+           SET name = COALESCE(:name, name), price = COALESCE(:price, price), updated_at = :now
+         WHERE id = :id
+        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+    .bind("name", change.name.clone())
+    .bind("price", change.price)
+    .timestamp("now", now)
+    .bind("id", id)
+    .one(connection)
+    .await?;
     changed.ok_or(Error::ProductNotFound(id))
 }
 
@@ -184,69 +160,83 @@ pub struct StockChange {
     pub reason: String,
 }
 
-/// Puts units on the shelf or writes them off, and keeps why. The change is relative, so that it adds up with the
-/// orders that are settled meanwhile. Run it in a transaction.
+/// Puts units on the shelf or writes them off, and keeps why. The change is relative, so that it adds up with the orders
+/// that are settled meanwhile.
 ///
 /// # Errors
-/// [`Error::ProductNotFound`], [`Error::StockOutOfRange`], or the database's.
+/// [`Error::ProductNotFound`], [`Error::StockOutOfRange`].
 pub async fn change_stock(
-    txn: &impl ConnectionTrait,
+    txn: &DatabaseTransaction,
     now: Timestamp,
     change: &StockChange,
     low_stock_at: i64,
 ) -> Result<product::Model, Error> {
     let (id, delta) = (change.product_id, change.delta);
-    let update = Sql::new(txn.get_database_backend(), "UPDATE products SET stock = stock + ")
-        .bind(delta)
-        // What is low again after this is told of by the settlement that finds it so.
-        .push(", low_since = CASE WHEN stock + ")
-        .bind(delta)
-        .push(" > ")
-        .bind(low_stock_at)
-        .push(" THEN NULL ELSE low_since END, low_stock = CASE WHEN stock + ")
-        .bind(delta)
-        .push(" > ")
-        .bind(low_stock_at)
-        .push(" THEN NULL ELSE low_stock END WHERE id = ")
-        .bind(id)
-        .push(" AND stock + ")
-        .bind(delta)
-        .push(" BETWEEN 0 AND ")
-        .bind(MAX_STOCK)
-        .push(" RETURNING *");
-    let changed = product::Entity::find().from_raw_sql(update.build()).one(txn).await?;
+
+    // A product that is low again after this is reported by the settlement that finds it so.
+    let changed: Option<product::Model> = sql("
+        UPDATE products
+           SET stock = stock + :delta,
+               low_since = CASE WHEN stock + :delta > :low_stock_at THEN NULL ELSE low_since END,
+               low_stock = CASE WHEN stock + :delta > :low_stock_at THEN NULL ELSE low_stock END,
+               updated_at = :now
+         WHERE id = :id AND stock + :delta BETWEEN 0 AND :max_stock
+        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+    .bind("delta", delta)
+    .bind("low_stock_at", low_stock_at)
+    .timestamp("now", now)
+    .bind("id", id)
+    .bind("max_stock", MAX_STOCK)
+    .one(txn)
+    .await?;
     let Some(changed) = changed else {
         let stock = find(txn, id).await?.stock;
         return Err(Error::StockOutOfRange { id, stock, delta });
     };
-    record_movement(txn, now, id, delta, &change.reason).await?;
+
+    record_movements(txn, now, &[(id, delta)], &change.reason).await?;
     Ok(changed)
 }
 
-async fn record_movement(
-    txn: &impl ConnectionTrait,
+async fn record_initial_stock(
+    txn: &DatabaseTransaction,
     now: Timestamp,
-    product_id: ProductId,
-    delta: i64,
+    added: &[(ProductId, i64)],
+) -> Result<(), Error> {
+    let stocked: Vec<(ProductId, i64)> = added.iter().filter(|(_, stock)| *stock != 0).copied().collect();
+    record_movements(txn, now, &stocked, "initial stock").await
+}
+
+async fn record_movements(
+    txn: &DatabaseTransaction,
+    now: Timestamp,
+    movements: &[(ProductId, i64)],
     reason: &str,
 ) -> Result<(), Error> {
-    let movement = stock_movement::ActiveModel {
-        product_id: Set(product_id),
-        delta: Set(delta),
-        reason: Set(reason.to_owned()),
-        created_at: Set(now),
-        ..Default::default()
-    };
-    stock_movement::Entity::insert(movement)
-        .exec_without_returning(txn)
-        .await?;
+    if movements.is_empty() {
+        return Ok(());
+    }
+
+    let (products, deltas) = movements.iter().copied().unzip();
+    sql("
+        INSERT INTO stock_movements (product_id, delta, reason, created_at)
+        SELECT product_id, delta, :reason, :now
+          FROM :movements")
+    .table(
+        "movements",
+        [
+            ("product_id", Column::BigInt(products)),
+            ("delta", Column::BigInt(deltas)),
+        ],
+    )
+    .bind("reason", reason)
+    .timestamp("now", now)
+    .execute(txn)
+    .await?;
     Ok(())
 }
 
 /// The ids of all products, ascending.
-///
-/// # Errors
-/// The database's.
 pub async fn ids(connection: &impl ConnectionTrait) -> Result<Vec<ProductId>, Error> {
     let ids = product::Entity::find()
         .select_only()
@@ -258,8 +248,8 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<Vec<ProductId>, Er
     Ok(ids)
 }
 
-/// As it is spelled, or in any case. SQLite, and PostgreSQL in the locale C, only know the cases of ASCII letters: there
-/// other letters are found as they are spelled.
+/// Matches the name as it is spelled, or in any case. SQLite, and PostgreSQL in the locale C, know the cases of ASCII letters
+/// only; there other letters are found as they are spelled.
 fn name_contains(part: &str) -> Condition {
     let pattern = |part: &str| LikeExpr::new(format!("%{}%", escape_like(part))).escape('\\');
     let name = || Expr::col(product::Column::Name);

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod money;
 pub mod orders;
 pub mod settlement;
+pub mod shop;
 
 pub use caller::Caller;
 

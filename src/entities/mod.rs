@@ -1,9 +1,10 @@
-//! The tables as SeaORM entities. Written by hand, kept beside the migrations that make them.
+//! The tables as SeaORM entities, and the one type for instants. Each field is documented where it is declared; on
+//! PostgreSQL the same stands as a comment at the column.
 
 pub mod order;
 pub mod order_item;
 pub mod product;
 pub mod stock_movement;
-pub mod timestamp;
+mod timestamp;
 
 pub use timestamp::Timestamp;

@@ -18,19 +18,22 @@ pub struct Model {
     pub total_price: i64,
     /// ISO 4217, the shop's when the order was made.
     pub currency: String,
-    pub created_at: Timestamp,
     /// The `Idempotency-Key` that the order was created under; unique per user.
     pub idempotency_key: Option<String>,
     /// When the payment was accepted; from then on the order will be settled.
     pub accepted_at: Option<Timestamp>,
     /// When the sweeper notify_attempts for it (again), while it is accepted and PENDING.
     pub notify_after: Option<Timestamp>,
-    /// How often the sweeper has rung.
+    /// How often the sweeper has published one.
     pub notify_attempts: i32,
+    /// When it became PAID or FAILED.
     pub settled_at: Option<Timestamp>,
     /// Why it is FAILED.
     #[sea_orm(column_type = "JsonBinary", nullable)]
     pub failure: Option<Failure>,
+    pub created_at: Timestamp,
+    /// When the row last changed.
+    pub updated_at: Timestamp,
     #[sea_orm(has_many)]
     pub items: HasMany<super::order_item::Entity>,
 }

@@ -11,15 +11,19 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i64,
     pub name: String,
-    /// Minor units of the shop's currency, not negative.
+    /// Minor units of `currency`, not negative.
     pub price: i64,
+    /// ISO 4217. A shop has one currency, so every product has the same.
+    pub currency: String,
     /// Units on the shelf, not negative. Changed only relative to what was read under the row's lock.
     pub stock: i64,
-    pub created_at: Timestamp,
     /// When stock last fell to the low-stock threshold; `None` while it is above.
     pub low_since: Option<Timestamp>,
     /// The stock that it fell to then.
     pub low_stock: Option<i64>,
+    pub created_at: Timestamp,
+    /// When name, price or stock last changed.
+    pub updated_at: Timestamp,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -205,7 +205,7 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
     }
     let begun = std::time::Instant::now();
     let low_stock_at = app.config.low_stock_at;
-    let settle = |txn: Txn| async move { settlement::settle(&*txn, Timestamp::now(), orders, low_stock_at).await };
+    let settle = |txn: Txn| async move { settlement::settle(&txn, Timestamp::now(), orders, low_stock_at).await };
     let settlement = app.db.timeout(SETTLE_TIMEOUT, app.db.transaction(settle)).await;
     histogram!(SETTLE_DURATION).record(begun.elapsed());
     settlement

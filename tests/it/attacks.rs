@@ -27,7 +27,7 @@ async fn change_stock(app: &App, product_id: i64, delta: i64, reason: &'static s
     };
     let changed = app.db.transaction_once(move |txn| {
         let change = change.clone();
-        Box::pin(async move { catalog::change_stock(&*txn, Timestamp::now(), &change, 5).await })
+        Box::pin(async move { catalog::change_stock(&txn, Timestamp::now(), &change, 5).await })
     });
     changed.await.map(drop)
 }
@@ -101,7 +101,9 @@ async fn an_order_keeps_one_price_while_the_catalogue_changes_its_own(#[values("
                     name: None,
                     price: Some(price),
                 };
-                catalog::change(app.db.write(), 1, &change).await.expect("changed");
+                catalog::change(app.db.write(), Timestamp::now(), 1, &change)
+                    .await
+                    .expect("changed");
             }
         }
     });

@@ -2,9 +2,12 @@
 
 use rstest::rstest;
 use sea_orm::{ConnectionTrait as _, DbErr};
+use serde_json::{Value, json};
 use shop::{
     app,
     db::schema::{self, Change, State},
+    domain::catalog,
+    entities::Timestamp,
 };
 
 use crate::support::{Backend, run_to_end};
@@ -53,33 +56,94 @@ async fn migrations_run_by_several_processes_at_once_all_succeed(#[values("embed
 async fn the_database_refuses_what_must_never_be(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 5)]).await;
-    let order = |status: &str, rest: &str| {
+    let (id, now) = if backend.is_embedded() {
+        ("randomblob(16)", "1")
+    } else {
+        ("gen_random_uuid()", "now()")
+    };
+    let order = |status: &str, accepted_at: &str, settled_at: &str| {
         format!(
-            "INSERT INTO orders (id, user_id, status, total_price, currency, created_at, notify_attempts, accepted_at, settled_at) \
-             VALUES ({}, 1, '{status}', 100, 'USD', 1, 0, {rest})",
-            if backend.is_embedded() {
-                "randomblob(16)"
-            } else {
-                "gen_random_uuid()"
-            }
+            "INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, settled_at) \
+             VALUES ({id}, 1, '{status}', 100, 'USD', {accepted_at}, {settled_at})"
         )
     };
     let run = async |sql: &str| -> Result<(), DbErr> { app.db.write().execute_unprepared(sql).await.map(drop) };
-    run(&order("PENDING", "NULL, NULL")).await.expect("a fresh order");
-    run(&order("PAID", "1, 1")).await.expect("a paid order");
+
+    run(&order("PENDING", "NULL", "NULL")).await.expect("a new order");
+    run(&order("PAID", now, now)).await.expect("a paid order");
+
     for refused in [
         "UPDATE products SET stock = -1",
         "UPDATE products SET price = -1",
-        "INSERT INTO stock_movements (product_id, delta, reason, created_at) VALUES (1, 0, 'nothing', 1)",
-        "INSERT INTO stock_movements (product_id, delta, reason, created_at) VALUES (99, 1, 'whose?', 1)",
+        "UPDATE products SET currency = 'dollars'",
+        "INSERT INTO stock_movements (product_id, delta, reason) VALUES (1, 0, 'nothing')",
+        "INSERT INTO stock_movements (product_id, delta, reason) VALUES (99, 1, 'of which product?')",
         "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 0, 1 FROM orders",
         "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 99, 1, 1 FROM orders",
-        &order("SHIPPED", "NULL, NULL"),
-        &order("PAID", "NULL, 1"),
-        &order("PAID", "1, NULL"),
-        &order("FAILED", "1, 1"),
-        &order("PENDING", "1, 1"),
+        "INSERT INTO shop (currency) VALUES ('USD')",
+        "UPDATE orders SET created_at = '2026-01-01 noon'",
+        &order("SHIPPED", "NULL", "NULL"),
+        &order("PAID", "NULL", now),
+        &order("PAID", now, "NULL"),
+        &order("FAILED", now, now),
+        &order("PENDING", now, now),
     ] {
         assert!(run(refused).await.is_err(), "{refused}");
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_product_inserted_by_hand_is_in_the_shops_currency_and_its_units_come_from_nowhere(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.app().await;
+    let insert = "INSERT INTO products (name, price, stock) VALUES ('Lamp', 4990, 3)";
+
+    app.db.write().execute_unprepared(insert).await.expect("inserted");
+
+    let product = catalog::find(app.db.read(), 1).await.expect("found");
+    assert_eq!((product.currency.as_str(), product.stock), ("USD", 3));
+    assert!(
+        Timestamp::now().age_at(product.created_at).is_zero(),
+        "created before now"
+    );
+    assert!(
+        product.created_at.age_at(Timestamp::now()).as_secs() < 60,
+        "created just now"
+    );
+    let verified = run_to_end(&backend, &["verify", "--json"], &[]);
+    let report: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+    assert_eq!(verified.status.code(), Some(1));
+    assert_eq!(
+        report["stock_discrepancies"],
+        json!([{ "product_id": 1, "stock": 3, "put_in": 0, "sold": 0 }])
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_shop_keeps_its_currency_once_something_has_a_price(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let euro = [("SHOP_CURRENCY", "EUR")];
+
+    // While nothing has a price, the configuration decides.
+    let seeded_in_dollars = run_to_end(&backend, &["migrate"], &[]);
+    assert!(seeded_in_dollars.status.success());
+    let seeded = run_to_end(&backend, &["seed", "--products", "2"], &euro);
+    assert!(seeded.status.success(), "{}", String::from_utf8_lossy(&seeded.stderr));
+
+    // From then on, another currency is refused, by name.
+    for command in ["serve", "seed"] {
+        let refused = run_to_end(&backend, &[command], &[("SHOP_BIND", "127.0.0.1:0")]);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains("EUR") && stderr.contains("USD") && stderr.contains("currency"),
+            "{stderr}"
+        );
+    }
+    let again = run_to_end(&backend, &["seed", "--products", "2"], &euro);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
 }

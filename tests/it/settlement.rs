@@ -36,7 +36,7 @@ async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created,
     app.db
         .transaction(move |txn| {
             let orders = orders.clone();
-            Box::pin(async move { orders::create(&*txn, &orders).await })
+            Box::pin(async move { orders::create(&txn, &orders).await })
         })
         .await
         .expect("the batch is written")
@@ -52,7 +52,7 @@ async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Orde
     app.db
         .transaction(move |txn| {
             let ids = ids.clone();
-            Box::pin(async move { orders::accept_payments(&*txn, Timestamp(now), &ids).await })
+            Box::pin(async move { orders::accept_payments(&txn, Timestamp(now), &ids).await })
         })
         .await
         .expect("the batch is written")
@@ -63,7 +63,7 @@ async fn settle(app: &App, ids: &[OrderId]) -> Settlement {
     app.db
         .transaction(move |txn| {
             let ids = ids.clone();
-            Box::pin(async move { settlement::settle(&*txn, Timestamp::now(), &ids, 5).await })
+            Box::pin(async move { settlement::settle(&txn, Timestamp::now(), &ids, 5).await })
         })
         .await
         .map_err(|error: Error| error)

@@ -153,7 +153,7 @@ impl ProductsApi {
         let new = &body.0.product();
         let add = app
             .db
-            .transaction_once(|txn| async move { catalog::add(&*txn, Timestamp::now(), new).await });
+            .transaction_once(|txn| async move { catalog::add(&txn, Timestamp::now(), new).await });
         let product = app.db.timeout(READ_TIMEOUT, add).await?;
         let location = format!("/products/{}", product.id);
         Ok(CreateAnswer::Created(changed(app, product).await?, location))
@@ -175,7 +175,7 @@ impl ProductsApi {
         let change = &body.0.change();
         let update = app
             .db
-            .transaction(|txn| async move { catalog::change(&*txn, id.0, change).await });
+            .transaction(|txn| async move { catalog::change(&*txn, Timestamp::now(), id.0, change).await });
         let product = app.db.timeout(READ_TIMEOUT, update).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))
     }
@@ -201,7 +201,7 @@ impl ProductsApi {
         };
         let low_stock_at = app.config.low_stock_at;
         let update = app.db.transaction_once(|txn| async move {
-            catalog::change_stock(&*txn, Timestamp::now(), change, low_stock_at).await
+            catalog::change_stock(&txn, Timestamp::now(), change, low_stock_at).await
         });
         let product = app.db.timeout(READ_TIMEOUT, update).await?;
         Ok(FindAnswer::Product(changed(app, product).await?))

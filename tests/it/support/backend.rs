@@ -120,7 +120,11 @@ impl Backend {
                 stock: *stock,
             })
             .collect();
-        let added = catalog::add_missing(app.db.write(), Timestamp::now(), &products).await;
+        let products = &products;
+        let added = app
+            .db
+            .transaction(|txn| async move { catalog::add_missing(&txn, Timestamp::now(), products).await })
+            .await;
         assert_eq!(added.expect("products can be added"), products.len());
         app
     }
@@ -146,8 +150,8 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             let batch = Arc::clone(&batch);
             Box::pin(async move {
                 let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
-                orders::create(&*txn, &batch).await?;
-                orders::accept_payments(&*txn, Timestamp::now(), &ids).await
+                orders::create(&txn, &batch).await?;
+                orders::accept_payments(&txn, Timestamp::now(), &ids).await
             })
         });
         let answers: Vec<Result<_, Error>> = written.await.expect("written");

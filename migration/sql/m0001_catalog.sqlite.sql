@@ -1,0 +1,48 @@
+-- One row: which shop this database belongs to.
+CREATE TABLE shop (
+    -- Identity of this database, 16 random bytes. A copy keeps it, a database that was made anew has another.
+    database_id BLOB    NOT NULL DEFAULT (randomblob(16)),
+    -- ISO 4217. Set when the shop first starts; a process that is configured for another currency refuses to start.
+    currency    TEXT             CONSTRAINT shop_currency_is_iso_4217 CHECK (currency GLOB '[A-Z][A-Z][A-Z]'),
+    created_at  INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+    -- Always 1: the key that keeps this table at one row.
+    only_row    INTEGER PRIMARY KEY DEFAULT 1 CONSTRAINT shop_has_one_row CHECK (only_row = 1)
+) STRICT;
+
+INSERT INTO shop DEFAULT VALUES;
+
+-- The catalogue, with the stock of each product.
+CREATE TABLE products (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT    NOT NULL,
+    -- Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.
+    price      INTEGER NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
+    -- ISO 4217. Left out of an INSERT, it is the currency of the shop.
+    currency   TEXT    NOT NULL DEFAULT '' CONSTRAINT products_currency_is_iso_4217
+                       CHECK (currency = '' OR currency GLOB '[A-Z][A-Z][A-Z]'),
+    -- Units on the shelf: the sum of stock_movements less the units in PAID orders.
+    stock      INTEGER NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
+    -- When stock last fell to the low-stock threshold, NULL while it is above; and the stock that it fell to then.
+    low_since  INTEGER,
+    low_stock  INTEGER,
+    created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+    updated_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+) STRICT;
+
+-- A product that is inserted by hand without a currency is priced in the shop's.
+CREATE TRIGGER products_default_currency AFTER INSERT ON products WHEN NEW.currency = '' BEGIN
+    UPDATE products SET currency = (SELECT currency FROM shop) WHERE id = NEW.id;
+END;
+
+-- Every change of stock that is not a sale. Rows are added and never changed.
+CREATE TABLE stock_movements (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    product_id INTEGER NOT NULL CONSTRAINT stock_movements_of_a_product REFERENCES products (id),
+    -- Units put on the shelf (positive) or written off (negative).
+    delta      INTEGER NOT NULL CONSTRAINT stock_movements_delta_not_zero CHECK (delta <> 0),
+    reason     TEXT    NOT NULL,
+    created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+) STRICT;
+
+-- Serves shop verify, which adds up the movements of every product.
+CREATE INDEX stock_movements_product_id ON stock_movements (product_id);

@@ -1,0 +1,50 @@
+-- Orders. The row is the truth about an order; messages only say that it is to be looked at.
+CREATE TABLE orders (
+    -- UUID version 7 (RFC 9562) as 16 bytes: ids sort by time of creation.
+    id              BLOB    PRIMARY KEY NOT NULL,
+    user_id         INTEGER NOT NULL,
+    -- PENDING until it is settled, then PAID or FAILED for ever.
+    status          TEXT    NOT NULL DEFAULT 'PENDING'
+                            CONSTRAINT orders_status_is_known CHECK (status IN ('PENDING', 'PAID', 'FAILED')),
+    -- Sum of quantity × unit_price over the lines, in whole minor units of currency (ISO 4217).
+    total_price     INTEGER NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
+    currency        TEXT    NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3),
+    -- The Idempotency-Key of the request that made the order, unique for each user.
+    idempotency_key TEXT,
+    -- When the payment was accepted. From then on the order will be settled.
+    accepted_at     INTEGER,
+    -- When the sweeper publishes a settle request again, and how often it has.
+    notify_after    INTEGER,
+    notify_attempts INTEGER NOT NULL DEFAULT 0,
+    -- When the order became PAID or FAILED, and why it is FAILED (JSON).
+    settled_at      INTEGER,
+    failure         TEXT    CONSTRAINT orders_failure_is_json CHECK (json_valid(failure)),
+    created_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+    updated_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+
+    CONSTRAINT orders_status_fits_the_rest CHECK (
+        (status = 'PENDING' AND settled_at IS NULL AND failure IS NULL)
+        OR (status = 'PAID' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NULL)
+        OR (status = 'FAILED' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NOT NULL)
+    )
+) STRICT;
+
+CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
+CREATE INDEX        orders_status_id               ON orders (status, id);
+CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Finds what the sweeper has to do; as small as the backlog.
+CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE status = 'PENDING' AND accepted_at IS NOT NULL;
+
+-- The lines of orders. Rows are added with their order and never changed.
+CREATE TABLE order_items (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    order_id   BLOB    NOT NULL CONSTRAINT order_items_of_an_order REFERENCES orders (id),
+    product_id INTEGER NOT NULL CONSTRAINT order_items_of_a_product REFERENCES products (id),
+    quantity   INTEGER NOT NULL CONSTRAINT order_items_quantity_positive CHECK (quantity > 0),
+    -- Price of the product when the order was made.
+    unit_price INTEGER NOT NULL CONSTRAINT order_items_unit_price_not_negative CHECK (unit_price >= 0),
+
+    CONSTRAINT order_items_name_a_product_once UNIQUE (order_id, product_id)
+) STRICT;
+
+CREATE INDEX order_items_product_id ON order_items (product_id);

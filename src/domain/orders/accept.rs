@@ -1,0 +1,84 @@
+//! Accepting payments: the acceptance is written to the order's own row, once.
+
+use std::collections::BTreeSet;
+
+use sea_orm::DatabaseTransaction;
+
+use super::{NOTIFY_AFTER, Order, find::find_many};
+use crate::{
+    db::sql::{Column, sql},
+    domain::{Caller, Error, OrderId},
+    entities::{Timestamp, order::OrderStatus},
+};
+
+/// Accepts the payment of those orders that are PENDING and that their caller may see. The first acceptance stands,
+/// however often it is asked for. Answers with each order as it is now, in the order of `asked`.
+///
+/// # Errors
+/// For one order: [`Error::OrderNotFound`], also when the caller may not see it. For all: the database's.
+pub async fn accept_payments(
+    txn: &DatabaseTransaction,
+    now: Timestamp,
+    asked: &[(Caller, OrderId)],
+) -> Result<Vec<Result<Order, Error>>, Error> {
+    let ids: Vec<OrderId> = asked.iter().map(|(_, id)| *id).collect();
+    let mut orders = find_many(txn, &ids).await?;
+
+    let is_payable = |caller: &Caller, order: &Order| {
+        let row = &order.row;
+        caller.can_view(row.user_id) && row.status == OrderStatus::Pending && row.accepted_at.is_none()
+    };
+    let payable: BTreeSet<OrderId> = asked
+        .iter()
+        .filter(|(caller, id)| orders.get(id).is_some_and(|order| is_payable(caller, order)))
+        .map(|(_, id)| *id)
+        .collect();
+
+    let accepted = write_acceptance(txn, now, payable.iter().copied().collect()).await?;
+    if accepted == payable.len() as u64 {
+        for row in orders
+            .values_mut()
+            .map(|order| &mut order.row)
+            .filter(|row| payable.contains(&row.id))
+        {
+            row.accepted_at = Some(now);
+            row.notify_after = Some(now.plus(NOTIFY_AFTER));
+            row.updated_at = now;
+        }
+    } else {
+        // Another transaction was faster with some of them.
+        orders = find_many(txn, &ids).await?;
+    }
+
+    let answer = |(caller, id): &(Caller, OrderId)| {
+        let order = orders.get(id).filter(|order| caller.can_view(order.row.user_id));
+        order.cloned().ok_or(Error::OrderNotFound(*id))
+    };
+    Ok(asked.iter().map(answer).collect())
+}
+
+/// Answers how many of the orders were accepted just now. Rows are locked in id order, as everywhere; an UPDATE alone
+/// would lock them in the order in which it happens to find them.
+async fn write_acceptance(txn: &DatabaseTransaction, now: Timestamp, ids: Vec<OrderId>) -> Result<u64, Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+
+    let accepted = sql("
+        WITH payable AS (
+            SELECT id
+              FROM orders
+             WHERE id = ANY(:ids) AND status = 'PENDING' AND accepted_at IS NULL
+             ORDER BY id
+               FOR NO KEY UPDATE
+        )
+        UPDATE orders
+           SET accepted_at = :now, notify_after = :notify_after, updated_at = :now
+         WHERE id IN (SELECT id FROM payable)")
+    .list("ids", Column::Uuid(ids))
+    .timestamp("now", now)
+    .timestamp("notify_after", now.plus(NOTIFY_AFTER))
+    .execute(txn)
+    .await?;
+    Ok(accepted)
+}

@@ -1,0 +1,68 @@
+//! Which accepted orders the queue has to be asked about again. The orders table is its own outbox: `notify_after` says
+//! when an order is due, `notify_attempts` how often it was.
+
+use sea_orm::ConnectionTrait;
+
+use super::{MAX_NOTIFY_INTERVAL, NOTIFY_AFTER};
+use crate::{
+    db::sql::{Column, sql},
+    domain::{Error, OrderId},
+    entities::Timestamp,
+};
+
+/// Claims up to `limit` orders that were accepted, are still PENDING and are due at `now`, and answers their ids. Each
+/// is due again later, after twice as long each time, up to [`MAX_NOTIFY_INTERVAL`].
+pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit: i64) -> Result<Vec<OrderId>, Error> {
+    let doublings = (MAX_NOTIFY_INTERVAL.as_secs() / NOTIFY_AFTER.as_secs()).ilog2();
+
+    let claimed = sql("
+        WITH due AS (
+            SELECT id
+              FROM orders
+             WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND notify_after <= :now
+             ORDER BY notify_after
+             LIMIT :limit
+               FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE orders
+           SET notify_attempts = notify_attempts + 1,
+               notify_after = :now + :first * (1 << CASE WHEN notify_attempts < :doublings
+                                                         THEN notify_attempts + 1
+                                                         ELSE :doublings END),
+               updated_at = :now
+         WHERE id IN (SELECT id FROM due)
+        RETURNING id")
+    .timestamp("now", now)
+    .bind("limit", limit)
+    .duration("first", NOTIFY_AFTER)
+    .bind("doublings", i32::try_from(doublings).unwrap_or(0))
+    .scalars(connection)
+    .await?;
+    Ok(claimed)
+}
+
+/// Undoes [`claim_due`] for orders whose settle requests could not be published: they are due at `now`, and the attempt
+/// does not count.
+pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids: &[OrderId]) -> Result<(), Error> {
+    sql("
+        UPDATE orders
+           SET notify_attempts = notify_attempts - 1, notify_after = :now, updated_at = :now
+         WHERE id = ANY(:ids) AND status = 'PENDING' AND notify_attempts > 0")
+    .timestamp("now", now)
+    .list("ids", Column::Uuid(ids.to_vec()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes every order that was accepted and is still PENDING due at `now`; answers how many there are.
+pub async fn make_all_due(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
+    let due = sql("
+        UPDATE orders
+           SET notify_after = :now, updated_at = :now
+         WHERE status = 'PENDING' AND accepted_at IS NOT NULL")
+    .timestamp("now", now)
+    .execute(connection)
+    .await?;
+    Ok(due)
+}
