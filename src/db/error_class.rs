@@ -1,21 +1,20 @@
-//! What an error of the database means for whoever meets it.
+//! Sorts the errors of a database by what can be done about them.
 
 use sea_orm::{DbErr, RuntimeErr};
 
-/// What an error of the database means for the caller.
+/// What can be done about an error of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorClass {
     /// A deadlock, a serialization failure or a busy file: run the transaction again.
     Retryable,
-    /// The database cannot be reached, or is going away: try again later.
+    /// The database cannot be reached, shuts down, or lacks resources: retry later.
     Unavailable,
-    /// The database lets nobody in by this URL. Somebody has to change something, and then it may be tried again.
+    /// The database rejects the user or has no such database: retry after somebody has changed that.
     AccessDenied,
-    /// The statement is at fault. Trying again gives the same answer.
+    /// The statement is at fault: a retry fails in the same way.
     Permanent,
 }
 
-/// Sorts an error of the database by what can be done about it.
 #[must_use]
 pub fn classify(error: &DbErr) -> DbErrorClass {
     match error {
@@ -54,6 +53,7 @@ fn class_of_code(code: &str) -> DbErrorClass {
             _ => DbErrorClass::Permanent,
         };
     }
+
     match code {
         // serialization_failure, deadlock_detected, lock_not_available
         "40001" | "40P01" | "55P03" => DbErrorClass::Retryable,
@@ -61,7 +61,7 @@ fn class_of_code(code: &str) -> DbErrorClass {
         "25P03" | "25006" => DbErrorClass::Unavailable,
         // Connections, resources (a full disk), the operator (a shutdown, a statement cancelled), the system
         code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => DbErrorClass::Unavailable,
-        // The user or the database is refused: a password that was changed, say.
+        // The user or the database is rejected, after a password was changed for instance.
         code if code.starts_with("28") || code == "3D000" => DbErrorClass::AccessDenied,
         _ => DbErrorClass::Permanent,
     }

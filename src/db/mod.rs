@@ -1,5 +1,5 @@
-//! The database behind its URL: SQLite for one machine, PostgreSQL for many. Everything that differs between the two
-//! and is not SQL text lives here; what differs in the text lives in [`rows`].
+//! The database behind its URL: SQLite for one machine, PostgreSQL for many. Everything that differs between the two lives
+//! here; what differs in the text of a statement lives in [`sql`].
 
 use std::{
     future::Future,
@@ -19,7 +19,7 @@ pub mod sql;
 mod transaction;
 pub mod url;
 
-use connect::{GivenUp, postgres_options, reach_postgres, sqlite_options};
+use connect::{LastTimeout, postgres_options, reach_postgres, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
 use sql::sql;
 use transaction::back_off;
@@ -29,44 +29,56 @@ use url::is_in_memory;
 /// Connections to one database. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Db {
-    /// One connection on SQLite, which knows one writer; the same pool as `read` on PostgreSQL.
+    /// One connection on SQLite, which has one writer; the same pool as `read` on PostgreSQL.
     write: DatabaseConnection,
     read: DatabaseConnection,
-    given_up: GivenUp,
+    last_timeout: LastTimeout,
 }
 
 impl Db {
-    /// Connects, with at most `pool` connections (1 to 10,000) to read with.
-    /// `statement_cache` bounds the prepared statements a connection keeps, 1 or more.
+    /// Connects, with at most `pool` connections (1 to 10,000) to read with. `statement_cache` bounds the prepared
+    /// statements that a connection keeps, 1 or more.
     ///
     /// # Errors
     /// When the URL is not understood, or the database does not answer.
     pub async fn connect(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
         if url.starts_with("sqlite:") {
-            // Of several processes that turn a new file to WAL at once, all but one are told that it is busy.
-            let first = || Database::connect(sqlite_options(url, 1));
-            let write = first
-                .retry(back_off())
-                .when(|error| classify(error) == DbErrorClass::Retryable)
-                .await?;
-            let read = if is_in_memory(url) {
-                write.clone()
-            } else {
-                Database::connect(sqlite_options(url, pool)).await?
-            };
-            return Ok(Self {
-                write,
-                read,
-                given_up: GivenUp::default(),
-            });
+            Self::connect_sqlite(url, pool).await
+        } else {
+            Self::connect_postgres(url, pool, statement_cache).await
         }
+    }
+
+    async fn connect_sqlite(url: &str, pool: u32) -> Result<Self, DbErr> {
+        // When several processes turn a new file to WAL at once, all but one are told that it is busy.
+        let first = || Database::connect(sqlite_options(url, 1));
+        let write = first
+            .retry(back_off())
+            .when(|error| classify(error) == DbErrorClass::Retryable)
+            .await?;
+
+        let read = if is_in_memory(url) {
+            write.clone()
+        } else {
+            Database::connect(sqlite_options(url, pool)).await?
+        };
+        Ok(Self {
+            write,
+            read,
+            last_timeout: LastTimeout::default(),
+        })
+    }
+
+    async fn connect_postgres(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
         reach_postgres(url).await?;
-        let given_up = GivenUp::default();
-        let read = Database::connect(postgres_options(url, pool, statement_cache, &given_up)).await?;
+
+        let last_timeout = LastTimeout::default();
+        let options = postgres_options(url, pool, statement_cache, &last_timeout);
+        let read = Database::connect(options).await?;
         Ok(Self {
             write: read.clone(),
             read,
-            given_up,
+            last_timeout,
         })
     }
 
@@ -86,16 +98,16 @@ impl Db {
         self.write.get_database_backend() == DbBackend::Sqlite
     }
 
-    /// How many batches it helps to have under way at once: on PostgreSQL one is on its way to the disk while the
-    /// next is written. More only make smaller batches.
+    /// How many batches it helps to have in flight at once. On PostgreSQL one is on its way to the disk while the next is
+    /// written; more only make smaller batches.
     #[must_use]
     pub fn writers(&self) -> usize {
         if self.is_sqlite() { 1 } else { 2 }
     }
 
     /// Waits for `work` for at most `limit`. A statement or transaction that is abandoned leaves its connection in an
-    /// unknown state, perhaps to a server that is gone without a word, so for a while every connection is cleaned up
-    /// when it returns to the pool.
+    /// unknown state, perhaps to a server that vanished, so for a while every connection is cleaned up when it returns to
+    /// the pool.
     ///
     /// # Errors
     /// What `work` failed with, or that the database timed out.
@@ -107,7 +119,7 @@ impl Db {
         tokio::select! {
             done = &mut work => done,
             () = sleep(limit) => {
-                *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *self.last_timeout.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 Err(DbErr::Conn(RuntimeErr::Internal(format!("timed out after {limit:?}"))).into())
             }
         }
@@ -126,11 +138,11 @@ impl Db {
         }
     }
 
-    /// Writes where that is no more than a number in SQLite's own header, so that a file that lets nobody write is found
-    /// out before a customer is.
+    /// Writes a number in the header of SQLite's file, so that a file that cannot be written to is noticed before a
+    /// customer is affected. Does nothing on PostgreSQL.
     ///
     /// # Errors
-    /// When it cannot be written to.
+    /// When the file cannot be written to.
     pub async fn try_writing(&self) -> Result<(), DbErr> {
         if self.is_sqlite() {
             self.write.execute_unprepared("PRAGMA user_version = 1").await?;
@@ -138,10 +150,8 @@ impl Db {
         Ok(())
     }
 
-    /// Asks the database for a sign of life.
-    ///
     /// # Errors
-    /// When it gives none.
+    /// When the database does not answer.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.execute_unprepared("SELECT 1").await.map(drop)
     }
@@ -156,10 +166,8 @@ impl Db {
 /// Waits until no other transaction holds the same `key`, and holds it until the commit. SQLite has one writer anyway.
 pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), DbErr> {
     if txn.get_database_backend() == DbBackend::Postgres {
-        sql("SELECT pg_advisory_xact_lock(:key)")
-            .bind("key", key)
-            .execute(txn)
-            .await?;
+        let lock = sql("SELECT pg_advisory_xact_lock(:key)").bind("key", key);
+        lock.execute(txn).await?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! Bringing the schema up to date, safely when several processes try at once.
+//! Brings the schema up to date, safely when several processes try at once.
 
 use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait as _};
 use sqlx::{Connection as _, PgConnection};
 
-use super::Db;
+use super::{Db, sql::sql, transaction::write_options};
 
 /// The key of PostgreSQL's advisory lock that migrations hold: "shop" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7368_6f70;
@@ -14,15 +14,15 @@ const MIGRATION_LOCK: i64 = 0x7368_6f70;
 pub enum Change {
     /// Apply what is pending.
     Up,
-    /// Take the newest step back.
+    /// Revert the newest migration.
     Down,
-    /// Take every step back, then apply all: the shop's tables, empty.
+    /// Revert every migration, then apply all: the shop's tables, empty.
     Fresh,
 }
 
-/// A step of the schema, and whether this database has it.
+/// A migration, and whether this database has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct Migration {
     pub name: String,
     pub state: State,
 }
@@ -46,15 +46,14 @@ impl State {
     }
 }
 
-/// Changes the schema. On PostgreSQL an advisory lock lets one process at a time do so; the others wait, then find
-/// nothing left to do. On SQLite the file's own write lock and the connection's busy timeout do the same.
+/// Changes the schema. On PostgreSQL an advisory lock lets one process at a time do so; the others wait, then find nothing
+/// left to do. On SQLite the file's write lock and the busy timeout have the same effect.
 ///
 /// # Errors
-/// The database's error, the lock being let go of in any case; or that only a newer version of the program can do it.
+/// The database's error, or that only a newer version of the program can change this schema.
 pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
-    let connection = db.write();
-    let steps = status(connection).await?;
-    let has = |state| steps.iter().any(|step| step.state == state);
+    let migrations = status(db.write()).await?;
+    let has = |state| migrations.iter().any(|migration| migration.state == state);
     if change == Change::Up && !has(State::Pending) {
         return Ok(());
     }
@@ -62,83 +61,35 @@ pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
         let problem = "a newer version of the program has changed the schema; only that version can change it further";
         return Err(DbErr::Custom(problem.to_owned()));
     }
-    if connection.get_database_backend() != DbBackend::Postgres {
-        return apply_on_sqlite(connection, change).await;
+
+    if db.is_sqlite() {
+        change_sqlite(db.write(), change).await
+    } else {
+        change_postgres(db.write(), url, change).await
     }
-    // A connection of its own: the lock belongs to a session, and the migrations run on a pool.
-    let failed = |error: sqlx::Error| DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error.into()));
+}
+
+async fn change_postgres(connection: &DatabaseConnection, url: &str, change: Change) -> Result<(), DbErr> {
+    let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
+
+    // A connection of its own: the lock belongs to a session, while the migrations run on a pool.
     let mut lock = PgConnection::connect(url).await.map_err(failed)?;
     sqlx::query("SELECT pg_advisory_lock($1)")
         .bind(MIGRATION_LOCK)
         .execute(&mut lock)
         .await
         .map_err(failed)?;
+
     let outcome = apply(connection, change).await;
-    // Closing the session lets go of the lock as well.
+    // Closing the session releases the lock as well.
     let _ = lock.close().await;
     outcome
 }
 
-/// Every step and whether it is applied, oldest first, those of a newer version last. Changes nothing.
-///
-/// # Errors
-/// The database's error.
-pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Step>, DbErr> {
-    let mut applied = applied(connection).await?;
-    let mut steps: Vec<Step> = Vec::new();
-    for step in Migrator::migrations() {
-        let name = step.name().to_owned();
-        let place = applied.iter().position(|applied| *applied == name);
-        let state = place.map_or(State::Pending, |place| {
-            applied.remove(place);
-            State::Applied
-        });
-        steps.push(Step { name, state });
-    }
-    let newer = |name| Step {
-        name,
-        state: State::Newer,
-    };
-    steps.extend(applied.into_iter().map(newer));
-    Ok(steps)
-}
-
-/// The steps that this database has, also those of a newer version of the program: while an upgrade is under way, the
-/// old version goes on beside the new one.
-async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
-    let backend = connection.get_database_backend();
-    let table = match backend {
-        DbBackend::Postgres => "SELECT to_regclass('seaql_migrations') IS NOT NULL",
-        _ => "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'seaql_migrations'",
-    };
-    let found = connection.query_one_raw(Statement::from_string(backend, table)).await?;
-    if !found.map_or(Ok(false), |row| row.try_get_by_index(0))? {
-        return Ok(Vec::new());
-    }
-    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations ORDER BY version");
-    let rows = connection.query_all_raw(versions).await?;
-    rows.iter().map(|row| row.try_get_by_index(0)).collect()
-}
-
-/// The names of the steps that this database lacks.
-///
-/// # Errors
-/// The database's error.
-pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
-    let steps = status(connection).await?;
-    Ok(steps
-        .into_iter()
-        .filter(|step| step.state == State::Pending)
-        .map(|step| step.name)
-        .collect())
-}
-
-/// One immediate transaction: it takes the write lock first, so that a second process waits and then finds nothing
-/// left to do.
-async fn apply_on_sqlite(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
-    let txn = connection
-        .begin_with_options(super::transaction::write_options())
-        .await?;
+/// One immediate transaction: it takes the write lock first, so that a second process waits and then finds nothing left
+/// to do.
+async fn change_sqlite(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+    let txn = connection.begin_with_options(write_options()).await?;
     apply(&txn, change).await?;
     txn.commit().await
 }
@@ -149,4 +100,52 @@ async fn apply<'c, C: IntoSchemaManagerConnection<'c>>(connection: C, change: Ch
         Change::Down => Migrator::down(connection, Some(1)).await,
         Change::Fresh => Migrator::refresh(connection).await,
     }
+}
+
+/// Every migration and whether it is applied, oldest first, those of a newer version last. Changes nothing.
+pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Migration>, DbErr> {
+    let mut applied = applied(connection).await?;
+
+    let mut migrations: Vec<Migration> = Vec::new();
+    for known in Migrator::migrations() {
+        let name = known.name().to_owned();
+        let index = applied.iter().position(|applied| *applied == name);
+        let state = index.map_or(State::Pending, |index| {
+            applied.remove(index);
+            State::Applied
+        });
+        migrations.push(Migration { name, state });
+    }
+
+    let newer = |name| Migration {
+        name,
+        state: State::Newer,
+    };
+    migrations.extend(applied.into_iter().map(newer));
+    Ok(migrations)
+}
+
+/// The names of the migrations that this database lacks.
+pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let migrations = status(connection).await?;
+    let pending = migrations
+        .into_iter()
+        .filter(|migration| migration.state == State::Pending);
+    Ok(pending.map(|migration| migration.name).collect())
+}
+
+/// The migrations that this database has, also those of a newer version of the program: while an upgrade is under way, the
+/// old version goes on beside the new one.
+async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let table = match connection.get_database_backend() {
+        DbBackend::Postgres => sql("SELECT to_regclass('seaql_migrations') IS NOT NULL"),
+        _ => sql("SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'seaql_migrations'"),
+    };
+    if table.scalars::<bool>(connection).await? != [true] {
+        return Ok(Vec::new());
+    }
+
+    sql("SELECT version FROM seaql_migrations ORDER BY version")
+        .scalars(connection)
+        .await
 }

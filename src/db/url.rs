@@ -1,15 +1,15 @@
-//! What a database's URL may be.
+//! Checks a database's URL before it is used. The driver itself passes over parameters that it does not know, so a misspelled
+//! `sslmode` would connect without encryption.
 
 use std::str::FromStr as _;
 
 use sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
-/// Says what is wrong with a database's URL, and never what stands in it: that may be a password.
+/// Says what is wrong with a database's URL, and never what stands in it, which may be a password.
 ///
 /// # Errors
 /// What is wrong.
 pub fn check(url: &str) -> Result<(), String> {
-    // What the driver itself would pass over, to connect without encryption where that was asked for.
     const PARAMETERS: [&str; 25] = [
         "sslmode",
         "ssl-mode",
@@ -29,7 +29,7 @@ pub fn check(url: &str) -> Result<(), String> {
         "password",
         "application_name",
         "options",
-        // Of other clients, in the URLs that those who host databases give out; they change nothing here.
+        // Parameters of other clients, which hosted databases put in the URLs that they give out; they change nothing here.
         "channel_binding",
         "connect_timeout",
         "target_session_attrs",
@@ -38,6 +38,7 @@ pub fn check(url: &str) -> Result<(), String> {
         "keepalives_interval",
         "keepalives_count",
     ];
+
     let cause = |error: sqlx::Error| match error {
         sqlx::Error::Configuration(cause) => cause.to_string(),
         error => error.to_string(),
@@ -48,6 +49,7 @@ pub fn check(url: &str) -> Result<(), String> {
         let names_none = file.is_empty() || file.starts_with('?') && !is_in_memory(url);
         return (!names_none).then_some(()).ok_or_else(|| "it names no file".to_owned());
     }
+
     PgConnectOptions::from_str(url).map_err(cause)?;
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
     let names = parameters
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_that_is_no_good_is_told_without_its_password() {
+    fn a_bad_url_is_refused_without_showing_its_password() {
         for good in [
             "sqlite://shop.db?mode=rwc",
             "sqlite::memory:",
@@ -92,8 +94,8 @@ mod tests {
             "sqlite://?mode=rwc",
             "sqlite:",
         ] {
-            let said = check(bad).expect_err(bad);
-            assert!(!said.contains("hun"), "{said}");
+            let problem = check(bad).expect_err(bad);
+            assert!(!problem.contains("hun"), "{problem}");
         }
     }
 }

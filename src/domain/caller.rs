@@ -1,20 +1,20 @@
-//! Who asks. Whatever reads or changes an order takes a [`Caller`], so that nobody can forget to ask whose order it is.
+//! Who asks. Every function that reads or pays an order takes a [`Caller`], so that a missing check does not compile.
 
 use super::{Error, UserId};
 
 /// On whose behalf something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// May see and do everything: an administrator, or anybody where nobody has to say who they are.
+    /// May see and do everything: an administrator, or anybody where authentication is off.
     Admin,
-    /// May see and do what concerns themselves.
+    /// May see and do what is their own.
     User(UserId),
-    /// Somebody unknown, to whom nothing belongs.
+    /// Nobody in particular, to whom no order belongs.
     Anonymous,
 }
 
 impl Caller {
-    /// Whether an order of `owner` exists as far as this caller is told.
+    /// Whether this caller may know of an order of `owner`.
     #[must_use]
     pub fn can_view(self, owner: UserId) -> bool {
         match self {

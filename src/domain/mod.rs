@@ -1,5 +1,5 @@
-//! What a shop knows. Functions here take a connection and the time; they name no back end, no queue, no cache and
-//! no web framework.
+//! What a shop knows: catalogue, orders, settlement, ledger. Functions here take a connection and the time; they name no
+//! database product, no queue, no cache and no web framework.
 
 use sea_orm::DbErr;
 use uuid::Uuid;
@@ -33,7 +33,7 @@ pub enum Error {
     StockOutOfRange { id: ProductId, stock: i64, delta: i64 },
     #[error("there is no order {0}")]
     OrderNotFound(OrderId),
-    /// Each with its place among the lines of the request.
+    /// Each with its index among the lines of the request.
     #[error("ordered products that do not exist: {}", .0.len())]
     UnknownProducts(Vec<(usize, ProductId)>),
     #[error("the order's total is larger than a 64-bit amount")]
@@ -56,7 +56,7 @@ pub enum Error {
     /// The transaction met another one; it was rolled back and may be run again.
     #[error("the database is busy: {0}")]
     Busy(String),
-    /// A fault of our own.
+    /// A mistake of the program.
     #[error("unexpected: {0}")]
     Internal(String),
 }

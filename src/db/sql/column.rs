@@ -43,7 +43,7 @@ impl Column {
     }
 
     /// How SQLite reads a value of this column out of JSON.
-    pub(super) fn from_json(&self, value: &str) -> String {
+    pub(super) fn decode_json(&self, value: &str) -> String {
         match self {
             // A UUID is stored as its 16 bytes.
             Self::Uuid(_) => format!("unhex({value})"),

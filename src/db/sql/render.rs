@@ -115,7 +115,7 @@ impl Renderer {
         let mut select = String::new();
         for (index, (column, values)) in columns.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            let value = values.from_json(&format!("value ->> {index}"));
+            let value = values.decode_json(&format!("value ->> {index}"));
             let _ = write!(select, "{comma}{value} AS {column}");
         }
         let rows = self.placeholder(column::rows_as_json(columns).into());
@@ -128,7 +128,7 @@ impl Renderer {
         self.text.truncate(self.text.len() - IN_LIST.len());
         self.text.push_str("IN (");
 
-        let value = values.from_json("value");
+        let value = values.decode_json("value");
         let list = self.placeholder(column::list_as_json(values).into());
         format!("SELECT {value} FROM json_each({list})")
     }

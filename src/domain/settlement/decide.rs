@@ -1,5 +1,5 @@
-//! What happens to a batch of paid orders, as a pure function: what the shop promises about stock can be tested without
-//! a database.
+//! Decides what becomes of a batch of paid orders, as a pure function, so that what the shop promises about stock can be
+//! tested without a database.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,8 +33,8 @@ pub enum Decision {
     Failed(Failure),
 }
 
-/// Decides over whole orders, first accepted first: an order takes all of its lines or none. `stock` says what is on
-/// the shelf per product, and afterwards what is left.
+/// Decides over whole orders, first accepted first: an order takes all of its lines or none. `stock` holds the units on the
+/// shelf for each product, and afterwards what is left.
 #[must_use]
 pub fn decide(mut claims: Vec<Claim>, stock: &mut HashMap<ProductId, i64>) -> Vec<(OrderId, Decision)> {
     claims.sort_by_key(|claim| (claim.accepted_at, claim.id));
@@ -45,12 +45,13 @@ pub fn decide(mut claims: Vec<Claim>, stock: &mut HashMap<ProductId, i64>) -> Ve
 }
 
 fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
-    // Lines that name the same product draw on the same shelf, so they are judged by their sum.
+    // Lines that name the same product take from the same shelf, so their sum is what counts.
     let mut wanted: BTreeMap<ProductId, i64> = BTreeMap::new();
     for line in &claim.lines {
         let sum = wanted.entry(line.product_id).or_default();
         *sum = sum.saturating_add(line.quantity);
     }
+
     let available = |product_id: &ProductId| stock.get(product_id).copied().unwrap_or(0);
     let short: Vec<ShortLine> = wanted
         .iter()
@@ -61,14 +62,16 @@ fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
             available: available(product_id),
         })
         .collect();
+
     let total = money::total(claim.lines.iter().map(|line| (line.quantity, line.unit_price)));
-    // A total that does not fit was refused when the order was made; should a row say otherwise, nothing is sold.
+    // A total that does not fit 64 bits was refused when the order was made. If a row says otherwise, nothing is sold.
     let (true, Ok(total_price)) = (short.is_empty(), total) else {
         return Decision::Failed(Failure {
             reason: FailureReason::InsufficientStock,
             lines: short,
         });
     };
+
     for (product_id, quantity) in wanted {
         let left = stock.entry(product_id).or_default();
         *left -= quantity;
