@@ -22,9 +22,28 @@ use crate::{
 /// # Errors
 /// [`Error::OrderNotFound`], also for an order of somebody else.
 pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId) -> Result<Order, Error> {
-    let mut found = find_many(connection, &[id]).await?;
-    let order = found.remove(&id).filter(|order| caller.can_view(order.row.user_id));
-    order.ok_or(Error::OrderNotFound(id))
+    let mut rows = sql("
+        SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.idempotency_key, o.accepted_at, o.notify_after,
+               o.notify_attempts, o.settled_at, o.failure, o.created_at, o.updated_at,
+               i.id, i.order_id, i.product_id, i.quantity, i.unit_price
+          FROM orders o
+          LEFT JOIN order_items i ON i.order_id = o.id
+         WHERE o.id = :id
+         ORDER BY i.id")
+    .bind("id", id)
+    .rows(connection, |row| {
+        Ok((read_order(row, 0)?, read_item(row, ORDER_COLUMNS)?))
+    })
+    .await?
+    .into_iter();
+
+    let (row, first) = rows.next().ok_or(Error::OrderNotFound(id))?;
+    if !caller.can_view(row.user_id) {
+        return Err(Error::OrderNotFound(id));
+    }
+    let others = rows.filter_map(|(_, item)| item);
+    let items = first.into_iter().chain(others).collect();
+    Ok(Order { row, items })
 }
 
 /// The orders that exist among `ids`, with their lines.
@@ -39,7 +58,7 @@ pub(super) async fn find_many(
          WHERE id = ANY(:ids)
          ORDER BY id")
     .list("ids", Column::Uuid(ids.to_vec()))
-    .rows(connection, read_order)
+    .rows(connection, |row| read_order(row, 0))
     .await?;
     let items = sql("
         SELECT id, order_id, product_id, quantity, unit_price
@@ -47,12 +66,12 @@ pub(super) async fn find_many(
          WHERE order_id = ANY(:ids)
          ORDER BY order_id, product_id")
     .list("ids", Column::Uuid(ids.to_vec()))
-    .rows(connection, read_item)
+    .rows(connection, |row| read_item(row, 0))
     .await?;
 
     let with_items = |row: order::Model| (row.id, Order { row, items: Vec::new() });
     let mut orders: HashMap<OrderId, Order> = rows.into_iter().map(with_items).collect();
-    for item in items {
+    for item in items.into_iter().flatten() {
         if let Some(order) = orders.get_mut(&item.order_id) {
             order.items.push(item);
         }
@@ -127,32 +146,38 @@ pub async fn count_known(connection: &impl ConnectionTrait, ids: Vec<OrderId>) -
     Ok(known.len())
 }
 
-/// The columns of an order as [`find_many`] selects them.
-fn read_order(row: &QueryResult) -> Result<order::Model, DbErr> {
+/// How many columns [`read_order`] reads.
+const ORDER_COLUMNS: usize = 13;
+
+/// The columns of an order in the order of the statements above, from the column `first` on.
+fn read_order(row: &QueryResult, first: usize) -> Result<order::Model, DbErr> {
     Ok(order::Model {
-        id: row.try_get_by_index(0)?,
-        user_id: row.try_get_by_index(1)?,
-        status: row.try_get_by_index(2)?,
-        total_price: row.try_get_by_index(3)?,
-        currency: row.try_get_by_index(4)?,
-        idempotency_key: row.try_get_by_index(5)?,
-        accepted_at: row.try_get_by_index(6)?,
-        notify_after: row.try_get_by_index(7)?,
-        notify_attempts: row.try_get_by_index(8)?,
-        settled_at: row.try_get_by_index(9)?,
-        failure: row.try_get_by_index(10)?,
-        created_at: row.try_get_by_index(11)?,
-        updated_at: row.try_get_by_index(12)?,
+        id: row.try_get_by_index(first)?,
+        user_id: row.try_get_by_index(first + 1)?,
+        status: row.try_get_by_index(first + 2)?,
+        total_price: row.try_get_by_index(first + 3)?,
+        currency: row.try_get_by_index(first + 4)?,
+        idempotency_key: row.try_get_by_index(first + 5)?,
+        accepted_at: row.try_get_by_index(first + 6)?,
+        notify_after: row.try_get_by_index(first + 7)?,
+        notify_attempts: row.try_get_by_index(first + 8)?,
+        settled_at: row.try_get_by_index(first + 9)?,
+        failure: row.try_get_by_index(first + 10)?,
+        created_at: row.try_get_by_index(first + 11)?,
+        updated_at: row.try_get_by_index(first + 12)?,
     })
 }
 
-/// The columns of a line as [`find_many`] selects them.
-fn read_item(row: &QueryResult) -> Result<order_item::Model, DbErr> {
-    Ok(order_item::Model {
-        id: row.try_get_by_index(0)?,
-        order_id: row.try_get_by_index(1)?,
-        product_id: row.try_get_by_index(2)?,
-        quantity: row.try_get_by_index(3)?,
-        unit_price: row.try_get_by_index(4)?,
-    })
+/// The columns of a line, from the column `first` on; `None` where a LEFT JOIN found no line.
+fn read_item(row: &QueryResult, first: usize) -> Result<Option<order_item::Model>, DbErr> {
+    let id: Option<i64> = row.try_get_by_index(first)?;
+    let Some(id) = id else { return Ok(None) };
+
+    Ok(Some(order_item::Model {
+        id,
+        order_id: row.try_get_by_index(first + 1)?,
+        product_id: row.try_get_by_index(first + 2)?,
+        quantity: row.try_get_by_index(first + 3)?,
+        unit_price: row.try_get_by_index(first + 4)?,
+    }))
 }
