@@ -64,3 +64,48 @@ async fn get_readyz(client: &Client, address: SocketAddr) -> anyhow::Result<(boo
     }
     Ok((ready, String::from_utf8_lossy(&body).into_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Asks a server that reads the request, sends `answer`, and closes the connection.
+    async fn ask_server_that_sends(answer: String) -> anyhow::Result<(bool, String)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            assert_ne!(stream.read(&mut [0; 1_024]).await?, 0);
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await
+        });
+
+        let state = get_readyz(&client()?, address).await;
+        server.abort();
+        state
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_and_the_body_is_shown() {
+        let ready = ask_server_that_sends("HTTP/1.1 200 OK\r\n\r\n{\"database\":\"up\"}".to_owned()).await;
+        assert_eq!(ready.expect("an answer"), (true, "{\"database\":\"up\"}".to_owned()));
+
+        let not_ready = ask_server_that_sends("HTTP/1.1 503 Service Unavailable\r\n\r\n".to_owned()).await;
+        assert_eq!(not_ready.expect("an answer"), (false, String::new()));
+
+        let elsewhere = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n";
+        assert!(!ask_server_that_sends(elsewhere.to_owned()).await.expect("an answer").0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read_to_its_end() {
+        let body = "x".repeat(MAX_BODY + 1);
+        let error = ask_server_that_sends(format!("HTTP/1.1 200 OK\r\n\r\n{body}")).await;
+        assert!(error.expect_err("it is refused").to_string().contains("65536 bytes"));
+    }
+}

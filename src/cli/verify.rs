@@ -1,4 +1,4 @@
-//! `shop verify`: checks the books, from one snapshot of the database.
+//! `shop verify`: checks the ledger, from one snapshot of the database.
 
 use std::time::Duration;
 

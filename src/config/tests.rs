@@ -84,12 +84,14 @@ fn every_error_names_the_variable_and_the_key_and_no_secret() {
         ("SHOP_CORS_ORIGINS", "https://a.example, *", "`cors_origins`"),
         ("SHOP_QUEUE_PREFIX", "a b", "`queue_prefix`"),
     ];
+
     for (variable, value, key) in cases {
         let error = error(&[], &[(variable, value)]);
         assert!(error.contains(variable), "{error} does not name {variable}");
         assert!(error.contains(key), "{error} does not name {key}");
         assert!(!error.contains("hunter2"), "{error} shows a secret");
     }
+
     assert!(error(&[], &[("SHOP_AUTH", "jwt")]).contains("`jwt_secret`"));
 }
 
@@ -103,6 +105,7 @@ fn a_value_out_of_bounds_is_answered_with_its_place_and_its_bounds() {
         error(&[("currency", "euro")], &[]),
         "configuration: --currency (`currency`) must be three capital letters, as in ISO 4217 (USD)"
     );
+
     let nowhere = load(&[("management_bind", "nowhere")], &[]).expect("resolved later");
     let error = nowhere.management_bind(8081).expect_err("it is refused").to_string();
     assert!(error.contains("--management-bind (`management_bind`) is"), "{error}");
@@ -119,6 +122,7 @@ fn an_unknown_variable_is_answered_with_the_nearest_one() {
         error(&[], &[("SHOP_XYLOPHONE", "hunter2")]),
         "configuration: SHOP_XYLOPHONE is not a setting: config/default.toml lists all of them"
     );
+
     for (mistyped, meant) in [
         ("SHOP_DATABASEURL", "SHOP_DATABASE_URL"),
         ("SHOP_DATABASE_UR", "SHOP_DATABASE_URL"),
@@ -220,6 +224,7 @@ fn every_documented_key_is_read_by_a_section() {
 fn the_documented_bounds_are_the_bounds() {
     let mut bounded = 0;
     let mut comment = String::new();
+
     for line in DEFAULTS.lines() {
         if let Some(text) = line.strip_prefix('#') {
             comment.push_str(text);
@@ -243,6 +248,7 @@ fn the_documented_bounds_are_the_bounds() {
             comment.clear();
         }
     }
+
     assert_eq!(bounded, 12, "numbers with bounds");
 }
 
