@@ -1,4 +1,5 @@
-//! What every role needs: configuration, database, queue and cache. Connecting starts no task that does the shop's work.
+//! What every role needs: configuration, database, queue and cache. Connecting starts no task that does the shop's
+//! work.
 
 use std::{
     sync::Arc,
@@ -30,8 +31,8 @@ pub struct App {
 }
 
 impl App {
-    /// Connects to the database, and waits for one that is not up yet. Queue and cache connect when they are first used,
-    /// because a process can start without them.
+    /// Connects to the database, and waits for one that is not up yet. Queue and cache connect when they are first
+    /// used, because a process can start without them.
     pub async fn connect(config: Config) -> anyhow::Result<Self> {
         let db = connect_database(&config).await?;
 
@@ -51,8 +52,8 @@ impl App {
         })
     }
 
-    /// Applies pending migrations on SQLite, or if `apply` is set. Otherwise pending migrations are an error, and so are
-    /// prices in another currency than the configured one.
+    /// Applies pending migrations on SQLite, or if `apply` is set. Otherwise pending migrations are an error, and so
+    /// are prices in another currency than the configured one.
     pub async fn check_schema(&self, apply: bool) -> anyhow::Result<()> {
         if apply || self.db.is_sqlite() {
             migrate(&self.db, &self.config, schema::Change::Up).await?;
@@ -129,8 +130,8 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
         .notify(|error, _| tracing::warn!(%error, "the database is unreachable; retrying"))
         .await
         .context(if is_file {
-            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must be \
-             allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
+            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
+             be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
         } else {
             "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
         })

@@ -53,8 +53,8 @@ impl DeadLetters {
         }
 
         let outcome = self.act(&queue).await.context(
-            "the dead letters are unreachable: RabbitMQ must be up at the `queue_url` (SHOP_QUEUE_URL), and its user must \
-             be allowed to configure, read and write",
+            "the dead letters are unreachable: RabbitMQ must be up at the `queue_url` (SHOP_QUEUE_URL), and its user \
+             must be allowed to configure, read and write",
         );
         queue.close().await;
         outcome

@@ -1,5 +1,5 @@
-//! The life of a long-running process. It starts, runs until a signal comes or one of its parts ends, and then stops: it
-//! takes on nothing new, and finishes what it has begun within a time limit.
+//! The life of a long-running process. It starts, runs until a signal comes or one of its parts ends, and then stops:
+//! it takes on nothing new, and finishes what it has begun within a time limit.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -18,8 +18,8 @@ use crate::{
     http::server,
 };
 
-/// How long a process may take to finish what it has begun. It has ten seconds from the signal to its end; the rest is for
-/// exporting the last traces.
+/// How long a process may take to finish what it has begun. It has ten seconds from the signal to its end; the rest is
+/// for exporting the last traces.
 const GRACE: Duration = Duration::from_millis(8_500);
 
 /// A token that the first SIGTERM or SIGINT cancels.
@@ -39,7 +39,8 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Starts something that may take long, such as connecting to a database that is not up yet. `None` if `stop` came first.
+/// Starts something that may take long, such as connecting to a database that is not up yet. `None` if `stop` came
+/// first.
 pub(super) async fn unless_stopped<T>(
     stop: &CancellationToken,
     starting: impl Future<Output = anyhow::Result<T>>,
@@ -72,8 +73,8 @@ pub(super) async fn spawn_management_server(
     Ok(())
 }
 
-/// Waits for `stop`. If a part of the process ends before that, which it never should, this cancels `stop` and fails: the
-/// process does not go on without its worker, say, but ends, so that whatever supervises it starts it again.
+/// Waits for `stop`. If a part of the process ends before that, which it never should, this cancels `stop` and fails:
+/// the process does not go on without its worker, say, but ends, so that whatever supervises it starts it again.
 pub(super) async fn run_until<const N: usize>(
     stop: &CancellationToken,
     mut parts: [&mut JoinSet<()>; N],

@@ -1,4 +1,5 @@
-//! `shop openapi`: prints the documents that describe the API and the messages. It needs no configuration and no server.
+//! `shop openapi`: prints the documents that describe the API and the messages. It needs no configuration and no
+//! server.
 
 use clap::Args;
 

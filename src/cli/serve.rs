@@ -26,8 +26,8 @@ use crate::{
 
 /// The default port of the management server.
 pub(super) const MANAGEMENT_PORT: u16 = 8081;
-/// How long publishing the last settle requests may take when the process stops, so that time is left for the worker. The
-/// sweeper of another process, or of the next start, publishes the rest.
+/// How long publishing the last settle requests may take when the process stops, so that time is left for the worker.
+/// The sweeper of another process, or of the next start, publishes the rest.
 const LAST_PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The catalogue of `--demo`.
 const DEMO: Plan = Plan {

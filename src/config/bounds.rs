@@ -1,5 +1,5 @@
-//! What a value must be, as functions for `#[serde(deserialize_with = "…")]`, so that every bound stands beside its field.
-//! The errors say what is expected, and never repeat a value that may hold a password.
+//! What a value must be, as functions for `#[serde(deserialize_with = "…")]`, so that every bound stands beside its
+//! field. The errors say what is expected, and never repeat a value that may hold a password.
 
 use std::{fmt::Display, time::Duration};
 
@@ -13,7 +13,7 @@ where
 {
     let expected = || {
         if MAX == i64::MAX {
-            format!("must be a whole number, {MIN} or more")
+            format!("must be a whole number of {MIN} or more")
         } else {
             format!("must be a whole number from {MIN} to {MAX}")
         }

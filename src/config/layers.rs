@@ -1,5 +1,5 @@
-//! The layers of the configuration: built-in defaults, a file, the environment, flags. A later layer overrides an earlier
-//! one. For every key it is known where its value was set, so that an error can name the place.
+//! The layers of the configuration: built-in defaults, a file, the environment, flags. A later layer overrides an
+//! earlier one. For every key it is known where its value was set, so that an error can name the place.
 
 use std::{
     collections::BTreeMap,
@@ -111,7 +111,8 @@ impl Layers {
         ConfigError::new(format_args!("{setting} is not a setting{hint}"))
     }
 
-    /// The key that the mistyped `key` most likely stands for: one that it is the beginning of, else the most similar one.
+    /// The key that the mistyped `key` most likely stands for: one that it is the beginning of, else the most similar
+    /// one.
     fn nearest(&self, key: &str) -> Option<&str> {
         let candidates = self.sources.0.keys().map(String::as_str);
         candidates
@@ -147,8 +148,8 @@ impl Layers {
 }
 
 impl Sources {
-    /// The error for a value that cannot be used: where it was set, its key, and the problem, which follows the name as in
-    /// "is 0, but must be 1 or more".
+    /// The error for a value that cannot be used: where it was set, its key, and the problem, which follows the name as
+    /// in "is 0, but must be 1 or more".
     pub(super) fn invalid(&self, key: &str, problem: impl fmt::Display) -> ConfigError {
         let source = self.0.get(key).unwrap_or(&Source::Default);
         ConfigError::new(format_args!("{} {problem}", source.setting(key)))

@@ -109,8 +109,8 @@ impl Config {
         let everybody_is_trusted = self.auth.mode == AuthMode::None && !self.auth.allow_anonymous;
         if everybody_is_trusted && !address.ip().is_loopback() {
             let problem = format!(
-                "is {address}, which others can reach, while SHOP_AUTH=none trusts everybody: bind to 127.0.0.1, or set \
-                 SHOP_ALLOW_ANONYMOUS=true if that is meant"
+                "is {address}, which others can reach, while SHOP_AUTH=none trusts everybody: bind to 127.0.0.1, or \
+                 set SHOP_ALLOW_ANONYMOUS=true if that is meant"
             );
             return Err(self.invalid("bind", problem));
         }

@@ -18,8 +18,8 @@ pub struct Database {
     #[serde(rename = "database_pool", deserialize_with = "whole::<_, _, 1, 1_000>")]
     pub pool: u32,
 
-    /// Prepared statements that a PostgreSQL connection keeps. Without any, the client would prepare a statement at every
-    /// call and leave it to the server for good.
+    /// Prepared statements that a PostgreSQL connection keeps. Without any, the client would prepare a statement at
+    /// every call and leave it to the server for good.
     #[serde(rename = "database_statement_cache", deserialize_with = "whole::<_, _, 1, 10_000>")]
     pub statement_cache: usize,
 
@@ -83,8 +83,8 @@ pub struct Server {
     /// Address and port of the API. It is resolved when the API starts: see [`super::Config::api_bind`].
     pub bind: String,
 
-    /// Address and port of the management server, `off`, or empty for the role's default port on loopback. It is resolved
-    /// when the server starts: see [`super::Config::management_bind`].
+    /// Address and port of the management server, `off`, or empty for the role's default port on loopback. It is
+    /// resolved when the server starts: see [`super::Config::management_bind`].
     pub management_bind: String,
 
     /// Web origins (RFC 6454) whose pages may call the API, in the variable separated by commas.

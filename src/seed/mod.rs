@@ -1,5 +1,5 @@
-//! Fills a database with believable products and orders. The same seed gives the same data, and what is there already is
-//! not added again.
+//! Fills a database with believable products and orders. The same seed gives the same data, and what is there already
+//! is not added again.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng as _;
@@ -103,8 +103,8 @@ async fn add_orders(app: &App, rng: &mut ChaCha8Rng, count: usize, bar: &Progres
     Ok(added)
 }
 
-/// Creates, pays and settles orders with the functions that also serve customers, so that the ledger check holds. Returns
-/// how many orders were not there before.
+/// Creates, pays and settles orders with the functions that also serve customers, so that the ledger check holds.
+/// Returns how many orders were not there before.
 async fn add_chunk(app: &App, chunk: Vec<(NewOrder, bool)>) -> Result<usize, Error> {
     let paid: &Vec<OrderId> = &chunk
         .iter()

@@ -17,8 +17,8 @@ const ORDER_INTERVAL: Duration = Duration::from_secs(60);
 /// The percentage of orders that are paid.
 const PAID_PERCENT: u32 = 85;
 
-/// The order with this number, counted from 0, and whether it is paid. Its id is of version 7, made from its date and from
-/// random bits of `rng`.
+/// The order with this number, counted from 0, and whether it is paid. Its id is of version 7, made from its date and
+/// from random bits of `rng`.
 pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, currency: &str) -> (NewOrder, bool) {
     let since_first = ORDER_INTERVAL * u32::try_from(number).unwrap_or(u32::MAX);
     let created_at = Timestamp(FIRST_ORDER_AT).plus(since_first);
