@@ -1,4 +1,5 @@
-//! One wiring for every role: configuration, database, queue, cache. Connecting starts nothing.
+//! What every role needs: configuration, database, queue and cache. Connecting starts no task that does the shop's
+//! work.
 
 use std::{
     sync::Arc,
@@ -11,13 +12,16 @@ use sea_orm::DbErr;
 
 use crate::{
     cache::Cache,
-    config::{Config, ConfigError},
+    config::Config,
     db::{self, Db, DbErrorClass, schema},
     domain::shop::{self, CurrencyError},
     queue::Queue,
 };
 
-/// What every role is made of. Clones share it.
+/// The pause before another attempt to connect to a database that is not up yet.
+const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Configuration, database, queue and cache. Clones share them.
 #[derive(Clone)]
 pub struct App {
     pub config: Arc<Config>,
@@ -27,19 +31,19 @@ pub struct App {
 }
 
 impl App {
-    /// Connects to the database, waiting for one that is still starting. Queue and cache connect when they are first
-    /// used, since everything works without them for a while.
-    ///
-    /// # Errors
-    /// One sentence that names the key and says what to do.
+    /// Connects to the database, and waits for one that is not up yet. Queue and cache connect when they are first
+    /// used, because a process can start without them.
     pub async fn connect(config: Config) -> anyhow::Result<Self> {
         let db = connect_database(&config).await?;
-        // One batch is being announced, one waits for that, one is being settled, and the next one gathers.
-        let prefetch = u16::try_from(config.batch_max * 4).unwrap_or(u16::MAX);
-        let queue = Queue::new(&config.queue_url, &config.queue_prefix, prefetch)
-            .map_err(|error| unusable("queue_url", &error))?;
-        let cache = Cache::new(&config.cache_url, &config.cache_prefix, config.cache_ttl())
-            .map_err(|error| unusable("cache_url", &error))?;
+
+        // Four batches: one is being collected, one settled, and of two the events are published.
+        let prefetch = u16::try_from(config.batch.max * 4).unwrap_or(u16::MAX);
+        let queue = Queue::new(&config.queue.url, &config.queue.prefix, prefetch)
+            .map_err(|error| config.unusable("queue_url", error))?;
+
+        let cache = Cache::new(&config.cache.url, &config.cache.prefix, config.cache.ttl)
+            .map_err(|error| config.unusable("cache_url", error))?;
+
         Ok(Self {
             config: Arc::new(config),
             db,
@@ -48,46 +52,42 @@ impl App {
         })
     }
 
-    /// On SQLite, or when `bring_up`, applies what is pending; else refuses to go on while anything is.
-    ///
-    /// # Errors
-    /// The database's, or that migrations are pending and how to apply them.
-    pub async fn check_schema(&self, bring_up: bool) -> anyhow::Result<()> {
-        if bring_up || self.db.is_sqlite() {
+    /// Applies pending migrations on SQLite, or if `apply` is set. Otherwise pending migrations are an error, and so
+    /// are prices in another currency than the configured one.
+    pub async fn check_schema(&self, apply: bool) -> anyhow::Result<()> {
+        if apply || self.db.is_sqlite() {
             migrate(&self.db, &self.config, schema::Change::Up).await?;
-            let read_only =
-                "the file named by `database_url` (SHOP_DATABASE_URL) cannot be written to: may this user do so";
-            self.db.try_writing().await.context(read_only)?;
+            self.db.try_writing().await.context(
+                "the file named by `database_url` (SHOP_DATABASE_URL) cannot be written to: give this user the right \
+                 to write to it",
+            )?;
         } else {
             refuse_pending(&self.db).await?;
         }
         self.check_currency().await
     }
 
-    /// Refuses to go on when the prices in the database are in another currency than the configured one.
     async fn check_currency(&self) -> anyhow::Result<()> {
-        match shop::settle_currency(self.db.write(), &self.config.currency).await {
-            Err(error @ CurrencyError::Mismatch { .. }) => Err(unusable("currency", &error).into()),
+        match shop::settle_currency(self.db.write(), &self.config.catalog.currency).await {
+            Err(error @ CurrencyError::Mismatch { .. }) => Err(self.config.unusable("currency", error).into()),
             outcome => outcome.context("the currency of the shop cannot be read"),
         }
     }
 
-    /// Closes all connections, for a clean end.
+    /// Closes all connections.
     pub async fn close(&self) {
         self.queue.close().await;
         self.db.close().await;
     }
 }
 
-/// Refuses to go on while the database lacks a step of the schema.
-///
-/// # Errors
-/// Which steps it lacks, and how to apply them; or the database's.
+/// Fails while migrations are pending, and names them and the command that applies them.
 pub async fn refuse_pending(db: &Db) -> anyhow::Result<()> {
     let pending = schema::pending(db.read()).await.context(
         "cannot read the state of the schema; the user of `database_url` may lack rights that \
          config/postgres/roles.sql grants",
     )?;
+
     if !pending.is_empty() {
         bail!(
             "the database lacks {} migration(s) ({}): run `shop migrate` first",
@@ -98,49 +98,40 @@ pub async fn refuse_pending(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A URL that no server could be reached by.
-pub fn unusable(key: &'static str, error: &dyn std::fmt::Display) -> ConfigError {
-    let problem = format!("is not usable: {error}");
-    ConfigError::Value { key, problem }
-}
-
-/// # Errors
-/// The database's.
+/// Changes the schema, under a lock that keeps other processes from changing it at the same time.
 pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow::Result<()> {
-    schema::change(db, &config.database_url, change)
+    schema::change(db, &config.database.url, change)
         .await
         .context("the schema could not be changed")?;
+
     if change != schema::Change::Down {
-        // A shop that has prices in another currency already keeps it; `serve` and `work` will say so.
-        let _ = shop::settle_currency(db.write(), &config.currency).await;
+        // A shop that has prices in another currency keeps it, and `serve` and `work` refuse to start.
+        let _ = shop::settle_currency(db.write(), &config.catalog.currency).await;
     }
     Ok(())
 }
 
-/// Connects, trying again while the database cannot be reached, for about `database_wait_seconds`.
-///
-/// # Errors
-/// One sentence; never the URL.
+/// Connects to the database, and retries for about `database_wait_seconds` while it cannot be reached. The error never
+/// shows the URL.
 pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
-    const PAUSE: Duration = Duration::from_secs(1);
-    db::url::check(&config.database_url).map_err(|error| unusable("database_url", &error))?;
-    let is_file = config.database_url.starts_with("sqlite:");
-    let deadline = Instant::now() + Duration::from_secs(config.database_wait_seconds);
-    let connect = || {
-        Db::connect(
-            &config.database_url,
-            config.database_pool,
-            config.database_statement_cache,
-        )
-    };
+    let database = &config.database;
+    db::url::check(&database.url).map_err(|error| config.unusable("database_url", error))?;
+
+    // A file that cannot be opened now will not be there in a second either.
+    let is_file = database.url.starts_with("sqlite:");
+    let deadline = Instant::now() + database.wait;
+    let may_come_up =
+        |error: &DbErr| !is_file && db::classify(error) == DbErrorClass::Unavailable && Instant::now() < deadline;
+
+    let connect = || Db::connect(&database.url, database.pool, database.statement_cache);
     connect
-        .retry(ConstantBuilder::default().with_delay(PAUSE).without_max_times())
-        .when(|error: &DbErr| !is_file && db::classify(error) == DbErrorClass::Unavailable && Instant::now() < deadline)
-        .notify(|error, _| tracing::warn!(%error, "the database is not up yet; trying again"))
+        .retry(ConstantBuilder::default().with_delay(CONNECT_PAUSE).without_max_times())
+        .when(may_come_up)
+        .notify(|error, _| tracing::warn!(%error, "the database is unreachable; retrying"))
         .await
         .context(if is_file {
-            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): is its folder there, may this user write \
-             to both, and does the URL end in ?mode=rwc if it is to be made"
+            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
+             be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
         } else {
             "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
         })

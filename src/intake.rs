@@ -52,13 +52,13 @@ impl OrderIntake {
     #[must_use]
     pub fn start(app: &App) -> (Self, JoinSet<()>) {
         let limits = Limits {
-            batch: app.config.batch_max,
-            queued: app.config.batch_queued,
+            batch: app.config.batch.max,
+            queued: app.config.batch.queued,
             in_flight: app.db.writers(),
             max_wait: MAX_WAIT,
         };
         let (requests, waiting) = mpsc::channel(MAX_QUEUED);
-        let exchange = format!("{}.orders", app.config.queue_prefix);
+        let exchange = format!("{}.orders", app.config.queue.prefix);
         let mut ringing = JoinSet::new();
         ringing.spawn(publish(app.queue.clone(), exchange, waiting));
         let (creating, accepting) = (app.clone(), app.clone());

@@ -1,5 +1,5 @@
-//! Parses the command line, starts tracing, runs the command, and turns what went wrong into one sentence and an exit
-//! code: 0 for success, 2 for wrong usage or configuration, 1 for any other failure.
+//! Parses the command line, runs the command, and turns an error into one sentence and an exit code: 0 for success, 2 for
+//! wrong usage or configuration, 1 for any other failure.
 
 use std::process::ExitCode;
 
@@ -7,26 +7,20 @@ use clap::Parser as _;
 use shop::{
     cli::{Cli, Failed},
     config::ConfigError,
+    telemetry,
 };
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
-    // Wrong usage ends here, with clap's own words and exit code 2.
+    // On wrong usage, clap prints what is wrong and exits with code 2.
     let cli = Cli::parse();
-    let outcome = Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(cli.run());
-            // Whatever still waits, for a name server perhaps, is not waited for.
-            runtime.shutdown_background();
-            outcome
-        });
-    shop::telemetry::traces::stop();
+
+    let outcome = run(cli);
+    telemetry::traces::stop();
+
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // It has said all there is to say.
+        // The command has printed what is wrong.
         Err(error) if error.is::<Failed>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("shop: {}", sentence(&error));
@@ -35,13 +29,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes. What one has said already, the next one does not say again.
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(cli.run());
+    // Does not wait for blocking tasks that are left, such as a slow name lookup.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The error and its causes, without causes whose text stands there already.
 fn sentence(error: &anyhow::Error) -> String {
-    error
-        .chain()
-        .fold(String::new(), |said, cause| match cause.to_string() {
-            cause if said.is_empty() => cause,
-            cause if said.contains(&cause) => said,
-            cause => format!("{said}: {cause}"),
-        })
+    let mut sentence = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    config::{Auth, ConfigError},
+    config::{AuthMode, ConfigError},
     domain::Error,
     http::{
         cors::Cors,
@@ -76,9 +76,9 @@ pub fn routes(app: &App, desk: OrderIntake, watch: OrderWatch) -> Result<BoxEndp
             role: Role::Serve,
         },
     ));
-    let document = openapi::document(&service, app.config.auth);
+    let document = openapi::document(&service, app.config.auth.mode);
     let (json, yaml) = (document.to_string(), to_yaml(&document));
-    let auth = app.config.auth;
+    let auth = app.config.auth.mode;
     let swagger_ui = move || openapi::swagger_ui(auth);
     let route = Route::new()
         .at("/docs", when_asked("text/html; charset=utf-8", swagger_ui))
@@ -90,13 +90,13 @@ pub fn routes(app: &App, desk: OrderIntake, watch: OrderWatch) -> Result<BoxEndp
         app: app.clone(),
     };
     let guard = AuthLayer::new(near_pages, &app.config)?;
-    let api = layered(guard, app.config.max_in_flight, &document);
-    let origins = app.config.cors_origins()?;
+    let api = layered(guard, app.config.limits.max_in_flight, &document);
+    let origins = &app.config.server.cors_origins;
     // A layer less for every request, where nobody else may call.
     if origins.is_empty() {
         return Ok(api);
     }
-    Ok(Cors::new(api, &origins).boxed())
+    Ok(Cors::new(api, origins).boxed())
 }
 
 /// What the management address answers.
@@ -112,13 +112,13 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
         telemetry::metrics::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
     }));
     let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
-    layered(route, app.config.max_in_flight, &document)
+    layered(route, app.config.limits.max_in_flight, &document)
 }
 
 /// The OpenAPI document without any back end.
 #[must_use]
 pub fn openapi_document() -> serde_json::Value {
-    openapi::document(&openapi::unconnected(), Auth::None)
+    openapi::document(&openapi::unconnected(), AuthMode::None)
 }
 
 #[must_use]

@@ -9,7 +9,7 @@ use super::{
     products::ProductsApi,
 };
 use crate::{
-    config::Auth,
+    config::AuthMode,
     http::problem::{self, Kind, Problem},
 };
 
@@ -42,7 +42,7 @@ pub type Apis = (ProductsApi, OrdersApi, HealthApi);
 /// # Panics
 /// Never: the framework writes valid JSON.
 #[must_use]
-pub fn document(service: &OpenApiService<Apis, ()>, auth: Auth) -> Value {
+pub fn document(service: &OpenApiService<Apis, ()>, auth: AuthMode) -> Value {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the framework writes valid JSON");
     let closed = deny_unknown_fields(&document["components"]["schemas"]);
     document["components"]["schemas"] = closed;
@@ -100,7 +100,7 @@ pub fn unconnected() -> OpenApiService<Apis, ()> {
 
 /// Swagger UI with all that it needs in one page.
 #[must_use]
-pub fn swagger_ui(auth: Auth) -> String {
+pub fn swagger_ui(auth: AuthMode) -> String {
     let service = unconnected();
     // `</` would end the script that the document stands in.
     let document = document(&service, auth).to_string().replace("</", "<\\/");
@@ -171,11 +171,11 @@ fn describe_parameters(operation: &mut Value) {
 }
 
 /// Says which operations ask for a token. Without authentication a token does no harm.
-fn secure(operation: &mut Value, path: &str, auth: Auth) {
+fn secure(operation: &mut Value, path: &str, auth: AuthMode) {
     operation["security"] = match auth {
         _ if matches!(path, "/healthz" | "/readyz") => json!([]),
-        Auth::Jwt => json!([{ SCHEME: [] }]),
-        Auth::None => json!([{}, { SCHEME: [] }]),
+        AuthMode::Jwt => json!([{ SCHEME: [] }]),
+        AuthMode::None => json!([{}, { SCHEME: [] }]),
     };
 }
 

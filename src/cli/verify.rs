@@ -1,13 +1,15 @@
-//! `shop verify`: are the books right?
+//! `shop verify`: checks the ledger, from one snapshot of the database.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::{Failed, parse_duration, print::print_line};
+use super::{
+    duration::parse_duration,
+    output::{Failed, print_line, table},
+};
 use crate::{
     app,
     config::Config,
@@ -17,7 +19,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// How long an accepted order may be PENDING: 90s, 5m, 1h.
+    /// How long an order may stay PENDING after its payment was accepted: 90s, 5m, 1h.
     #[arg(long, value_name = "AGE", default_value = "5m", value_parser = parse_duration)]
     max_age: Duration,
     /// Print the report as JSON.
@@ -26,10 +28,11 @@ pub(super) struct Verify {
 }
 
 impl Verify {
-    /// Reads one snapshot of the database, so that it is right while orders are being settled.
     pub(super) async fn run(&self, config: &Config) -> anyhow::Result<()> {
         let db = app::connect_database(config).await?;
         app::refuse_pending(&db).await?;
+
+        // Orders may be settled meanwhile: the snapshot shows the database as of one moment.
         let max_age = self.max_age;
         let report = db
             .snapshot(None, |txn| async move {
@@ -38,13 +41,15 @@ impl Verify {
             .await
             .context("the books could not be read")?;
         db.close().await;
+
         if self.json {
             let mut json = json!(report);
             json["ok"] = json!(report.is_clean());
             print_line(serde_json::to_string_pretty(&json)?)?;
         } else {
-            print(&report)?;
+            print_report(&report)?;
         }
+
         if report.is_clean() {
             return Ok(());
         }
@@ -53,49 +58,52 @@ impl Verify {
     }
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print_report(report: &Report) -> anyhow::Result<()> {
     if report.is_clean() {
         let (products, orders) = (report.products, report.orders);
         return print_line(format_args!(
             "the books are right: {products} products, {orders} orders"
         ));
     }
+
     if !report.stock_discrepancies.is_empty() {
-        let mut table = table(&["product", "stock", "put in", "in PAID orders", "off by"]);
-        for fault in &report.stock_discrepancies {
-            let expected = i128::from(fault.put_in) - i128::from(fault.sold);
-            let off_by = i128::from(fault.stock) - expected;
-            table.add_row([
-                fault.product_id.to_string(),
-                fault.stock.to_string(),
-                fault.put_in.to_string(),
-                fault.sold.to_string(),
-                format!("{off_by:+}"),
-            ]);
-        }
-        print_line(table)?;
+        print_line(stock_table(report))?;
     }
     if !report.order_discrepancies.is_empty() || !report.overdue.is_empty() {
-        let mut table = table(&["order", "status", "fault"]);
-        for fault in report.order_discrepancies.iter().chain(&report.overdue) {
-            table.add_row([fault.order_id.to_string(), fault.status.clone(), fault.problem.clone()]);
-        }
-        print_line(table)?;
+        print_line(order_table(report))?;
     }
-    let longest = [
+
+    let lengths = [
         report.stock_discrepancies.len(),
         report.order_discrepancies.len(),
         report.overdue.len(),
     ];
-    if longest.iter().any(|length| i64::try_from(*length) == Ok(MAX_LISTED)) {
+    if lengths.iter().any(|length| i64::try_from(*length) == Ok(MAX_LISTED)) {
         print_line(format_args!("only the first {MAX_LISTED} of a kind are listed"))?;
     }
     Ok(())
 }
 
-/// A table that reads well and can be cut into columns.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+fn stock_table(report: &Report) -> comfy_table::Table {
+    let mut table = table(&["product", "stock", "put in", "in PAID orders", "off by"]);
+    for found in &report.stock_discrepancies {
+        let expected = i128::from(found.put_in) - i128::from(found.sold);
+        let off_by = i128::from(found.stock) - expected;
+        table.add_row([
+            found.product_id.to_string(),
+            found.stock.to_string(),
+            found.put_in.to_string(),
+            found.sold.to_string(),
+            format!("{off_by:+}"),
+        ]);
+    }
+    table
+}
+
+fn order_table(report: &Report) -> comfy_table::Table {
+    let mut table = table(&["order", "status", "problem"]);
+    for found in report.order_discrepancies.iter().chain(&report.overdue) {
+        table.add_row([found.order_id.to_string(), found.status.clone(), found.problem.clone()]);
+    }
     table
 }

@@ -29,10 +29,10 @@ pub struct Cors<E> {
 
 impl<E> Cors<E> {
     /// For pages of `origins` (RFC 6454), and no others.
-    pub fn new(inner: E, origins: &[&str]) -> Self {
+    pub fn new(inner: E, origins: &[String]) -> Self {
         Self {
             inner,
-            origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            origins: origins.to_vec(),
         }
     }
 

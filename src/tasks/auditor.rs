@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 
 /// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never, and waits.
 pub async fn run(app: App, stop: CancellationToken) {
-    let every = Duration::from_secs(app.config.books_every_seconds);
+    let every = app.config.ledger.check_every;
     if every.is_zero() {
         return stop.cancelled().await;
     }

@@ -52,13 +52,13 @@ async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<S
     loop {
         let next = tokio::select! {
             () = stop.cancelled() => return,
-            next = app.queue.next(app.config.batch_max) => next,
+            next = app.queue.next(app.config.batch.max) => next,
         };
         let gone_on = match next {
             Ok(deliveries) => {
                 pause = FIRST_PAUSE;
                 failpoints::hit(Failpoint::Delivered);
-                let span = consume_span(&deliveries, &app.config.queue_prefix);
+                let span = consume_span(&deliveries, &app.config.queue.prefix);
                 let orders = orders_of(&deliveries);
                 let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
                 failpoints::hit(Failpoint::Settled);
@@ -204,7 +204,7 @@ async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error
         return Ok(Settlement::default());
     }
     let begun = std::time::Instant::now();
-    let low_stock_at = app.config.low_stock_at;
+    let low_stock_at = app.config.catalog.low_stock_at;
     let settle = |txn: Txn| async move { settlement::settle(&txn, Timestamp::now(), orders, low_stock_at).await };
     let settlement = app.db.timeout(SETTLE_TIMEOUT, app.db.transaction(settle)).await;
     histogram!(SETTLE_DURATION).record(begun.elapsed());

@@ -38,8 +38,9 @@ const QUIET: &str = "sea_orm=warn,sqlx=warn,lapin=off";
 /// traces if an OTLP endpoint is named in the environment.
 pub fn start(config: &Config) {
     // The filter has been checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log)).unwrap_or_else(|_| EnvFilter::new("info"));
-    let json = match config.log_format {
+    let filter =
+        EnvFilter::try_new(format!("{QUIET},{}", config.log.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !stderr().is_terminal(),

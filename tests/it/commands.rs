@@ -43,7 +43,7 @@ fn every_command_has_help_with_an_example() {
 #[case(&["serve", "--bind", "0.0.0.0:0"], &[], 2, "SHOP_ALLOW_ANONYMOUS")]
 #[case(&["serve", "--bind", "nowhere"], &[], 2, "bind")]
 #[case(&["serve", "--config", "missing.toml"], &[], 2, "missing.toml")]
-#[case(&["serve"], &[("SHOP_DATABSE_URL", "x")], 2, "databse_url")]
+#[case(&["serve"], &[("SHOP_DATABSE_URL", "x")], 2, "SHOP_DATABSE_URL is not a setting; did you mean SHOP_DATABASE_URL?")]
 #[case(&["serve"], &[("SHOP_DATABASE_URL", "mysql://u:hunter2@h/d")], 2, "database_url")]
 #[case(&["serve"], &[("SHOP_QUEUE_URL", "kafka://u:hunter2@h")], 2, "queue_url")]
 #[case(&["work"], &[("SHOP_QUEUE_URL", "memory:")], 2, "shop serve")]

@@ -26,7 +26,7 @@ async fn what_may_have_been_committed_is_not_done_again_unless_that_is_harmless(
     let (backend, proxy, app) = through_proxy().await;
     let shop = Shop::serve(&backend);
     // Past the proxy: the worker commits on its own account, and must not lose what is meant for `serve`.
-    let directly = [("SHOP_DATABASE_URL", app.config.database_url.as_str())];
+    let directly = [("SHOP_DATABASE_URL", app.config.database.url.as_str())];
     let _worker = Shop::start(&backend, &["work"], &directly);
     let client = shop.client();
     proxy.lose_next_commit();

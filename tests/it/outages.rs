@@ -322,7 +322,7 @@ async fn serve_and_work_wait_for_a_database_that_is_still_starting() {
         Shop::start(&backend, &["work"], &[]),
     );
     for waiting in [&serve, &work] {
-        waiting.wait_for("the database is not up yet; trying again");
+        waiting.wait_for("the database is unreachable; retrying");
     }
     postgres.start_again();
     work.wait_for("working");

@@ -14,7 +14,7 @@ use poem::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Auth, Config, ConfigError},
+    config::{AuthMode, Config, ConfigError},
     domain::{Caller, UserId},
     entities::Timestamp,
     http::problem::{Kind, Problem},
@@ -73,26 +73,29 @@ impl Authenticator {
     /// # Errors
     /// When the key cannot be used, naming the configuration's key and never its value.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        if config.auth == Auth::None {
+        if config.auth.mode == AuthMode::None {
             return Ok(Self::Open);
         }
-        let (key, algorithm) = if config.jwt_public_key_file.is_empty() {
-            (DecodingKey::from_secret(config.jwt_secret.as_bytes()), Algorithm::HS256)
+        let (key, algorithm) = if config.auth.jwt_public_key_file.is_empty() {
+            (
+                DecodingKey::from_secret(config.auth.jwt_secret.as_bytes()),
+                Algorithm::HS256,
+            )
         } else {
-            public_key(&config.jwt_public_key_file)?
+            public_key(config)?
         };
         let mut validation = Validation::new(algorithm);
         validation.leeway = 0;
         validation.validate_nbf = true;
         let mut required = vec!["exp", "sub"];
-        if config.jwt_audience.is_empty() {
+        if config.auth.jwt_audience.is_empty() {
             validation.validate_aud = false;
         } else {
-            validation.set_audience(&[&config.jwt_audience]);
+            validation.set_audience(&[&config.auth.jwt_audience]);
             required.push("aud");
         }
-        if !config.jwt_issuer.is_empty() {
-            validation.set_issuer(&[&config.jwt_issuer]);
+        if !config.auth.jwt_issuer.is_empty() {
+            validation.set_issuer(&[&config.auth.jwt_issuer]);
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
@@ -153,11 +156,9 @@ const P256: usize = 65;
 const LEAST_RSA: usize = 256;
 
 /// The kind of key decides the algorithm.
-fn public_key(file: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
-    let bad = |problem: String| ConfigError::Value {
-        key: "jwt_public_key_file",
-        problem,
-    };
+fn public_key(config: &Config) -> Result<(DecodingKey, Algorithm), ConfigError> {
+    let file = &config.auth.jwt_public_key_file;
+    let bad = |problem: String| config.invalid("jwt_public_key_file", problem);
     let pem = fs::read(file).map_err(|error| bad(format!("cannot be read: {file}: {error}")))?;
     let is_private = String::from_utf8_lossy(&pem).contains("PRIVATE KEY");
     let rsa = DecodingKey::from_rsa_pem(&pem).map(|key| (key, Algorithm::RS256, LEAST_RSA..=usize::MAX));
@@ -187,13 +188,10 @@ fn now() -> f64 {
 /// # Errors
 /// When there is no secret to sign with.
 pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Result<String, ConfigError> {
-    if config.auth == Auth::None || config.jwt_secret.is_empty() {
-        return Err(ConfigError::Value {
-            key: "jwt_secret",
-            problem: "is not set: tokens are minted with SHOP_AUTH=jwt and SHOP_JWT_SECRET; with \
-                      SHOP_JWT_PUBLIC_KEY_FILE whoever holds the private key mints them"
-                .to_owned(),
-        });
+    if config.auth.mode == AuthMode::None || config.auth.jwt_secret.is_empty() {
+        let problem = "is not set: tokens are minted with SHOP_AUTH=jwt and SHOP_JWT_SECRET; with \
+                       SHOP_JWT_PUBLIC_KEY_FILE whoever holds the private key mints them";
+        return Err(config.invalid("jwt_secret", problem));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = Minted {
@@ -201,12 +199,10 @@ pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Res
         exp: now.saturating_add(ttl).as_secs(),
         scope: if admin { ADMIN } else { "" },
         iat: now.as_secs(),
-        aud: &config.jwt_audience,
-        iss: &config.jwt_issuer,
+        aud: &config.auth.jwt_audience,
+        iss: &config.auth.jwt_issuer,
     };
-    let key = EncodingKey::from_secret(config.jwt_secret.as_bytes());
-    encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|error| ConfigError::Value {
-        key: "jwt_secret",
-        problem: format!("cannot sign: {error}"),
-    })
+    let key = EncodingKey::from_secret(config.auth.jwt_secret.as_bytes());
+    encode(&Header::new(Algorithm::HS256), &claims, &key)
+        .map_err(|error| config.invalid("jwt_secret", format_args!("cannot sign: {error}")))
 }

@@ -44,13 +44,13 @@ impl<E> AuthLayer<E> {
     /// # Errors
     /// When the configured key cannot be used.
     pub fn new(inner: E, config: &Config) -> Result<Self, ConfigError> {
-        let per_second = NonZeroU32::new(config.rate_limit_per_second);
+        let per_second = NonZeroU32::new(config.limits.rate_limit_per_second);
         Ok(Self {
             inner,
             gate: Authenticator::new(config)?,
             limiter: per_second.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
             since_forgetting: AtomicU32::new(0),
-            catalogue_public: config.catalogue_public,
+            catalogue_public: config.auth.catalogue_public,
         })
     }
 

@@ -139,7 +139,7 @@ impl OrdersApi {
             id: Uuid::now_v7(),
             user_id: body.0.user_id,
             lines: body.0.items.iter().map(NewItemBody::line).collect(),
-            currency: app.config.currency.clone(),
+            currency: app.config.catalog.currency.clone(),
             idempotency_key: idempotency_key(request.headers()).map_err(|fault| Problem::faults(vec![fault]))?,
             created_at: Timestamp::now(),
         };

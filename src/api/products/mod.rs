@@ -139,7 +139,7 @@ impl ProductsApi {
     ) -> Result<FindAnswer, FindProblem> {
         let app = super::wired(self.app.as_ref())?;
         let product = app.db.timeout(READ_TIMEOUT, catalog::find(app.db.read(), id.0)).await?;
-        let body = ProductBody::new(product, &app.config.currency);
+        let body = ProductBody::new(product, &app.config.catalog.currency);
         Ok(FindAnswer::Product(RawJson::new(super::to_json(&body)?)))
     }
 
@@ -199,7 +199,7 @@ impl ProductsApi {
             delta: body.0.delta,
             reason: body.0.reason,
         };
-        let low_stock_at = app.config.low_stock_at;
+        let low_stock_at = app.config.catalog.low_stock_at;
         let update = app.db.transaction_once(|txn| async move {
             catalog::change_stock(&txn, Timestamp::now(), change, low_stock_at).await
         });
@@ -213,7 +213,7 @@ async fn changed(app: &App, product: product::Model) -> Result<RawJson<ProductBo
     app.cache.invalidate_pages().await;
     Ok(RawJson::new(super::to_json(&ProductBody::new(
         product,
-        &app.config.currency,
+        &app.config.catalog.currency,
     ))?))
 }
 
@@ -310,7 +310,7 @@ async fn load_page(app: &App, query: &ProductQuery) -> Result<Bytes, Error> {
         .last()
         .filter(|_| page.more)
         .map(|last| last.id.to_string());
-    let currency = &app.config.currency;
+    let currency = &app.config.catalog.currency;
     let items = page
         .products
         .into_iter()

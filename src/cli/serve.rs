@@ -1,0 +1,144 @@
+//! `shop serve`: the HTTP API. With the queue inside the process, it settles the orders as well.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lifecycle::{join_all, run_until, spawn_management_server, stop_on_signal, unless_stopped, within_grace},
+    output::print_line,
+    work::spawn_settlement,
+};
+use crate::{
+    api::{self, auth::jwt, health::Role},
+    app::App,
+    config::{AuthMode, Config, reachable},
+    domain::catalog::{self, ProductQuery},
+    http::server,
+    intake::OrderIntake,
+    seed::{self, Plan},
+    tasks::order_watch::OrderWatch,
+    telemetry,
+};
+
+/// The default port of the management server.
+pub(super) const MANAGEMENT_PORT: u16 = 8081;
+/// How long publishing the last settle requests may take when the process stops, so that time is left for the worker.
+/// The sweeper of another process, or of the next start, publishes the rest.
+const LAST_PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The catalogue of `--demo`.
+const DEMO: Plan = Plan {
+    products: 50,
+    orders: 0,
+    seed: 1,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Bring the schema up to date, fill an empty catalogue, and print curl lines to try.
+    #[arg(long)]
+    demo: bool,
+}
+
+impl Serve {
+    pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+        // Every connection takes a file descriptor: have as many as the system allows.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        let bind = config.api_bind()?;
+        let management = config.management_bind(MANAGEMENT_PORT)?;
+
+        let stop = stop_on_signal()?;
+        let Some(app) = unless_stopped(&stop, Box::pin(self.connect(config))).await? else {
+            return Ok(());
+        };
+
+        let bound = server::bind(bind, "bind").await?;
+        let address = reachable(bound.address);
+        let mut servers = JoinSet::new();
+        spawn_management_server(&mut servers, management, &app, Role::Serve, &stop).await?;
+        servers.spawn(telemetry::run(app.clone(), stop.clone()));
+
+        let (intake, mut publishing) = OrderIntake::start(&app);
+        let watch = OrderWatch::new(app.config.limits.max_waiting, stop.clone());
+        let routes = api::routes(&app, intake, watch.clone())?;
+        servers.spawn(server::run(
+            bound,
+            routes,
+            app.config.limits.max_connections,
+            stop.clone(),
+        ));
+        servers.spawn(watch.run(app.clone()));
+
+        // Settlement has its own stop: it ends after the last settle requests are published.
+        let stop_settlement = CancellationToken::new();
+        let mut settlement = if app.queue.is_memory() {
+            spawn_settlement(&app, &stop_settlement)
+        } else {
+            JoinSet::new()
+        };
+
+        tracing::info!(%address, docs = format!("http://{address}/docs"), "serving");
+        if self.demo {
+            print_demo(&app.config, address)?;
+        }
+
+        let outcome = run_until(&stop, [&mut servers, &mut publishing, &mut settlement]).await;
+        within_grace(async {
+            join_all(servers).await;
+            let _ = timeout(LAST_PUBLISH_TIMEOUT, join_all(publishing)).await;
+            stop_settlement.cancel();
+            join_all(settlement).await;
+            app.close().await;
+        })
+        .await;
+        outcome
+    }
+
+    async fn connect(&self, config: Config) -> anyhow::Result<App> {
+        let app = App::connect(config).await?;
+        app.check_schema(self.demo).await?;
+        if self.demo {
+            fill_if_empty(&app).await?;
+        }
+        Ok(app)
+    }
+}
+
+async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
+    let any_product = ProductQuery {
+        limit: 1,
+        after: 0,
+        name_contains: None,
+    };
+    let is_empty = catalog::list(app.db.read(), &any_product).await?.products.is_empty();
+
+    if is_empty {
+        seed::fill(app, DEMO)
+            .await
+            .context("the demo catalogue could not be added")?;
+    }
+    Ok(())
+}
+
+/// Prints three `curl` lines that list products, create an order, and pay it.
+fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+    let base = format!("http://{address}");
+    let (token, header) = match config.auth.mode {
+        AuthMode::None => (String::new(), ""),
+        // Without a secret to sign with, users put in a token of their own.
+        AuthMode::Jwt => {
+            let token = jwt::mint(config, 1, false, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
+            (format!("TOKEN={token}\n"), " -H \"Authorization: Bearer $TOKEN\"")
+        }
+    };
+
+    print_line(format_args!(
+        "\nTry it ({base}/docs shows the rest):\n\n\
+         {token}curl -s{header} '{base}/products?limit=3'; echo\n\
+         ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
+         curl -s{header} -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s{header} {base}/orders/$ORDER; echo\n"
+    ))
+}
