@@ -68,7 +68,7 @@ USER 65532:65532
 # 8080: the API. 8081: health and metrics, for serve and work alike; keep it inside.
 EXPOSE 8080 8081
 
-# serve and work finish what is in hand on SIGTERM, within 10 seconds.
+# serve and work finish what they have begun on SIGTERM, within 10 seconds.
 STOPSIGNAL SIGTERM
 
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \

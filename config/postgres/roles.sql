@@ -19,8 +19,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- A process that is stopped in the middle of a transaction must not hold its row locks for ever. The shop asks for this
--- itself where it connects; through PgBouncer, which passes no such wish on, it holds by the role.
+-- A process that is stopped in the middle of a transaction must not hold its row locks for ever. The shop sets this itself
+-- when it connects. PgBouncer does not pass that on, so the roles have it too.
 ALTER ROLE shop_serve SET idle_in_transaction_session_timeout = '15s';
 ALTER ROLE shop_work SET idle_in_transaction_session_timeout = '15s';
 

@@ -9,6 +9,7 @@ mod commands;
 mod dead_letters;
 mod decide;
 mod disk;
+mod docs;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod flow;
