@@ -12,7 +12,10 @@ use lapin::{
     options::{QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use shop::queue::{Queue, SettleRequest, new_traceparent};
+use shop::{
+    queue::{Queue, SettleRequest},
+    telemetry::traces::new_traceparent,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
