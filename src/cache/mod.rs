@@ -79,6 +79,7 @@ impl Cache {
             // A page that is read there in its last moment lives on in the local tier.
             SharedTier::Redis(redis::Redis::new(url, prefix, ttl.saturating_sub(LOCAL_PAGE_TTL))?)
         };
+
         Ok(Self {
             pages: LocalCache::builder()
                 .max_capacity(LOCAL_CAPACITY)
