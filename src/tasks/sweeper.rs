@@ -72,7 +72,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     let (now, limit) = (Timestamp::now(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
     let due = app
         .db
-        .transaction(|txn| async move { orders::claim_due(&txn, now, limit).await })
+        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not claim the orders that are due; retrying"))?;
     if due.is_empty() {
@@ -112,7 +112,7 @@ async fn release_due(app: &App, orders: &[OrderId]) {
     let now = Timestamp::now();
     let released = app
         .db
-        .transaction(|txn| async move { orders::release_due(&txn, now, orders).await });
+        .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
 
     if let Err::<_, Error>(error) = released.await {
         tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
@@ -124,7 +124,7 @@ async fn make_all_due(app: &App) {
     let now = Timestamp::now();
     let made_due = app
         .db
-        .transaction(|txn| async move { orders::make_all_due(&txn, now).await });
+        .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
 
     match made_due.await {
         Ok(0) => {}
