@@ -148,7 +148,7 @@ impl OrderWatch {
             match timeout(RETRY_DELAY, listener.next()).await {
                 Ok(Ok(settled)) => settled.into_iter().for_each(|id| self.notify(id, Progress::Settled)),
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "lost the connection for events");
+                    tracing::debug!(%error, "lost the connection for events; reconnecting");
                     return;
                 }
                 Err(_) => {}
