@@ -29,8 +29,8 @@ const DEFAULT_DIRECTIVES: &str = "sea_orm=warn,sqlx=warn,lapin=off";
 /// Installs the subscriber for logs and traces, and the panic hook.
 pub(super) fn start(config: &Config) {
     // The configuration has been validated, this filter included.
-    let filter =
-        EnvFilter::try_new(format!("{DEFAULT_DIRECTIVES},{}", config.log.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{DEFAULT_DIRECTIVES},{}", config.log.filter))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
 
     // A second start in the same process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry()
