@@ -124,12 +124,12 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<
     failpoints::hit(Failpoint::Accepted);
 
     // A client that pays twice at once may have both requests in one batch.
-    let mut notified = HashSet::new();
+    let mut seen = HashSet::new();
     for (answer, payment) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
             && order.row.status == OrderStatus::Pending
             && order.row.accepted_at == Some(now)
-            && notified.insert(payment.order_id)
+            && seen.insert(payment.order_id)
         {
             counter!(PAYMENTS_ACCEPTED).increment(1);
             notifier.notify(SettleRequest {

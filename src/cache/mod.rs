@@ -141,7 +141,7 @@ impl Cache {
         page
     }
 
-    /// Invalidates all pages of products, in this process at once and in others within [`LOCAL_PAGE_TTL`]. Call it after
+    /// Invalidates all pages of products, in this process at once and in others within half a second. Call it after
     /// the commit that changed a product.
     pub async fn invalidate_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -171,7 +171,7 @@ impl Cache {
         Some(order)
     }
 
-    /// Stores an order in both tiers. It must be settled: it is served for [`ORDER_TTL`], whatever becomes of the row.
+    /// Stores an order in both tiers. It must be settled: it is served for five minutes, whatever becomes of the row.
     pub async fn put_settled_order(&self, id: OrderId, order: SettledOrder) {
         if let SharedTier::Redis(redis) = &self.shared {
             redis.put_order(id, &order, ORDER_TTL);

@@ -53,7 +53,7 @@ pub struct DeadLetters {
     pub total: usize,
 }
 
-/// An event, which is a CloudEvent (version 1.0) in structured JSON.
+/// An event, in the structured JSON of `CloudEvents` 1.0.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
     /// The same for the same fact, however often it is published.

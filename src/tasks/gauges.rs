@@ -13,7 +13,7 @@ use crate::{
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Samples every [`SAMPLE_INTERVAL`], the first time at once, until `stop`.
+/// Samples every five seconds, the first time at once, until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
     let mut tick = interval(SAMPLE_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

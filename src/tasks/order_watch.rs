@@ -197,7 +197,7 @@ impl Subscription {
         self.id
     }
 
-    /// Waits until events are received, for [`LISTEN_TIMEOUT`] at most: what is settled after that is not missed.
+    /// Waits until events are received, for half a second at most: what is settled after that is not missed.
     pub async fn until_listening(&self) {
         let mut listening = self.shared.listening.subscribe();
         let _ = timeout(LISTEN_TIMEOUT, listening.wait_for(|listening| *listening)).await;

@@ -57,7 +57,7 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-/// Claims the orders that are due, [`CLAIM_LIMIT`] at most, and publishes their settle requests. Claims none while the
+/// Claims the orders that are due, 2,000 at most, and publishes their settle requests. Claims none while the
 /// queue is unreachable, and releases those that could not be published, so that only a published request delays the
 /// next one.
 ///

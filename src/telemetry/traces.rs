@@ -92,7 +92,7 @@ fn provider() -> Option<SdkTracerProvider> {
     Some(provider)
 }
 
-/// Exports the traces that are left, within [`LAST_EXPORT_TIMEOUT`]. It blocks: call it last, outside of the runtime.
+/// Exports the traces that are left, within a second. It blocks: call it last, outside of the runtime.
 pub fn stop() {
     let Some(provider) = PROVIDER.get() else { return };
 
