@@ -1,5 +1,6 @@
-//! Everything that writes is a batch; a batch of one is the quiet case. A [`Batcher`] hands whatever gathered while the
-//! last batch was running to one function. It never waits for a batch to fill, so an idle shop adds no delay.
+//! Every write runs in a batch. A [`Batcher`] passes the requests that gathered while the last batch ran to one function,
+//! which pays for locks, round trips and the commit once. It has no timer: a request that finds no batch under way is a
+//! batch of one, at once.
 
 use std::{
     future::Future,
@@ -18,22 +19,22 @@ use crate::domain::Error;
 pub struct Limits {
     /// The most requests in one batch.
     pub batch: usize,
-    /// The most requests that wait for a batch; beyond it they are refused at once.
+    /// The most requests that wait for a batch; any further one is refused at once.
     pub queued: usize,
     /// The most batches under way at once.
     pub in_flight: usize,
-    /// The longest that a request waits for a batch; after it, it is refused and nothing is done for it.
+    /// The longest that a request waits for a batch; after that it is refused, and nothing has been done for it.
     pub max_wait: Duration,
 }
 
-/// Answers a batch request by request, in its order; or refuses all of it.
+/// One answer for each request of a batch, in the same order; or one error for all of them.
 pub type Answers<R> = Result<Vec<Result<R, Error>>, Error>;
 type Run<T, R> = dyn Fn(Arc<[T]>) -> Pin<Box<dyn Future<Output = Answers<R>> + Send>> + Send + Sync;
 
 struct Request<T, R> {
     item: T,
-    since: Instant,
-    /// What the caller is doing, for its trace.
+    submitted: Instant,
+    /// The caller's span: a trace shows the batch below it.
     span: Span,
     answer: oneshot::Sender<Result<R, Error>>,
 }
@@ -62,87 +63,99 @@ where
         F: Fn(Arc<[T]>) -> Answered + Send + Sync + 'static,
         Answered: Future<Output = Answers<R>> + Send + 'static,
     {
-        let (requests, waiting) = mpsc::channel(limits.queued);
+        let (requests, queue) = mpsc::channel(limits.queued);
         let run: Arc<Run<T, R>> = Arc::new(move |batch| Box::pin(run(batch)));
-        tokio::spawn(dispatch(waiting, limits, run));
+        tokio::spawn(dispatch(queue, limits, run));
         Self { requests }
     }
 
-    /// Puts `item` into the next batch and waits for its answer. A caller that stops waiting does not take it back.
+    /// Adds `item` to the next batch and waits for its answer. It stays in the batch if the caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] at once when too many wait, or when it has waited for longer than [`Limits::max_wait`]; else
-    /// what the batch answered.
+    /// [`Error::Overloaded`] at once when too many requests wait, or when this one has waited for longer than
+    /// [`Limits::max_wait`]; else whatever the batch answered.
     pub async fn submit(&self, item: T) -> Result<R, Error> {
         let (answer, answered) = oneshot::channel();
-        self.requests
-            .try_send(Request {
-                item,
-                since: Instant::now(),
-                span: Span::current(),
-                answer,
-            })
-            .map_err(|_| Error::Overloaded)?;
+        let request = Request {
+            item,
+            submitted: Instant::now(),
+            span: Span::current(),
+            answer,
+        };
+        self.requests.try_send(request).map_err(|_| Error::Overloaded)?;
+
         answered
             .await
             .unwrap_or_else(|_| Err(Error::Internal("a batch ended without an answer".to_owned())))
     }
 }
 
-/// A place in flight is taken before requests are, so that they gather while all places are busy.
-async fn dispatch<T, R>(mut waiting: mpsc::Receiver<Request<T, R>>, limits: Limits, run: Arc<Run<T, R>>)
+/// Starts one batch after another. The permit is taken before the requests are, so that they gather while
+/// [`Limits::in_flight`] batches run.
+async fn dispatch<T, R>(mut queue: mpsc::Receiver<Request<T, R>>, limits: Limits, run: Arc<Run<T, R>>)
 where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(limits.in_flight));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let permits = Arc::new(Semaphore::new(limits.in_flight));
+
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let mut batch = Vec::new();
-        if waiting.recv_many(&mut batch, limits.batch).await == 0 {
+        if queue.recv_many(&mut batch, limits.batch).await == 0 {
             return;
         }
-        // Whoever has waited for so long would be answered too late.
-        for late in batch.extract_if(.., |request| request.since.elapsed() > limits.max_wait) {
-            let _ = late.answer.send(Err(Error::Overloaded));
+
+        for expired in batch.extract_if(.., |request| request.submitted.elapsed() > limits.max_wait) {
+            let _ = expired.answer.send(Err(Error::Overloaded));
         }
+
         if !batch.is_empty() {
-            tokio::spawn(serve(batch, Arc::clone(&run), place));
+            tokio::spawn(run_and_answer(batch, Arc::clone(&run), permit));
         }
     }
 }
 
-/// Runs a batch and answers it. The next batch may begin as soon as this one has run: it does not wait for the answers.
-async fn serve<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, place: OwnedSemaphorePermit) {
+/// Runs a batch and answers its requests. The permit is released as soon as the batch has run, so that the next one
+/// starts without waiting for the answers.
+async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, permit: OwnedSemaphorePermit) {
     // A trace shows the batch below the first of its requests.
     let span = batch.first().map_or_else(Span::none, |request| request.span.clone());
     let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
     let items: Arc<[T]> = items.into();
+
     match run(Arc::clone(&items)).instrument(span).await {
         Ok(answers) => {
-            drop(place);
+            drop(permit);
             assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");
             for (answer, waiting) in answers.into_iter().zip(waiting) {
                 let _ = waiting.send(answer);
             }
         }
-        // The whole batch was refused, though perhaps for the sake of one: each is tried by itself, for as long as the
-        // database can be reached.
-        Err(error) if items.len() > 1 && !is_general(&error) => {
-            let mut general = None;
-            for (item, waiting) in items.iter().zip(waiting) {
-                let answer = match &general {
-                    Some(error) => Err(Error::clone(error)),
-                    None => run_alone(item.clone(), &*run).await,
-                };
-                general = general.or_else(|| answer.as_ref().err().filter(|error| is_general(error)).cloned());
-                let _ = waiting.send(answer);
-            }
-        }
+        // One request may be why the database refused all of them.
+        Err(error) if items.len() > 1 && !concerns_all(&error) => run_one_by_one(&items, waiting, &*run).await,
         Err(error) => {
             for waiting in waiting {
                 let _ = waiting.send(Err(error.clone()));
             }
         }
+    }
+}
+
+/// Runs every request as a batch of its own, so that one that fails does so alone. Once the database cannot be reached,
+/// the remaining requests get that error without being tried.
+async fn run_one_by_one<T: Clone, R>(items: &[T], waiting: Vec<oneshot::Sender<Result<R, Error>>>, run: &Run<T, R>) {
+    let mut outage: Option<Error> = None;
+
+    for (item, waiting) in items.iter().zip(waiting) {
+        let answer = match &outage {
+            Some(error) => Err(error.clone()),
+            None => run_alone(item.clone(), run).await,
+        };
+
+        if outage.is_none() {
+            outage = answer.as_ref().err().filter(|error| concerns_all(error)).cloned();
+        }
+        let _ = waiting.send(answer);
     }
 }
 
@@ -153,8 +166,8 @@ async fn run_alone<T, R>(item: T, run: &Run<T, R>) -> Result<R, Error> {
         .unwrap_or_else(|| Err(Error::Internal("a batch of one gave no answer".to_owned())))
 }
 
-/// Says nothing about any one request.
-fn is_general(error: &Error) -> bool {
+/// Whether any other request would have failed in the same way at that moment.
+fn concerns_all(error: &Error) -> bool {
     matches!(error, Error::Unavailable(_) | Error::Overloaded | Error::Busy(_))
 }
 
@@ -200,6 +213,7 @@ mod tests {
             let batcher = batcher.clone();
             tokio::spawn(async move { batcher.submit(item).await })
         };
+
         let mut answers = vec![submit(0)];
         started.notified().await;
         answers.extend((1..=5).map(submit));
@@ -207,6 +221,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         gate.notify_one();
+
         for (item, answer) in (0..).zip(answers) {
             assert_eq!(answer.await.expect("runs").ok(), Some(item * 2));
         }
@@ -221,10 +236,12 @@ mod tests {
             }
             Ok(batch.iter().map(|item| Ok(*item)).collect())
         });
+
         let submits = [1, -1, 3].map(|item| {
             let batcher = batcher.clone();
             tokio::spawn(async move { batcher.submit(item).await })
         });
+
         let mut answers = Vec::new();
         for submit in submits {
             answers.push(submit.await.expect("runs").ok());
@@ -233,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_waited_too_long_is_refused_and_nothing_is_done_for_him() {
+    async fn a_request_that_waited_too_long_is_refused_and_never_run() {
         let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let ran = Arc::new(Mutex::new(Vec::new()));
         let batcher = {
@@ -252,13 +269,15 @@ mod tests {
             let batcher = batcher.clone();
             tokio::spawn(async move { batcher.submit(item).await })
         };
+
         let first = submit(1);
         started.notified().await;
-        let late = submit(2);
+        let expired = submit(2);
         tokio::time::sleep(LIMITS.max_wait * 2).await;
         gate.notify_one();
+
         assert!(first.await.expect("runs").is_ok());
-        assert!(matches!(late.await.expect("runs"), Err(Error::Overloaded)));
+        assert!(matches!(expired.await.expect("runs"), Err(Error::Overloaded)));
         assert_eq!(*ran.lock().expect("not poisoned"), [1]);
     }
 
@@ -274,12 +293,14 @@ mod tests {
             let batcher = batcher.clone();
             tokio::spawn(async move { batcher.submit(()).await })
         };
+
         let mut busy = vec![submit()];
         started.notified().await;
         busy.extend((0..LIMITS.queued).map(|_| submit()));
         while batcher.requests.capacity() > 0 {
             tokio::task::yield_now().await;
         }
+
         assert!(matches!(batcher.submit(()).await, Err(Error::Overloaded)));
         busy.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -1,32 +1,32 @@
-//! Fault points, for tests only: places between two steps of an order's way where the process can be told to stop as
-//! if it had been killed. Without the build feature `failpoints` they are nothing.
+//! Failpoints, for tests only: named points between two steps of an order's way, at which the process can be made to
+//! end as if it had been killed. Without the build feature `failpoints` they do nothing.
 
-/// Between which steps.
+/// A point that can fail, named for what has just happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
-    /// New orders are committed, and nobody has been answered.
+    /// New orders are committed. No client has been answered.
     Created,
-    /// Payments are committed, and no request has been rung.
+    /// Payments are committed. No settle request has been published.
     Accepted,
-    /// Bells have been rung, and the ringer does not know it.
+    /// Settle requests are published. The publisher has not learned the outcome.
     Published,
-    /// Messages have been delivered, and nothing has been settled.
+    /// Messages are delivered. Nothing has been settled.
     Delivered,
     /// A settlement is committed.
     Settled,
-    /// The cache has been told of it.
+    /// The cached pages are invalidated.
     Invalidated,
-    /// So have those who listen to events.
+    /// Dead letters and events are published.
     EventsPublished,
-    /// The messages have been acknowledged.
+    /// The messages are acknowledged.
     Acknowledged,
 }
 
-/// Stops the process here if the environment says so: `FAILPOINT=settled:3` stops it at once, without any cleaning
-/// up, when [`Failpoint::Settled`] is reached for the third time. With `FAILPOINT_PANICS` set, only the task here panics.
+/// Ends the process here if the environment says so: `FAILPOINT=settled:3` aborts it, without any cleaning up, when
+/// [`Failpoint::Settled`] is reached for the third time. With `FAILPOINT_PANICS` set, only the current task panics.
 ///
 /// # Panics
-/// If told to.
+/// If `FAILPOINT` names this point and `FAILPOINT_PANICS` is set.
 #[cfg(feature = "failpoints")]
 pub fn hit(point: Failpoint) {
     use std::sync::{LazyLock, atomic::AtomicUsize, atomic::Ordering};
@@ -36,14 +36,15 @@ pub fn hit(point: Failpoint) {
         let (name, count) = chosen.split_once(':').unwrap_or((&chosen, "1"));
         Some((name.to_lowercase(), count.parse().ok()?))
     });
-    static REACHED: AtomicUsize = AtomicUsize::new(0);
+    static HITS: AtomicUsize = AtomicUsize::new(0);
+
     if let Some((name, count)) = &*CHOSEN
         && *name == format!("{point:?}").to_lowercase()
-        && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
+        && HITS.fetch_add(1, Ordering::Relaxed) + 1 == *count
     {
         assert!(
             std::env::var_os("FAILPOINT_PANICS").is_none(),
-            "as FAILPOINT_PANICS asks for"
+            "FAILPOINT_PANICS is set"
         );
         std::process::abort();
     }

@@ -1,23 +1,38 @@
-//! `shop`: a headless order service that never sells a unit twice and never loses an order it accepted.
+//! `shop` is a headless order service that never sells a unit twice and never loses an order that it accepted. This page
+//! is the way into its code.
 //!
-//! **Three ideas.**
+//! # Three ideas
 //!
-//! 1. *The row is the truth; the message is a doorbell.* Paying commits the acceptance to the order's own row, then
-//!    notify_attempts. The worker reads the row and never trusts the message. A request that is lost is rung again by the
-//!    [`sweeper`], so the orders table is its own outbox. Events leave after the commit and before the
-//!    acknowledgement, so the unacknowledged request is the outbox of the event.
-//! 2. *Everything that writes is a batch; a batch of one is the quiet case.* See [`batch`].
-//! 3. *One code path, three URLs.* [`db`], [`queue`] and [`cache`] each choose their back end by a URL and hide it; only
-//!    they name a product.
+//! 1. **The row is the truth.** Paying an order commits the acceptance to the order's own row, and then publishes a
+//!    [settle request](queue::SettleRequest), which names the order and nothing more. The [worker](tasks::worker) reads
+//!    the row and trusts no message. If a request is lost, the [sweeper](tasks::sweeper) finds the row and publishes
+//!    another one, so the orders table is its own outbox. Events are published after the commit and before the request
+//!    is acknowledged: if a process dies in between, the request is redelivered, and the same events are published again
+//!    under the same ids.
+//! 2. **Every write is a batch.** A [`Batcher`](batch::Batcher) passes the requests that gathered while the last batch
+//!    ran to one function over one transaction, without a timer and without added delay.
+//! 3. **One code path, three URLs.** [`db`], [`queue`] and [`cache`] choose their back end by a URL and hide it. No other
+//!    module names a product.
 //!
-//! **An order's way.** `api::orders::create → Batcher → domain::orders::create` ·
-//! `api::orders::pay → Batcher → domain::orders::accept_payments → queue.ring` ·
-//! `worker → domain::settlement::settle → cache.invalidate_pages → queue.announce → acknowledge`.
+//! # An order's way
 //!
-//! **Who may import whom**, left from right: `main → cli → {api | worker | sweeper | auditor | watch | seed} → domain →
-//! entities`, and all of them `→ app → {config, db, queue, cache}`. [`domain`] imports none of `app`, `api`, `queue`,
-//! `cache`: its functions take a connection and the time. Of [`db`] it uses only the way to put many rows into one statement,
-//! and what an error of the database means. Of `domain` everybody knows the ids and the errors.
+//! - *Create:* [`api::orders`] → [`OrderIntake::create`](intake::OrderIntake::create) →
+//!   [`domain::orders::create`].
+//! - *Pay:* [`api::orders`] → [`OrderIntake::accept_payment`](intake::OrderIntake::accept_payment) →
+//!   [`domain::orders::accept_payments`] → [`tasks::notifier`] →
+//!   [`Queue::publish_settle_requests`](queue::Queue::publish_settle_requests).
+//! - *Settle:* [`Queue::next`](queue::Queue::next) → [`tasks::worker`] → [`domain::settlement::settle`] →
+//!   [`Cache::invalidate_pages`](cache::Cache::invalidate_pages) →
+//!   [`Queue::publish_events`](queue::Queue::publish_events) → [`Queue::acknowledge`](queue::Queue::acknowledge).
+//!
+//! # Imports run one way
+//!
+//! - [`cli`] → [`api`] → [`intake`] → [`tasks`] → [`app`] → [`queue`] and [`cache`] → [`domain`] → [`db`] → [`entities`]
+//! - [`api`] → [`http`] → [`telemetry`] → [`config`]
+//!
+//! A module may import what stands to its right. [`http`] and [`domain`] never meet except in `api::errors`, where
+//! an error of the domain becomes an answer. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
+//! stand [`batch`], which imports [`domain`], [`seed`], which imports [`app`], and [`failpoints`], which imports nothing.
 
 pub mod api;
 pub mod app;

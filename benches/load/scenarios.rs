@@ -11,7 +11,8 @@ use shop::{
     db::Db,
     domain::orders::{self, Line, NewOrder},
     entities::{Timestamp, order, order_item},
-    queue::{Queue, SettleRequest, new_traceparent},
+    queue::{Queue, SettleRequest},
+    telemetry::traces::new_traceparent,
 };
 use uuid::Uuid;
 

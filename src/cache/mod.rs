@@ -1,6 +1,7 @@
-//! Makes reading fast, and is never asked for anything that must be right. Ready-made answers are kept near (in this
-//! process) and shared (in Redis): pages of products for half a second and for the time to live, under a generation that changes
-//! after every commit that touches a product; settled orders, which never change, for minutes.
+//! Ready-made answers, so that reading is fast. There are two tiers: a local one in this process, and a shared one in
+//! Redis if the URL names one. Pages of products live for half a second in the local tier and for the time to live in the
+//! shared one, under a generation that changes after every commit that touches a product. Settled orders never change
+//! and live for minutes. Nothing that must be right may come from here.
 
 use std::{
     future::Future,
@@ -24,25 +25,25 @@ use crate::{
 
 mod redis;
 
-/// A page near at hand is at most this old, so that a settlement anywhere is seen within a second.
+/// How old a page of the local tier may be, so that a settlement by any process shows within a second.
 const LOCAL_PAGE_TTL: Duration = Duration::from_millis(500);
-/// A settled order never changes; this only bounds how long it takes up room.
+/// A settled order never changes; this only bounds how long it occupies memory.
 const ORDER_TTL: Duration = Duration::from_secs(300);
-/// The most bytes kept near: of pages, and of orders.
+/// The most bytes in the local tier, of pages and of orders each.
 const LOCAL_CAPACITY: u64 = 8 << 20;
 
-/// An answer in JSON, ready to be sent.
+/// A page of products in JSON, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedPage {
     pub body: Bytes,
     /// A strong entity tag made from the content (RFC 9110, section 8.8.3), quotes included.
     pub etag: Arc<str>,
     gzip: Arc<OnceLock<Bytes>>,
-    /// When it was begun to be loaded: what it shows is no older.
-    since: Instant,
+    /// When its loading started: the content is no older than that.
+    loaded_since: Instant,
 }
 
-/// A settled order, ready to be sent to whom it belongs.
+/// A settled order in JSON, ready to be sent to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledOrder {
     pub user_id: UserId,
@@ -54,7 +55,7 @@ pub struct SettledOrder {
 pub struct Cache {
     pages: LocalCache<(u64, String), CachedPage>,
     orders: LocalCache<OrderId, SettledOrder>,
-    /// Part of every near page's key: what was stored before the last change here is never found again.
+    /// Part of every local page's key: pages from before the last change in this process are never found again.
     generation: Arc<AtomicU64>,
     shared: SharedTier,
 }
@@ -66,17 +67,19 @@ enum SharedTier {
 }
 
 impl Cache {
-    /// Chooses the back end by the URL. A Redis that is not there is looked for in the background.
+    /// Chooses the back end by the URL. It connects to Redis in the background, and reconnects by itself. `ttl` bounds
+    /// the age of every page, both tiers together.
     ///
     /// # Errors
-    /// When the URL is not understood, in words without the URL.
+    /// Why the URL is not understood, without the URL, which may hold a password.
     pub fn new(url: &str, prefix: &str, ttl: Duration) -> Result<Self, String> {
         let shared = if url.starts_with("memory:") {
             SharedTier::None
         } else {
-            // What is found there at the last moment is near for a while yet.
+            // A page that is read there in its last moment lives on in the local tier.
             SharedTier::Redis(redis::Redis::new(url, prefix, ttl.saturating_sub(LOCAL_PAGE_TTL))?)
         };
+
         Ok(Self {
             pages: LocalCache::builder()
                 .max_capacity(LOCAL_CAPACITY)
@@ -93,53 +96,53 @@ impl Cache {
         })
     }
 
-    /// The page under `key`, loaded at most once at a time however many ask for it.
+    /// The page under `key`. Of the callers that miss it at the same time one loads it, and the others wait for that.
     ///
     /// # Errors
-    /// What `load` failed with.
+    /// Those of `load`.
     pub async fn page<F>(&self, key: &str, load: F) -> Result<CachedPage, Error>
     where
         F: Future<Output = Result<Bytes, Error>>,
     {
         let local_key = (self.generation.load(Ordering::Acquire), key.to_owned());
-        // What took long to load is still here when it is too old to be shown.
-        if self.pages.get(&local_key).await.is_some_and(|page| page.is_old()) {
+        // The cache counts the time to live from when loading ended, which may have taken long.
+        if self.pages.get(&local_key).await.is_some_and(|page| page.is_expired()) {
             self.pages.invalidate(&local_key).await;
         }
+
+        // Boxed, because it is large and runs on a miss alone.
+        let load_page = Box::pin(async {
+            let loaded_since = Instant::now();
+            let load = async {
+                BUSY.missed_pages.increment(1);
+                load.await
+            };
+            let body = match &self.shared {
+                SharedTier::None => load.await?,
+                SharedTier::Redis(redis) => redis.page(key, load).await?,
+            };
+            Ok(CachedPage::new(body, loaded_since))
+        });
         self.pages
-            // Boxed: this is the rare way, and it is large.
-            .try_get_with(
-                local_key,
-                Box::pin(async {
-                    let since = Instant::now();
-                    let loaded = async {
-                        BUSY.missed_pages.increment(1);
-                        load.await
-                    };
-                    let body = match &self.shared {
-                        SharedTier::None => loaded.await?,
-                        SharedTier::Redis(redis) => redis.page(key, loaded).await?,
-                    };
-                    Ok(CachedPage::new(body, since))
-                }),
-            )
+            .try_get_with(local_key, load_page)
             .await
             .map_err(|error: Arc<Error>| (*error).clone())
     }
 
-    /// The page under `key` if it is near at hand.
+    /// The page under `key`, if the local tier has it.
     pub async fn local_page(&self, key: &str) -> Option<CachedPage> {
         let generation = self.generation.load(Ordering::Acquire);
-        let near = self.pages.get(&LocalKey(generation, key)).await;
-        let near = near.filter(|page| !page.is_old());
-        if near.is_some() {
+        let page = self.pages.get(&LocalKey(generation, key)).await;
+
+        let page = page.filter(|page| !page.is_expired());
+        if page.is_some() {
             BUSY.near_pages.increment(1);
         }
-        near
+        page
     }
 
-    /// Forgets all pages of products, here at once and everywhere else within [`LOCAL_PAGE_TTL`]. Call it after the
-    /// commit that changed a product.
+    /// Invalidates all pages of products, in this process at once and in others within half a second. Call it after
+    /// the commit that changed a product.
     pub async fn invalidate_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         if let SharedTier::Redis(redis) = &self.shared {
@@ -147,12 +150,13 @@ impl Cache {
         }
     }
 
-    /// A settled order, if it is known here.
+    /// The settled order, if either tier has it.
     pub async fn settled_order(&self, id: OrderId) -> Option<SettledOrder> {
         if let Some(order) = self.orders.get(&id).await {
             BUSY.near_orders.increment(1);
             return Some(order);
         }
+
         let shared = match &self.shared {
             SharedTier::None => None,
             SharedTier::Redis(redis) => Box::pin(redis.order(id)).await,
@@ -161,12 +165,13 @@ impl Cache {
             BUSY.missed_orders.increment(1);
             return None;
         };
+
         BUSY.far_orders.increment(1);
         self.orders.insert(id, order.clone()).await;
         Some(order)
     }
 
-    /// Keeps an order that has been settled. Never call it with one that may still change.
+    /// Stores an order in both tiers. It must be settled: it is served for five minutes, whatever becomes of the row.
     pub async fn put_settled_order(&self, id: OrderId, order: SettledOrder) {
         if let SharedTier::Redis(redis) = &self.shared {
             redis.put_order(id, &order, ORDER_TTL);
@@ -174,8 +179,10 @@ impl Cache {
         self.orders.insert(id, order).await;
     }
 
+    /// Whether Redis answers.
+    ///
     /// # Errors
-    /// When the cache cannot be reached; nothing depends on it.
+    /// Why it does not.
     pub async fn ping(&self) -> Result<(), String> {
         match &self.shared {
             SharedTier::None => Ok(()),
@@ -184,7 +191,7 @@ impl Cache {
     }
 }
 
-/// A near page's key without owning it; hashes as the owned one does.
+/// The key of a local page, borrowed. It hashes as the owned one does.
 #[derive(Hash)]
 struct LocalKey<'a>(u64, &'a str);
 
@@ -195,24 +202,24 @@ impl Equivalent<(u64, String)> for LocalKey<'_> {
 }
 
 impl CachedPage {
-    fn new(body: Bytes, since: Instant) -> Self {
+    fn new(body: Bytes, loaded_since: Instant) -> Self {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let etag = format!("\"{:x}-{:016x}\"", body.len(), hasher.finish()).into();
+
         Self {
             body,
             etag,
             gzip: Arc::default(),
-            since,
+            loaded_since,
         }
     }
 
-    /// LocalCache at hand it lives for [`LOCAL_PAGE_TTL`] from when it was begun to be loaded, however long that took.
-    fn is_old(&self) -> bool {
-        self.since.elapsed() > LOCAL_PAGE_TTL
+    fn is_expired(&self) -> bool {
+        self.loaded_since.elapsed() > LOCAL_PAGE_TTL
     }
 
-    /// The page compressed (RFC 1952), under a tag of its own; the work is done once however often it is asked for.
+    /// The page compressed (RFC 1952), under an entity tag of its own. It is compressed once, however often it is sent.
     #[must_use]
     pub fn compressed(self) -> Self {
         let etag = format!("{}-gzip\"", self.etag.trim_end_matches('"')).into();
@@ -220,7 +227,7 @@ impl CachedPage {
             body: self.gzip(),
             etag,
             gzip: Arc::default(),
-            since: self.since,
+            loaded_since: self.loaded_since,
         }
     }
 
@@ -235,7 +242,8 @@ impl CachedPage {
 }
 
 fn weigh(bytes: usize) -> u32 {
-    // What an entry costs beside its content.
+    /// The bytes that an entry occupies beside its content, roughly.
     const OVERHEAD: usize = 200;
+
     u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX)
 }

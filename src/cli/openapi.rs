@@ -19,7 +19,7 @@ pub(super) struct Openapi {
 impl Openapi {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let document = if self.messages {
-            asyncapi::document()
+            asyncapi::document()?
         } else {
             api::openapi_document()
         };

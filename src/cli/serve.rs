@@ -20,8 +20,7 @@ use crate::{
     http::server,
     intake::OrderIntake,
     seed::{self, Plan},
-    tasks::order_watch::OrderWatch,
-    telemetry,
+    tasks::{gauges, order_watch::OrderWatch},
 };
 
 /// The default port of the management server.
@@ -59,7 +58,7 @@ impl Serve {
         let address = reachable(bound.address);
         let mut servers = JoinSet::new();
         spawn_management_server(&mut servers, management, &app, Role::Serve, &stop).await?;
-        servers.spawn(telemetry::run(app.clone(), stop.clone()));
+        servers.spawn(gauges::run(app.clone(), stop.clone()));
 
         let (intake, mut publishing) = OrderIntake::start(&app);
         let watch = OrderWatch::new(app.config.limits.max_waiting, stop.clone());

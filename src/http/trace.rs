@@ -31,15 +31,15 @@ impl RequestLogContext {
         let told = Self {
             traceparent: Arc::default(),
         };
-        let given = request.header(TRACEPARENT).filter(|given| trace::is_valid(given));
-        if let Some(given) = given.map(str::to_owned) {
-            if trace::is_on() {
+        let given = request.header(TRACEPARENT).and_then(trace::normalize);
+        if let Some(given) = given {
+            if trace::is_enabled() {
                 request.set_data(Arc::clone(&told.traceparent));
             } else {
                 let _ = told.traceparent.set(given.clone());
             }
             request.set_data(TraceParent(given));
-        } else if trace::is_on() {
+        } else if trace::is_enabled() {
             request.set_data(Arc::clone(&told.traceparent));
         }
         told
@@ -64,7 +64,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        if !trace::is_on() {
+        if !trace::is_enabled() {
             return self.0.call(request).await;
         }
         let (method, path) = (request.method().as_str(), request.uri().path());
@@ -80,9 +80,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
             order_id = order_of(path),
         );
         if let Some(given) = request.data::<TraceParent>() {
-            trace::adopt(&span, &given.0);
+            trace::set_parent(&span, &given.0);
         }
-        if let Some(own) = trace::of(&span) {
+        if let Some(own) = trace::traceparent_of(&span) {
             if let Some(told) = request.data::<Arc<OnceLock<String>>>() {
                 let _ = told.set(own.clone());
             }

@@ -1,17 +1,17 @@
-//! The queue inside the process. What is in it dies with the process; the rows do not, and the sweeper notify_attempts for them
-//! at the next start.
+//! The queue inside the process. Its messages are lost with the process; the orders' rows are not, and at the next start
+//! the sweeper publishes the requests again.
 
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc};
 
-use super::{Delivery, Event, MessageBatch, QueueError, SettleRequest};
+use super::message::{Delivery, Event, MessageBatch, QueueError, SettleRequest, to_body};
 use crate::domain::OrderId;
 
-/// The most requests that wait; beyond it they are left to the sweeper.
+/// The most settle requests that wait; any further one is left to the sweeper.
 const CAPACITY: usize = 100_000;
-/// The most batches of events that wait to be heard; who is slower misses some, and is told so.
-const HEARD: usize = 256;
+/// The most batches of events that wait for a listener. One that is slower misses the oldest, and gets an error.
+const EVENTS_CAPACITY: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Queue {
@@ -28,7 +28,7 @@ impl Queue {
         Self {
             requests,
             waiting: Arc::new(Mutex::new(waiting)),
-            settled: broadcast::Sender::new(HEARD),
+            settled: broadcast::Sender::new(EVENTS_CAPACITY),
         }
     }
 
@@ -44,10 +44,11 @@ impl Queue {
     pub(super) async fn next(&self, max: usize) -> MessageBatch {
         let mut requests = Vec::new();
         self.waiting.lock().await.recv_many(&mut requests, max).await;
+
         let delivery = |request: SettleRequest| Delivery {
             order_id: Ok(request.order_id),
             redelivered: false,
-            body: super::to_body(request.order_id),
+            body: to_body(request.order_id),
             traceparent: Some(request.traceparent),
             message_id: None,
             content_type: None,
@@ -55,12 +56,13 @@ impl Queue {
         };
         MessageBatch {
             messages: requests.into_iter().map(delivery).collect(),
-            session: 0,
+            consumer_id: 0,
         }
     }
 
     pub(super) fn publish_events(&self, events: &[Event]) {
         if self.settled.receiver_count() > 0 {
+            // Events about products have no order for a subject.
             let orders = events.iter().filter_map(|event| event.subject.parse().ok());
             let _ = self.settled.send(orders.collect());
         }

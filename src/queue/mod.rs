@@ -1,107 +1,16 @@
-//! Carries paid orders to the worker and announces what became of them: RabbitMQ, or a channel inside the process. A
-//! message is a doorbell: it says "look at this order's row" and nothing more, so losing one costs time and no order.
-
-use serde::Serialize;
-use time::OffsetDateTime;
-use uuid::Uuid;
-
-use crate::domain::OrderId;
+//! Carries settle requests to the workers, and events to whoever subscribes: through RabbitMQ, or through channels inside
+//! the process. A settle request says which order's row to read and nothing more, so a lost one costs time and no order.
 
 pub mod asyncapi;
 mod memory;
+mod message;
 mod rabbitmq;
 
-/// A request to look at an order, with the trace it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettleRequest {
-    pub order_id: OrderId,
-    /// W3C Trace Context `traceparent`.
-    pub traceparent: String,
-}
+pub use message::{DeadLetter, DeadLetters, Delivery, Event, MessageBatch, QueueError, SettleRequest};
 
-/// A message that arrived and is not acknowledged yet.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The order that it names, or why it can never be processed.
-    pub order_id: Result<OrderId, String>,
-    pub redelivered: bool,
-    /// W3C Trace Context of whoever sent it, if it was sent along.
-    pub traceparent: Option<String>,
-    message_id: Option<String>,
-    content_type: Option<String>,
-    body: Vec<u8>,
-    tag: u64,
-}
+use crate::domain::OrderId;
 
-/// What arrived at once. Acknowledged as a whole.
-#[derive(Debug)]
-pub struct MessageBatch {
-    pub messages: Vec<Delivery>,
-    /// Which consumer they came through: their tags mean nothing to a later one.
-    session: u64,
-}
-
-/// A message that was laid aside, because it can never be processed or because its consumers crashed too often.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    pub reason: String,
-    /// When it was laid aside, to the second, if that is known.
-    pub since: Option<OffsetDateTime>,
-    pub body: Vec<u8>,
-}
-
-/// The oldest dead letters, and how many there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeadLetters {
-    pub oldest: Vec<DeadLetter>,
-    pub total: usize,
-}
-
-/// Hears which orders have been settled since it began.
-pub struct Listener(Listening);
-
-enum Listening {
-    Memory(memory::Listener),
-    RabbitMq(Box<rabbitmq::Listener>),
-}
-
-impl Listener {
-    /// Waits for at least one order that has been settled, and takes what else is there.
-    ///
-    /// # Errors
-    /// When something may have been missed. Listen anew, and look at what matters.
-    pub async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
-        match &mut self.0 {
-            Listening::Memory(listener) => listener.next().await,
-            Listening::RabbitMq(listener) => listener.next().await,
-        }
-    }
-}
-
-/// A fact to be told, as `CloudEvents` 1.0 in structured JSON.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Event {
-    /// The same for the same fact, however often it is told.
-    pub id: String,
-    pub specversion: &'static str,
-    pub source: &'static str,
-    /// Also the routing key: `order.paid`, `order.failed`, `stock.low`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// What it is about: an order's id, or a product's.
-    pub subject: String,
-    /// RFC 3339.
-    pub time: String,
-    pub datacontenttype: &'static str,
-    pub data: serde_json::Value,
-}
-
-/// Why the queue could not do it. It will, later; nothing is lost meanwhile.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the queue is not available: {0}")]
-pub struct QueueError(String);
-
-/// A connection to the queue, or to several. Clones share it.
+/// The queue of one process. Clones share its connections.
 #[derive(Clone)]
 pub struct Queue {
     backend: Backend,
@@ -114,10 +23,12 @@ enum Backend {
 }
 
 impl Queue {
-    /// Chooses the back end by the URL. Connects when it is first used, and again whenever that is needed.
+    /// Chooses the back end by the URL. It connects on first use, and reconnects whenever that is needed. `prefix` is the
+    /// first part of the names of exchanges and queues; `prefetch` bounds the messages that are delivered and not yet
+    /// acknowledged.
     ///
     /// # Errors
-    /// When the URL is not understood.
+    /// Why the URL is not understood, without the URL, which may hold a password.
     pub fn new(url: &str, prefix: &str, prefetch: u16) -> Result<Self, QueueError> {
         let backend = if url.starts_with("memory:") {
             Backend::Memory(memory::Queue::new())
@@ -128,15 +39,14 @@ impl Queue {
     }
 
     /// Whether messages stay inside this process.
-    #[must_use]
     pub fn is_memory(&self) -> bool {
         matches!(self.backend, Backend::Memory(_))
     }
 
-    /// Rings for orders, and comes back when the queue has taken the requests into its keeping.
+    /// Publishes settle requests, and returns when the queue has confirmed all of them.
     ///
     /// # Errors
-    /// When it has not, or not in time; some of the requests may have been published.
+    /// When it has not, or not in time. Some of them may have been published all the same.
     pub async fn publish_settle_requests(&self, requests: &[SettleRequest]) -> Result<(), QueueError> {
         match &self.backend {
             Backend::Memory(queue) => queue.publish_settle_requests(requests),
@@ -144,10 +54,10 @@ impl Queue {
         }
     }
 
-    /// Waits for at least one message, and takes what else is there, up to `max`.
+    /// Waits for at least one message, and takes the others that have arrived with it, `max` in all.
     ///
     /// # Errors
-    /// When the connection is lost. Calling again connects again.
+    /// When the connection is lost. The next call reconnects.
     pub async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
         match &self.backend {
             Backend::Memory(queue) => Ok(queue.next(max).await),
@@ -155,22 +65,33 @@ impl Queue {
         }
     }
 
-    /// Lays aside messages that can never be processed, each with the reason.
+    /// Acknowledges the messages, so that the queue removes them.
     ///
     /// # Errors
-    /// When they are not safely laid aside. Do not acknowledge then.
+    /// When their connection is lost. They are redelivered.
+    pub async fn acknowledge(&self, batch: &MessageBatch) -> Result<(), QueueError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(()),
+            Backend::RabbitMq(queue) => queue.acknowledge(batch).await,
+        }
+    }
+
+    /// Publishes messages that can never be processed to the dead letters, each with the reason.
+    ///
+    /// # Errors
+    /// When the queue has not confirmed all of them. Do not acknowledge them then.
     pub async fn dead_letter(&self, dead: &[(&Delivery, String)]) -> Result<(), QueueError> {
         match &self.backend {
-            // Only this process notify_attempts there, so nothing unreadable ever arrives. What is laid aside has been logged.
+            // Only this process publishes there, so every message is readable; what it does not keep is in the log.
             Backend::Memory(_) => Ok(()),
             Backend::RabbitMq(queue) => queue.dead_letter(dead).await,
         }
     }
 
-    /// Tells facts to whoever listens.
+    /// Publishes events to whoever subscribes.
     ///
     /// # Errors
-    /// When they were not taken. Tell them again then, under the same ids.
+    /// When the queue has not confirmed all of them. Publish them again then, under the same ids.
     pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
         match &self.backend {
             Backend::Memory(queue) => {
@@ -181,32 +102,21 @@ impl Queue {
         }
     }
 
-    /// Hears from now on which orders are settled, by whichever process.
+    /// Receives from now on which orders are settled, by whichever process.
     ///
     /// # Errors
-    /// When the queue cannot be reached.
+    /// When the queue is unreachable.
     pub async fn listen(&self) -> Result<Listener, QueueError> {
         Ok(Listener(match &self.backend {
-            Backend::Memory(queue) => Listening::Memory(queue.listen()),
-            Backend::RabbitMq(queue) => Listening::RabbitMq(Box::new(Box::pin(queue.listen()).await?)),
+            Backend::Memory(queue) => ListenerBackend::Memory(queue.listen()),
+            Backend::RabbitMq(queue) => ListenerBackend::RabbitMq(Box::new(Box::pin(queue.listen()).await?)),
         }))
-    }
-
-    /// Lets the queue forget the messages. Those of a lost connection come again instead.
-    ///
-    /// # Errors
-    /// When the connection is lost.
-    pub async fn acknowledge(&self, deliveries: &MessageBatch) -> Result<(), QueueError> {
-        match &self.backend {
-            Backend::Memory(_) => Ok(()),
-            Backend::RabbitMq(queue) => queue.acknowledge(deliveries).await,
-        }
     }
 
     /// How many messages wait to be delivered.
     ///
     /// # Errors
-    /// When the queue cannot be asked.
+    /// When the queue is unreachable.
     pub async fn depth(&self) -> Result<u64, QueueError> {
         match &self.backend {
             Backend::Memory(queue) => Ok(queue.depth()),
@@ -214,11 +124,19 @@ impl Queue {
         }
     }
 
-    /// The dead letters, oldest first, `limit` at most. They stay where they are; of two who look at the same time, each
-    /// may see only a part. The queue inside the process keeps none.
+    /// Connects if that is needed, and tells whether the queue can be used.
     ///
     /// # Errors
-    /// When the queue cannot be asked.
+    /// Why it cannot.
+    pub async fn ping(&self) -> Result<(), QueueError> {
+        self.depth().await.map(drop)
+    }
+
+    /// The dead letters, oldest first, `limit` at most. They stay in the queue; of two callers at the same time each may
+    /// see a part of them. The queue inside the process keeps none.
+    ///
+    /// # Errors
+    /// When the queue is unreachable.
     pub async fn dead_letters(&self, limit: usize) -> Result<DeadLetters, QueueError> {
         match &self.backend {
             Backend::Memory(_) => Ok(DeadLetters::default()),
@@ -226,37 +144,29 @@ impl Queue {
         }
     }
 
-    /// Sends the dead letters of this moment to the workers again; answers how many.
+    /// Publishes the present dead letters as requests again, and returns how many.
     ///
     /// # Errors
-    /// When the connection is lost. What was not sent again is still a dead letter.
+    /// When the connection is lost. What was not published again is still a dead letter.
     pub async fn replay_dead_letters(&self) -> Result<u32, QueueError> {
         match &self.backend {
             Backend::Memory(_) => Ok(0),
-            Backend::RabbitMq(queue) => queue.replay().await,
+            Backend::RabbitMq(queue) => queue.replay_dead_letters().await,
         }
     }
 
-    /// Drops the dead letters; answers how many.
+    /// Drops the dead letters, and returns how many.
     ///
     /// # Errors
-    /// When the queue cannot be asked.
+    /// When the queue is unreachable.
     pub async fn purge_dead_letters(&self) -> Result<u32, QueueError> {
         match &self.backend {
             Backend::Memory(_) => Ok(0),
-            Backend::RabbitMq(queue) => queue.purge().await,
+            Backend::RabbitMq(queue) => queue.purge_dead_letters().await,
         }
     }
 
-    /// Connects if that is needed, and says whether the queue can be used.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub async fn ping(&self) -> Result<(), QueueError> {
-        self.depth().await.map(drop)
-    }
-
-    /// Closes the connections. What was delivered and not acknowledged goes back to the queue.
+    /// Closes the connections. Messages that are delivered and not acknowledged go back to the queue.
     pub async fn close(&self) {
         if let Backend::RabbitMq(queue) = &self.backend {
             queue.close().await;
@@ -264,45 +174,23 @@ impl Queue {
     }
 }
 
-fn to_body(order_id: OrderId) -> Vec<u8> {
-    format!("{{\"order_id\":\"{order_id}\"}}").into_bytes()
+/// Receives which orders have been settled since it was made.
+pub struct Listener(ListenerBackend);
+
+enum ListenerBackend {
+    Memory(memory::Listener),
+    RabbitMq(Box<rabbitmq::Listener>),
 }
 
-/// The order that a message names, or what is wrong with the message. Fields that are not known are let pass.
-fn from_body(body: &[u8]) -> Result<OrderId, String> {
-    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
-    let text = value
-        .get("order_id")
-        .ok_or_else(|| "no order id".to_owned())?
-        .as_str()
-        .ok_or_else(|| "the order id is not a string".to_owned())?;
-    Uuid::parse_str(text).map_err(|_| "the order id is not a UUID".to_owned())
-}
-
-/// A `traceparent` that starts a new trace (W3C Trace Context, version 00, sampled).
-#[must_use]
-pub fn new_traceparent() -> String {
-    let (trace, (_, span)) = (Uuid::new_v4().simple(), Uuid::new_v4().as_u64_pair());
-    format!("00-{trace}-{span:016x}-01")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_names_an_order_or_says_why_not() {
-        let id = Uuid::now_v7();
-        assert_eq!(from_body(&to_body(id)), Ok(id));
-        for (body, reason) in [
-            (&b"\xff\xfe"[..], "not JSON"),
-            (b"{\"order\": 1}", "no order id"),
-            (b"[]", "no order id"),
-            (b"{\"order_id\": 7}", "not a string"),
-            (b"{\"order_id\": \"seven\"}", "not a UUID"),
-        ] {
-            let error = from_body(body).expect_err(reason);
-            assert!(error.contains(reason), "{error} does not say {reason}");
+impl Listener {
+    /// Waits for at least one settled order, and takes the others that have arrived with it.
+    ///
+    /// # Errors
+    /// When events may have been missed. Listen anew, and read again what matters.
+    pub async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
+        match &mut self.0 {
+            ListenerBackend::Memory(listener) => listener.next().await,
+            ListenerBackend::RabbitMq(listener) => listener.next().await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Checks the books now and then, and shows what it found as figures, so that an alarm can be put on it.
+//! Checks the ledger at regular intervals and shows the result as gauges, so that an alert can watch them.
 
 use std::time::Duration;
 
@@ -16,49 +16,52 @@ use crate::{
     telemetry::metrics::{LEDGER_CHECKED, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE, LEDGER_STOCK_DISCREPANCIES},
 };
 
-/// A check that takes longer is given up; the figures stay as they were.
-const LONGEST: Duration = Duration::from_mins(5);
+/// How long a check may take. One that times out leaves the gauges as they are.
+const CHECK_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Checks every `books_every_seconds`, the first time at once, until `stop`. Zero checks never, and waits.
+/// Checks every `books_every_seconds`, the first time at once, until `stop`. With 0 it never checks.
 pub async fn run(app: App, stop: CancellationToken) {
-    let every = app.config.ledger.check_every;
-    if every.is_zero() {
+    let interval = app.config.ledger.check_every;
+    if interval.is_zero() {
         return stop.cancelled().await;
     }
+
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = audit(&app) => {}
+            () = check(&app) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(every) => {}
+            () = sleep(interval) => {}
         }
     }
 }
 
-async fn audit(app: &App) {
-    let check = app.db.snapshot(Some(LONGEST), |txn| async move {
+async fn check(app: &App) {
+    let check = app.db.snapshot(Some(CHECK_TIMEOUT), |txn| async move {
         ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
     });
-    match app.db.timeout(LONGEST, check).await {
+
+    match app.db.timeout(CHECK_TIMEOUT, check).await {
         Ok(report) => show(&report),
-        Err::<_, Error>(error) => tracing::warn!(%error, "the ledger check failed"),
+        Err::<_, Error>(error) => tracing::warn!(%error, "could not check the ledger"),
     }
 }
 
 fn show(report: &Report) {
-    let count = |faults: usize| f64::from(u32::try_from(faults).unwrap_or(u32::MAX));
+    let count = |discrepancies: usize| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
     gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(report.stock_discrepancies.len()));
     gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(report.order_discrepancies.len()));
     gauge!(LEDGER_OVERDUE).set(count(report.overdue.len()));
     gauge!(LEDGER_CHECKED).set(Timestamp::now().to_seconds());
+
     if !report.is_clean() {
         tracing::error!(
             stock_discrepancies = report.stock_discrepancies.len(),
             order_discrepancies = report.order_discrepancies.len(),
             overdue = report.overdue.len(),
-            "the books do not add up: run `shop verify`"
+            "the ledger check found discrepancies: run `shop verify`"
         );
     }
 }

@@ -1,6 +1,12 @@
-//! What runs in the background of a process: settling, publishing, sweeping, checking the ledger, watching orders.
+//! What runs in the background of a process: publishing settle requests, settling, sweeping, watching orders, checking
+//! the ledger, sampling gauges.
 
 pub mod auditor;
+mod backoff;
+mod events;
+mod finish;
+pub mod gauges;
+pub mod notifier;
 pub mod order_watch;
 pub mod sweeper;
 pub mod worker;

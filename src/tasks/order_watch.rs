@@ -1,6 +1,6 @@
-//! Lets requests wait until an order is settled, by whichever process. It listens to the events of the queue, and only
-//! while somebody waits. An event is a hint to look at the row again; while none can be heard, one question a second
-//! to the database for all who wait stands in for them.
+//! Lets requests wait until an order is settled, by whichever process. The watch listens to the queue's events, and only
+//! while a request waits. An event says no more than that the order's row is worth reading again. While no events can be
+//! received, the watch polls the database instead: one query a second for all orders that are waited for.
 
 use std::{
     collections::HashMap,
@@ -20,92 +20,96 @@ use crate::{
     queue::Listener,
 };
 
-/// How long a request that is about to wait gives the listener to begin.
-const BEGIN: Duration = Duration::from_millis(500);
-/// Nobody has waited for so long: the listener ends.
-const LINGER: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_secs(1);
-/// How often the database is asked while no event can be heard.
-const POLL: Duration = Duration::from_secs(1);
-/// While events are heard it is asked this many times more rarely, for what was lost between two listeners.
-const RARELY: u32 = 10;
-/// The most that one question may take.
+/// How long a request that is about to wait lets the listener connect.
+const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
+/// The listener disconnects after no request has waited for so long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before the listener connects again, and how often it looks whether any request still waits.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How often the database is polled while no events are received.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// While events are received, every so many intervals one poll is enough: it finds what was settled between two
+/// listeners.
+const INTERVALS_PER_POLL: u32 = 10;
+/// How long one poll may take.
 const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How far an order has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Progress {
     #[default]
-    Made,
+    Created,
     Accepted,
     Settled,
 }
 
-/// Knows who waits for what. Clones share it.
+/// Knows which orders are waited for. Clones share it.
 #[derive(Clone)]
 pub struct OrderWatch {
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    /// The orders that are waited for, and nothing else.
     orders: Mutex<HashMap<OrderId, watch::Sender<Progress>>>,
-    /// Somebody has begun to wait.
-    wanted: Notify,
+    /// Wakes the listener for the first subscription.
+    subscribed: Notify,
+    /// Whether events are received now.
     listening: watch::Sender<bool>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
 /// Waits for one order.
 pub struct Subscription {
     id: OrderId,
-    /// Gone only while it is dropped.
+    /// `None` only while it is dropped.
     progress: Option<watch::Receiver<Progress>>,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl OrderWatch {
-    /// At most `places` wait at once. All waiting ends with `stop`.
-    #[must_use]
-    pub fn new(places: usize, stop: CancellationToken) -> Self {
+    /// Allows `max_subscriptions` at once. All of them end when `stop` is cancelled.
+    pub fn new(max_subscriptions: usize, stop: CancellationToken) -> Self {
         Self {
             shared: Arc::new(Shared {
                 orders: Mutex::default(),
-                wanted: Notify::new(),
+                subscribed: Notify::new(),
                 listening: watch::Sender::new(false),
-                places: Arc::new(Semaphore::new(places)),
+                permits: Arc::new(Semaphore::new(max_subscriptions)),
                 stop,
             }),
         }
     }
 
-    /// Begins to watch an order; read it only after [`Subscription::begun`]. `None` when too many wait.
-    #[must_use]
-    pub fn on(&self, id: OrderId) -> Option<Subscription> {
-        let place = Arc::clone(&self.shared.places).try_acquire_owned().ok()?;
-        let progress = Some(self.shared.orders().entry(id).or_default().subscribe());
-        self.shared.wanted.notify_one();
+    /// Subscribes to an order. Read the order after [`Subscription::until_listening`], so that no change is missed.
+    /// `None` when there are too many subscriptions.
+    pub fn subscribe(&self, id: OrderId) -> Option<Subscription> {
+        let permit = Arc::clone(&self.shared.permits).try_acquire_owned().ok()?;
+        let progress = self.shared.orders().entry(id).or_default().subscribe();
+        self.shared.subscribed.notify_one();
+
         Some(Subscription {
             id,
-            progress,
+            progress: Some(progress),
             shared: Arc::clone(&self.shared),
-            _place: place,
+            _permit: permit,
         })
     }
 
-    /// Tells those who watch this order, if it is news to them.
-    pub fn tell(&self, id: OrderId, progress: Progress) {
+    /// Wakes the subscriptions to this order, unless they know of this progress already.
+    pub fn notify(&self, id: OrderId, progress: Progress) {
         if let Some(order) = self.shared.orders().get(&id) {
             order.send_if_modified(|known| {
-                let news = *known < progress;
+                let is_news = *known < progress;
                 *known = progress.max(*known);
-                news
+                is_news
             });
         }
     }
 
-    /// Listens while anybody waits, until the end.
+    /// Listens and polls while there are subscriptions, until `stop`.
     pub async fn run(self, app: App) {
         let stop = self.shared.stop.clone();
         let work = async { tokio::join!(self.listen(&app), self.poll(&app)) };
@@ -117,88 +121,89 @@ impl OrderWatch {
 
     async fn listen(&self, app: &App) {
         loop {
-            self.shared.wanted.notified().await;
-            while self.somebody_waits() {
+            self.shared.subscribed.notified().await;
+
+            while self.has_subscriptions() {
                 match app.queue.listen().await {
                     Ok(listener) => {
                         self.shared.listening.send_replace(true);
-                        self.hear(listener).await;
+                        self.receive(listener).await;
                         self.shared.listening.send_replace(false);
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "no events can be heard; asking the database instead");
-                        sleep(RETRY).await;
+                        tracing::debug!(%error, "cannot receive events; polling the database, reconnecting");
+                        sleep(RETRY_DELAY).await;
                     }
                 }
             }
         }
     }
 
-    /// Until the connection is lost, or nobody has waited for a while. What comes is taken all the time, whether anybody
-    /// waits or not, so that it does not pile up.
-    async fn hear(&self, mut listener: Listener) {
+    /// Receives until the connection is lost, or until there has been no subscription for [`IDLE_TIMEOUT`]. Events are
+    /// also taken while there is none, so that they do not pile up in the queue.
+    async fn receive(&self, mut listener: Listener) {
         let mut idle_since = None;
+
         loop {
-            match timeout(RETRY, listener.next()).await {
-                Ok(Ok(settled)) => settled.into_iter().for_each(|id| self.tell(id, Progress::Settled)),
+            match timeout(RETRY_DELAY, listener.next()).await {
+                Ok(Ok(settled)) => settled.into_iter().for_each(|id| self.notify(id, Progress::Settled)),
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "events are not heard any more");
+                    tracing::debug!(%error, "lost the connection for events; reconnecting");
                     return;
                 }
                 Err(_) => {}
             }
-            if self.somebody_waits() {
+
+            if self.has_subscriptions() {
                 idle_since = None;
-            } else if idle_since.get_or_insert_with(Instant::now).elapsed() > LINGER {
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() > IDLE_TIMEOUT {
                 return;
             }
         }
     }
 
     async fn poll(&self, app: &App) {
-        let mut tick = interval(POLL);
+        let mut tick = interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
         for turn in 0_u32.. {
             tick.tick().await;
-            if *self.shared.listening.borrow() && turn % RARELY != 0 {
+            if *self.shared.listening.borrow() && turn % INTERVALS_PER_POLL != 0 {
                 continue;
             }
             let ids: Vec<OrderId> = self.shared.orders().keys().copied().collect();
             if ids.is_empty() {
                 continue;
             }
-            match app
-                .db
-                .timeout(POLL_TIMEOUT, orders::progress(app.db.read(), &ids))
-                .await
-            {
+
+            let progress = orders::progress(app.db.read(), &ids);
+            match app.db.timeout(POLL_TIMEOUT, progress).await {
                 Ok(found) => found.into_iter().for_each(|(id, settled)| {
                     let progress = if settled { Progress::Settled } else { Progress::Accepted };
-                    self.tell(id, progress);
+                    self.notify(id, progress);
                 }),
-                Err(error) => tracing::debug!(%error, "could not look after those who wait"),
+                Err(error) => tracing::debug!(%error, "could not poll the orders that are waited for; retrying"),
             }
         }
     }
 
-    fn somebody_waits(&self) -> bool {
+    fn has_subscriptions(&self) -> bool {
         !self.shared.orders().is_empty()
     }
 }
 
 impl Subscription {
-    #[must_use]
     pub fn id(&self) -> OrderId {
         self.id
     }
 
-    /// Waits until events are heard, for a moment at most: what is settled after this is not missed.
-    pub async fn begun(&self) {
+    /// Waits until events are received, for half a second at most: what is settled after that is not missed.
+    pub async fn until_listening(&self) {
         let mut listening = self.shared.listening.subscribe();
-        let _ = timeout(BEGIN, listening.wait_for(|listening| *listening)).await;
+        let _ = timeout(LISTEN_TIMEOUT, listening.wait_for(|listening| *listening)).await;
     }
 
-    /// Waits until there is something new to read, or the process stops: then `None`.
+    /// Waits until the order's row is worth reading again. `None` when the process stops.
     pub async fn changed(&mut self) -> Option<()> {
         let progress = self.progress.as_mut()?;
         tokio::select! {
@@ -210,7 +215,8 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // Under the lock, so that of several who leave at once one is the last.
+        // The receiver is dropped under the lock, so that of several that are dropped at once exactly one finds itself
+        // to be the last.
         let mut orders = self.shared.orders();
         self.progress = None;
         if orders.get(&self.id).is_some_and(|order| order.receiver_count() == 0) {

@@ -1,5 +1,6 @@
-//! Rings again for what was missed: orders whose payment was accepted and that are still PENDING after a while,
-//! because the broker was away or a process died between the commit and the request.
+//! Publishes settle requests again for orders that were missed: their payment was accepted, and they are still PENDING
+//! after `notify_after`, because the broker was down or a process died between the commit and the request. This makes
+//! the orders table its own outbox.
 
 use std::time::Duration;
 
@@ -11,34 +12,38 @@ use crate::{
     app::App,
     domain::{Error, OrderId, orders},
     entities::Timestamp,
-    queue::{SettleRequest, new_traceparent},
-    telemetry::metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
+    queue::SettleRequest,
+    telemetry::{
+        metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
+        traces::new_traceparent,
+    },
 };
 
-const EVERY: Duration = Duration::from_secs(1);
-/// Between two rounds while there is more to ring for.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
-/// The most orders rung for at once.
-const AT_ONCE: usize = 2_000;
-/// With this many messages waiting the requests are not lost, the workers are only behind.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause between two rounds while more orders are due.
+const MORE_DUE_INTERVAL: Duration = Duration::from_millis(50);
+/// The most orders claimed in one round.
+const CLAIM_LIMIT: usize = 2_000;
+/// With so many messages in the queue no requests are missing: the workers are behind.
 const BUSY_QUEUE: u64 = 2_000;
 
-/// What a round of sweeping came to.
+/// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepOutcome {
-    /// Every order that was due has been rung for.
+    /// The requests of all due orders were published.
     Done,
-    /// There may be more: the round was full.
+    /// The round was full; more orders may be due.
     MoreDue,
-    /// The queue has enough as it is.
+    /// Nothing was published, because the queue is long enough as it is.
     QueueBusy,
 }
 
-/// Sweeps every second until `stop`, and faster while there is much to ring for.
+/// Sweeps every second until `stop`, and faster while more orders are due.
 pub async fn run(app: App, stop: CancellationToken) {
     if app.queue.is_memory() {
         make_all_due(&app).await;
     }
+
     let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
@@ -46,78 +51,89 @@ pub async fn run(app: App, stop: CancellationToken) {
             () = sleep(pause) => {}
         }
         pause = match sweep(&app).await {
-            Ok(SweepOutcome::MoreDue) => BETWEEN_ROUNDS,
-            Ok(SweepOutcome::Done | SweepOutcome::QueueBusy) | Err(_) => EVERY,
+            Ok(SweepOutcome::MoreDue) => MORE_DUE_INTERVAL,
+            Ok(SweepOutcome::Done | SweepOutcome::QueueBusy) | Err(_) => SWEEP_INTERVAL,
         };
     }
 }
 
-/// Rings for the orders that are due, [`AT_ONCE`] at most. Does nothing while the queue cannot be reached, and puts back
-/// what it could not ring for, so that nothing is put off for a request that did not ring.
+/// Claims the orders that are due, 2,000 at most, and publishes their settle requests. Claims none while the
+/// queue is unreachable, and releases those that could not be published, so that only a published request delays the
+/// next one.
 ///
 /// # Errors
-/// When the database or the queue could not be asked.
+/// [`Error::Unavailable`] when the queue is unreachable; else the error of the claim.
 pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
-    let waiting = app
-        .queue
-        .depth()
-        .await
-        .map_err(|error| Error::Unavailable(error.to_string()))?;
-    #[expect(clippy::cast_precision_loss, reason = "a figure")]
-    gauge!(QUEUE_DEPTH).set(waiting as f64);
-    if waiting >= BUSY_QUEUE {
+    let depth = queue_depth(app).await?;
+    if depth >= BUSY_QUEUE {
         return Ok(SweepOutcome::QueueBusy);
     }
-    let (now, limit) = (Timestamp::now(), i64::try_from(AT_ONCE).unwrap_or(i64::MAX));
-    let overdue = app
+
+    let (now, limit) = (Timestamp::now(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
+    let due = app
         .db
         .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
         .await
-        .inspect_err(|error: &Error| tracing::warn!(%error, "could not look for orders to ring for"))?;
-    if overdue.is_empty() {
+        .inspect_err(|error: &Error| tracing::warn!(%error, "could not claim the orders that are due; retrying"))?;
+    if due.is_empty() {
         return Ok(SweepOutcome::Done);
     }
-    tracing::info!(orders = overdue.len(), "ringing again");
+
+    tracing::info!(orders = due.len(), "publishing settle requests again");
     let request = |order_id: &OrderId| SettleRequest {
         order_id: *order_id,
         traceparent: new_traceparent(),
     };
-    let requests: Vec<SettleRequest> = overdue.iter().map(request).collect();
+    let requests: Vec<SettleRequest> = due.iter().map(request).collect();
     if let Err(error) = app.queue.publish_settle_requests(&requests).await {
-        tracing::warn!(%error, "could not ring again; the next round will");
-        release_due(app, &overdue).await;
+        tracing::warn!(%error, orders = due.len(), "could not publish settle requests again; retrying");
+        release_due(app, &due).await;
         return Err(Error::Unavailable(error.to_string()));
     }
+
     counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
-    Ok(if requests.len() == AT_ONCE {
+    Ok(if requests.len() == CLAIM_LIMIT {
         SweepOutcome::MoreDue
     } else {
         SweepOutcome::Done
     })
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a gauge")]
+async fn queue_depth(app: &App) -> Result<u64, Error> {
+    let depth = app.queue.depth().await;
+    let depth = depth.map_err(|error| Error::Unavailable(error.to_string()))?;
+
+    gauge!(QUEUE_DEPTH).set(depth as f64);
+    Ok(depth)
+}
+
 async fn release_due(app: &App, orders: &[OrderId]) {
     let now = Timestamp::now();
-    let release_due = app
+    let released = app
         .db
         .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
-    if let Err::<_, Error>(error) = release_due.await {
-        tracing::warn!(%error, "could not put back orders to ring for; they will be due again by themselves");
+
+    if let Err::<_, Error>(error) = released.await {
+        tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
     }
 }
 
-/// The queue inside the process has forgotten everything, so at the start every order that waits is due at once.
+/// The queue inside the process starts empty, so at the start every accepted order is due at once.
 async fn make_all_due(app: &App) {
     let now = Timestamp::now();
-    let recalled = app
+    let made_due = app
         .db
         .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
-    match recalled.await {
+
+    match made_due.await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(
             orders,
-            "accepted orders were waiting when the process ended; ringing for them"
+            "accepted orders were waiting when the process ended; publishing their settle requests again"
         ),
-        Err::<_, Error>(error) => tracing::warn!(%error, "could not look for orders that waited; the rounds will"),
+        Err::<_, Error>(error) => {
+            tracing::warn!(%error, "could not make the waiting orders due; they become due by themselves");
+        }
     }
 }

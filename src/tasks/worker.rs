@@ -1,183 +1,176 @@
-//! Settles what the queue delivers: deliveries → settle → forget → announce → acknowledge. The acknowledgement comes
-//! last, so whatever dies on the way is delivered again, finds the order settled, and is announced under the same id.
+//! Settles the orders that the queue delivers. For each batch of messages it settles the orders in one transaction,
+//! invalidates the cached pages, publishes dead letters and events, and acknowledges the messages last. If it dies on
+//! the way, the messages are redelivered: the orders are found settled, and the events are published again, under the
+//! same ids.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
-use serde_json::json;
-use tokio::{sync::mpsc, time::sleep};
+use metrics::histogram;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use super::{
+    backoff::{Backoff, Stopped},
+    finish::{SettledBatch, finish},
+};
 use crate::{
     app::App,
     db::Txn,
     domain::{
         Error, OrderId,
-        settlement::{self, LowStock, Settled, Settlement},
+        settlement::{self, Settlement},
     },
-    entities::{
-        Timestamp,
-        order::{FailureReason, OrderStatus},
-    },
+    entities::Timestamp,
     failpoints::{self, Failpoint},
-    queue::{Delivery, Event, MessageBatch, QueueError},
-    telemetry::{
-        metrics::{
-            BATCH_SIZE, DEAD_LETTERS, ORDERS_FAILED, ORDERS_PAID, REDELIVERIES, SETTLE_DURATION, SETTLEMENT_LAG,
-        },
-        traces,
-    },
+    queue::MessageBatch,
+    telemetry::{metrics::SETTLE_DURATION, traces},
 };
 
-/// The most that one attempt at a batch may take.
+/// How long one attempt at settling a batch may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The most messages that a batch's span is linked to.
 const MAX_LINKS: usize = 100;
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A batch that has been settled, and not yet told of.
-type SettledBatch = (MessageBatch, Settlement, Span);
-
-/// Consumes until `stop`, then finishes the batches in hand. One batch is settled while the one before it is announced
-/// and acknowledged.
+/// Consumes until `stop`, then finishes the batches that are settled. While one batch is settled, the one before it is
+/// published and acknowledged.
 pub async fn run(app: App, stop: CancellationToken) {
-    let (settled, finishing) = mpsc::channel(1);
-    tokio::join!(settle_all(&app, &stop, settled), finish_all(&app, &stop, finishing));
+    let (settled, to_finish) = mpsc::channel(1);
+    tokio::join!(
+        settle_batches(&app, &stop, settled),
+        finish_batches(&app, &stop, to_finish)
+    );
 }
 
-async fn settle_all(app: &App, stop: &CancellationToken, settled: mpsc::Sender<SettledBatch>) {
-    let mut pause = FIRST_PAUSE;
+async fn settle_batches(app: &App, stop: &CancellationToken, settled: mpsc::Sender<SettledBatch>) {
+    let mut backoff = Backoff::new();
+
     loop {
-        let next = tokio::select! {
+        let received = tokio::select! {
             () = stop.cancelled() => return,
-            next = app.queue.next(app.config.batch.max) => next,
+            received = app.queue.next(app.config.batch.max) => received,
         };
-        let gone_on = match next {
-            Ok(deliveries) => {
-                pause = FIRST_PAUSE;
+
+        match received {
+            Ok(received) => {
+                backoff.reset();
                 failpoints::hit(Failpoint::Delivered);
-                let span = consume_span(&deliveries, &app.config.queue.prefix);
-                let orders = orders_of(&deliveries);
-                let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
-                failpoints::hit(Failpoint::Settled);
-                match settlement {
-                    Some(settlement) => settled.send((deliveries, settlement, span)).await.ok(),
-                    None => None,
+                let Ok(batch) = settle_received(app, received, stop).await else {
+                    return;
+                };
+                if settled.send(batch).await.is_err() {
+                    return;
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "not consuming; connecting again");
-                backoff(&mut pause, stop).await
+                tracing::warn!(%error, "cannot consume from the queue; reconnecting");
+                if backoff.wait(stop).await.is_err() {
+                    return;
+                }
             }
-        };
-        if gone_on.is_none() {
+        }
+    }
+}
+
+async fn finish_batches(app: &App, stop: &CancellationToken, mut to_finish: mpsc::Receiver<SettledBatch>) {
+    while let Some(batch) = to_finish.recv().await {
+        let span = batch.span.clone();
+        if finish(app, &batch, stop).instrument(span).await.is_err() {
             return;
         }
     }
 }
 
-async fn finish_all(app: &App, stop: &CancellationToken, mut settled: mpsc::Receiver<SettledBatch>) {
-    while let Some((deliveries, settlement, span)) = settled.recv().await {
-        let finished = finish(app, &deliveries, &settlement, stop).instrument(span).await;
-        if finished.is_none() {
-            return;
-        }
-    }
+async fn settle_received(app: &App, received: MessageBatch, stop: &CancellationToken) -> Result<SettledBatch, Stopped> {
+    let span = consume_span(&received, &app.config.queue.prefix);
+    let orders = order_ids(&received);
+
+    let settlement = settle_until_done(app, &orders, stop).instrument(span.clone()).await;
+    failpoints::hit(Failpoint::Settled);
+
+    Ok(SettledBatch {
+        received,
+        settlement: settlement?,
+        span,
+    })
 }
 
-/// The batch's part of the traces that its messages belong to: a child of the first, and linked to all.
-fn consume_span(deliveries: &MessageBatch, queue_prefix: &str) -> Span {
-    let mut parents = deliveries
-        .messages
-        .iter()
-        .filter_map(|delivery| delivery.traceparent.as_deref());
-    let first = parents.clone().next().unwrap_or_default();
-    let order = match &*deliveries.messages {
-        [one] => one.order_id.as_ref().ok().map(ToString::to_string),
+/// The batch's span: a child of the first message's trace, and linked to those of all messages.
+fn consume_span(batch: &MessageBatch, queue_prefix: &str) -> Span {
+    let traceparents = || {
+        batch
+            .messages
+            .iter()
+            .filter_map(|delivery| delivery.traceparent.as_deref())
+    };
+    let first = traceparents().next().unwrap_or_default();
+    let only_order = match &*batch.messages {
+        [only] => only.order_id.as_ref().ok().map(ToString::to_string),
         _ => None,
     };
+
     let span = tracing::info_span!(
         "settle",
         otel.name = format!("process {queue_prefix}.orders.settle"),
         otel.kind = "consumer",
         messaging.operation.r#type = "process",
         messaging.destination.name = format!("{queue_prefix}.orders.settle"),
-        messaging.batch.message_count = deliveries.messages.len(),
-        order_id = order,
+        messaging.batch.message_count = batch.messages.len(),
+        order_id = only_order,
         trace_id = traces::trace_id(first),
     );
-    if traces::is_on() {
-        traces::adopt(&span, first);
-        parents
-            .by_ref()
-            .take(MAX_LINKS)
-            .for_each(|parent| traces::link(&span, parent));
+
+    if traces::is_enabled() {
+        traces::set_parent(&span, first);
+        for traceparent in traceparents().take(MAX_LINKS) {
+            traces::add_link(&span, traceparent);
+        }
     }
     span
 }
 
 /// The orders that a batch names, each once.
-fn orders_of(deliveries: &MessageBatch) -> Vec<OrderId> {
-    let named = deliveries
+fn order_ids(batch: &MessageBatch) -> Vec<OrderId> {
+    let mut orders: Vec<OrderId> = batch
         .messages
         .iter()
-        .filter_map(|delivery| delivery.order_id.as_ref().ok());
-    let mut orders: Vec<OrderId> = named.copied().collect();
+        .filter_map(|delivery| delivery.order_id.as_ref().ok())
+        .copied()
+        .collect();
     orders.sort_unstable();
     orders.dedup();
     orders
 }
 
-/// What follows the commit, with the acknowledgement last. `None` when it was told to stop before that; the batch then
-/// comes again.
-async fn finish(app: &App, deliveries: &MessageBatch, settlement: &Settlement, stop: &CancellationToken) -> Option<()> {
-    // Also for what an earlier attempt has settled: it may have ended before it came to this.
-    if settlement.settled.iter().any(|order| order.status == OrderStatus::Paid) {
-        app.cache.invalidate_pages().await;
-    }
-    failpoints::hit(Failpoint::Invalidated);
-    report(settlement, deliveries);
-    let dead = dead_letters(deliveries, settlement);
-    counter!(DEAD_LETTERS).increment(dead.len() as u64);
-    let events = events(settlement);
-    retry_until_published(stop, "dead letters", || app.queue.dead_letter(&dead)).await?;
-    retry_until_published(stop, "events", || app.queue.publish_events(&events)).await?;
-    failpoints::hit(Failpoint::EventsPublished);
-    if let Err(error) = app.queue.acknowledge(deliveries).await {
-        tracing::warn!(%error, "a settled batch was not acknowledged and will come again");
-    }
-    failpoints::hit(Failpoint::Acknowledged);
-    Some(())
-}
+/// Retries until the database settles the batch. Meanwhile the messages stay unacknowledged: none is dropped or
+/// dead-lettered.
+async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Result<Settlement, Stopped> {
+    let mut backoff = Backoff::new();
 
-/// Holds on while the database is away: nothing is dropped and nothing is laid aside because of it.
-async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Option<Settlement> {
-    let mut pause = FIRST_PAUSE;
     loop {
-        match settle_batch(app, orders).await {
-            Ok(settlement) => return Some(settlement),
+        match settle(app, orders).await {
+            Ok(settlement) => return Ok(settlement),
             Err(Error::Internal(error)) => {
-                tracing::error!(%error, orders = orders.len(), "a batch was refused; trying its orders one by one");
+                tracing::error!(%error, orders = orders.len(), "could not settle a batch; retrying its orders one by one");
                 return settle_one_by_one(app, orders, stop).await;
             }
             Err(error) => {
-                tracing::warn!(%error, orders = orders.len(), "could not settle; holding on");
-                backoff(&mut pause, stop).await?;
+                tracing::warn!(%error, orders = orders.len(), "could not settle a batch; retrying");
+                backoff.wait(stop).await?;
             }
         }
     }
 }
 
-/// So that one order that the database refuses cannot hold up its neighbours. It stays as it is, and the sweeper will
-/// ring for it again, ever more rarely.
-async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Option<Settlement> {
+/// Settles every order in a transaction of its own, so that one that the database refuses does not hold up the others.
+/// That one stays as it is, and the sweeper publishes its settle request again, less and less often.
+async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationToken) -> Result<Settlement, Stopped> {
     let mut all = Settlement::default();
+
     for order in orders {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new();
         loop {
-            match settle_batch(app, &[*order]).await {
+            match settle(app, &[*order]).await {
                 Ok(one) => {
                     all.settled.extend(one.settled);
                     all.not_accepted.extend(one.not_accepted);
@@ -186,148 +179,31 @@ async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationTok
                     break;
                 }
                 Err(Error::Internal(error)) => {
-                    tracing::error!(%error, order_id = %order, "an order could not be settled and is left as it is");
+                    tracing::error!(%error, order_id = %order, "could not settle an order; it is left as it is");
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not settle; holding on");
-                    backoff(&mut pause, stop).await?;
+                    tracing::warn!(%error, order_id = %order, "could not settle an order; retrying");
+                    backoff.wait(stop).await?;
                 }
             }
         }
     }
-    Some(all)
+
+    Ok(all)
 }
 
-async fn settle_batch(app: &App, orders: &[OrderId]) -> Result<Settlement, Error> {
+/// One attempt, in one transaction.
+async fn settle(app: &App, orders: &[OrderId]) -> Result<Settlement, Error> {
     if orders.is_empty() {
         return Ok(Settlement::default());
     }
-    let begun = std::time::Instant::now();
+
+    let started = Instant::now();
     let low_stock_at = app.config.catalog.low_stock_at;
     let settle = |txn: Txn| async move { settlement::settle(&txn, Timestamp::now(), orders, low_stock_at).await };
     let settlement = app.db.timeout(SETTLE_TIMEOUT, app.db.transaction(settle)).await;
-    histogram!(SETTLE_DURATION).record(begun.elapsed());
+
+    histogram!(SETTLE_DURATION).record(started.elapsed());
     settlement
-}
-
-fn dead_letters<'a>(deliveries: &'a MessageBatch, settlement: &Settlement) -> Vec<(&'a Delivery, String)> {
-    let unknown: HashSet<OrderId> = settlement.unknown.iter().copied().collect();
-    let reason = |delivery: &Delivery| match &delivery.order_id {
-        Err(reason) => Some(reason.clone()),
-        Ok(id) if unknown.contains(id) => Some("no such order".to_owned()),
-        Ok(_) => None,
-    };
-    let dead = deliveries
-        .messages
-        .iter()
-        .filter_map(|delivery| Some((delivery, reason(delivery)?)));
-    dead.inspect(|(_, reason)| tracing::warn!(reason, "a message was laid aside as a dead letter"))
-        .collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "batches are small")]
-fn report(settlement: &Settlement, deliveries: &MessageBatch) {
-    for order in &settlement.not_accepted {
-        tracing::warn!(order_id = %order, "a message asked for an order that nobody has paid; it was left alone");
-    }
-    let fresh = || settlement.settled.iter().filter(|order| order.newly_settled);
-    let count = |status| fresh().filter(|order| order.status == status).count();
-    let (paid, failed) = (count(OrderStatus::Paid), count(OrderStatus::Failed));
-    counter!(ORDERS_PAID).increment(paid as u64);
-    counter!(ORDERS_FAILED, "reason" => FailureReason::InsufficientStock.as_str()).increment(failed as u64);
-    histogram!(BATCH_SIZE, "batch" => "settle").record(deliveries.messages.len() as f64);
-    let lag = histogram!(SETTLEMENT_LAG);
-    fresh().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));
-    let redelivered = deliveries
-        .messages
-        .iter()
-        .filter(|delivery| delivery.redelivered)
-        .count();
-    counter!(REDELIVERIES).increment(redelivered as u64);
-    tracing::debug!(
-        deliveries = deliveries.messages.len(),
-        paid,
-        failed,
-        settled_before = settlement.settled.iter().filter(|order| !order.newly_settled).count(),
-        "settled a batch"
-    );
-}
-
-fn events(settlement: &Settlement) -> Vec<Event> {
-    let orders = settlement.settled.iter().map(order_event);
-    orders.chain(settlement.low_stock.iter().map(low_stock_event)).collect()
-}
-
-fn order_event(order: &Settled) -> Event {
-    let kind = match order.status {
-        OrderStatus::Paid => "order.paid",
-        OrderStatus::Failed | OrderStatus::Pending => "order.failed",
-    };
-    let mut data = json!({
-        "order_id": order.id,
-        "user_id": order.user_id,
-        "total_price": order.total_price,
-        "currency": order.currency,
-    });
-    if let Some(failure) = &order.failure {
-        data["failure"] = json!(failure);
-    }
-    event(
-        kind,
-        order.id.to_string(),
-        format!("{}/settled", order.id),
-        order.settled_at,
-        data,
-    )
-}
-
-fn low_stock_event(product: &LowStock) -> Event {
-    let data = json!({ "product_id": product.product_id, "stock": product.stock });
-    let id = format!("{}/low/{}", product.product_id, product.since.0);
-    event("stock.low", product.product_id.to_string(), id, product.since, data)
-}
-
-fn event(kind: &'static str, subject: String, id: String, time: Timestamp, data: serde_json::Value) -> Event {
-    Event {
-        id,
-        specversion: "1.0",
-        source: "/shop",
-        kind,
-        subject,
-        time: time
-            .to_utc()
-            .format(&time::format_description::well_known::Rfc3339)
-            .unwrap_or_default(),
-        datacontenttype: "application/json",
-        data,
-    }
-}
-
-/// Publishes until the queue has taken it. The deliveries stay unacknowledged meanwhile, so nothing can be lost.
-async fn retry_until_published<F, Taken>(stop: &CancellationToken, what: &str, publish: F) -> Option<()>
-where
-    F: Fn() -> Taken,
-    Taken: Future<Output = Result<(), QueueError>>,
-{
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match publish().await {
-            Ok(()) => return Some(()),
-            Err(error) => {
-                tracing::warn!(%error, "{what} could not be published; holding on");
-                backoff(&mut pause, stop).await?;
-            }
-        }
-    }
-}
-
-/// Waits a little, longer each time. `None` when it is time to stop.
-async fn backoff(pause: &mut Duration, stop: &CancellationToken) -> Option<()> {
-    let wait = *pause;
-    *pause = (wait * 2).min(LONGEST_PAUSE);
-    tokio::select! {
-        () = stop.cancelled() => None,
-        () = sleep(wait) => Some(()),
-    }
 }

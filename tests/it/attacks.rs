@@ -13,7 +13,8 @@ use shop::{
         catalog::{self, ProductChange, StockChange},
     },
     entities::Timestamp,
-    queue::{SettleRequest, new_traceparent},
+    queue::SettleRequest,
+    telemetry::traces::new_traceparent,
 };
 use uuid::Uuid;
 

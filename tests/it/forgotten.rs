@@ -12,7 +12,10 @@ use lapin::{
     options::{QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use shop::queue::{Queue, SettleRequest, new_traceparent};
+use shop::{
+    queue::{Queue, SettleRequest},
+    telemetry::traces::new_traceparent,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
@@ -176,7 +179,7 @@ async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_an
         .await
         .expect("notify_attempts");
     let forgotten = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
-    assert!(matches!(forgotten, Err(error) if error.to_string().contains("forgotten")));
+    assert!(matches!(forgotten, Err(error) if error.to_string().contains("lost the consumer")));
     let deliveries = queue.next(10).await.expect("delivers again");
     assert_eq!(deliveries.messages[0].order_id, Ok(waiting.order_id));
 }
@@ -221,7 +224,7 @@ async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
         .await
         .expect("notify_attempts");
     let lost = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
-    assert!(matches!(lost, Err(error) if error.to_string().contains("nothing comes")));
+    assert!(matches!(lost, Err(error) if error.to_string().contains("delivers none")));
     // The next connection has bound the queue again.
     let heard = request();
     let (delivered, rung) = tokio::join!(queue.next(10), async {

@@ -10,11 +10,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
 use rand::RngExt as _;
-use shop::{
-    app::App,
-    domain::OrderId,
-    queue::{SettleRequest, new_traceparent},
-};
+use shop::{app::App, domain::OrderId, queue::SettleRequest, telemetry::traces::new_traceparent};
 use tokio::time::sleep;
 
 use crate::{

@@ -16,8 +16,9 @@ use serde_json::Value;
 use shop::{
     domain::{Error, orders},
     entities::Timestamp,
-    queue::{Queue, SettleRequest, new_traceparent},
+    queue::{Queue, SettleRequest},
     tasks::sweeper::{self, SweepOutcome},
+    telemetry::traces::new_traceparent,
 };
 use tokio::time::timeout;
 use uuid::Uuid;

@@ -221,7 +221,7 @@ impl OrdersApi {
             .accept_payment(caller, id.0, traceparent)
             .await?;
         if let Some(watch) = &self.watch {
-            watch.tell(id.0, Progress::Accepted);
+            watch.notify(id.0, Progress::Accepted);
         }
         match watcher {
             Some(watcher) if order.row.status == OrderStatus::Pending => {
@@ -292,7 +292,7 @@ impl OrdersApi {
         app.db
             .timeout(READ_TIMEOUT, orders::find(app.db.read(), caller, id.0))
             .await?;
-        let watcher = watch.on(id.0).ok_or(Error::Overloaded)?;
+        let watcher = watch.subscribe(id.0).ok_or(Error::Overloaded)?;
         Ok(EventsAnswer::Events(waiting::stream(app.clone(), caller, watcher)))
     }
 }
@@ -305,9 +305,9 @@ impl OrdersApi {
         id: OrderId,
     ) -> (std::time::Duration, Option<crate::tasks::order_watch::Subscription>) {
         let wait = preferred_wait(request.headers());
-        let watcher = wait.and_then(|_| self.watch.as_ref()?.on(id));
+        let watcher = wait.and_then(|_| self.watch.as_ref()?.subscribe(id));
         if let Some(watcher) = &watcher {
-            watcher.begun().await;
+            watcher.until_listening().await;
         }
         (wait.unwrap_or_default(), watcher)
     }

@@ -91,7 +91,7 @@ pub fn stream(app: App, caller: Caller, watcher: Subscription) -> EventStream<Bo
     };
     let orders = futures_util::stream::unfold(begun, move |mut state| async move {
         match &state.last {
-            None => state.watcher.begun().await,
+            None => state.watcher.until_listening().await,
             Some(last) if last.row.status != OrderStatus::Pending => return None,
             Some(_) => {}
         }

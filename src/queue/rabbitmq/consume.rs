@@ -1,197 +1,233 @@
-//! Taking from the queue: a consumer that is made anew when it is lost, also when the broker does not say that it is.
+//! Consuming settle requests. A consumer that is lost is replaced, also when the broker does not say that it is lost.
 
 use std::{
-    sync::{MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
-    Channel, Consumer,
+    Channel,
     message::Delivery as Message,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
-use super::{Queue, Session, within};
-use crate::queue::{Delivery, MessageBatch, QueueError, from_body};
+use super::session::{Broker, Purpose, Session, with_timeout};
+use crate::queue::{
+    QueueError,
+    message::{Delivery, MessageBatch, from_body},
+};
 
-/// When nothing has come for so long, the broker is asked whether anything waits.
-const SILENCE: Duration = Duration::from_secs(2);
-/// When nothing has come for so long, though requests were published from here, the consumer is made anew in any case. Others may
-/// have heard them; then it costs a connection.
-const LONG_SILENCE: Duration = Duration::from_secs(10);
+/// After so long without a message the broker is asked whether any are waiting.
+const CHECK_AFTER: Duration = Duration::from_secs(2);
+/// After so long without a message, although settle requests were published from here, the consumer is replaced in any
+/// case. If other consumers received them, that costs one connection.
+const REPLACE_AFTER: Duration = Duration::from_secs(10);
 
-pub(super) struct Consuming {
-    session: Session,
+/// Consumes through one session, and opens another when that is lost.
+pub(super) struct Consumer {
+    broker: Arc<Broker>,
+    /// The most messages that are delivered and not acknowledged.
+    prefetch: u16,
+    /// How many settle requests were published from this process.
+    requests_published: Arc<AtomicU64>,
+    active: Mutex<Option<ActiveConsumer>>,
+    /// Apart from `active`, which stays locked while it waits for messages.
+    acknowledgements: StdMutex<Option<Acknowledgements>>,
+    next_id: AtomicU64,
+}
+
+struct ActiveConsumer {
     id: u64,
-    consumer: Consumer,
-    /// The tag of the last message that came.
-    delivered: u64,
-    /// When that was, and how many requests had been published from here by then.
-    heard: Instant,
-    published: u64,
+    session: Session,
+    messages: lapin::Consumer,
+    /// The tag of the last message that was delivered, and when that was.
+    last_tag: u64,
+    last_delivery: Instant,
+    /// How many settle requests had been published from this process by then.
+    requests_published: u64,
 }
 
-/// How the messages of one session are acknowledged.
-pub(super) struct Acknowledging {
-    session: u64,
+/// How far the messages of one consumer are acknowledged.
+struct Acknowledgements {
+    consumer_id: u64,
     channel: Channel,
-    /// The last tag.
-    acknowledged: u64,
+    last_tag: u64,
 }
 
-impl Queue {
-    /// May be dropped while it waits: what has come by then stays for the next call.
-    pub(in crate::queue) async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
-        let mut place = self.shared.consumer.lock().await;
-        if place.is_none() {
-            let consuming = self.consume().await?;
-            *self.acknowledging() = Some(Acknowledging {
-                session: consuming.id,
-                channel: consuming.session.channel.clone(),
-                acknowledged: 0,
-            });
-            *place = Some(consuming);
+impl Consumer {
+    pub(super) fn new(broker: Arc<Broker>, prefetch: u16, requests_published: Arc<AtomicU64>) -> Self {
+        Self {
+            broker,
+            prefetch,
+            requests_published,
+            active: Mutex::default(),
+            acknowledgements: StdMutex::default(),
+            next_id: AtomicU64::new(1),
         }
-        let Some(consuming) = place.as_mut() else {
-            return Err(QueueError("not connected".to_owned()));
+    }
+
+    /// May be dropped while it waits: messages that have arrived by then stay for the next call.
+    pub(super) async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
+        let mut active = self.active.lock().await;
+        let consumer = match active.take() {
+            Some(consumer) => active.insert(consumer),
+            None => active.insert(self.consume().await?),
         };
-        match self.first(consuming).await {
+
+        match self.first_message(consumer).await {
             Ok(first) => {
-                consuming.published = self.shared.published.load(Ordering::Relaxed);
-                Ok(consuming.take(first, max))
+                consumer.requests_published = self.requests_published.load(Ordering::Relaxed);
+                Ok(consumer.take_arrived(first, max))
             }
-            Err(lost) => {
-                *place = None;
-                Err(lost)
+            Err(error) => {
+                *active = None;
+                Err(error)
             }
         }
     }
 
-    pub(in crate::queue) async fn acknowledge(&self, deliveries: &MessageBatch) -> Result<(), QueueError> {
-        let Some(last) = deliveries.messages.iter().map(|delivery| delivery.tag).max() else {
+    pub(super) async fn acknowledge(&self, batch: &MessageBatch) -> Result<(), QueueError> {
+        let Some(last_tag) = batch.messages.iter().map(|delivery| delivery.tag).max() else {
             return Ok(());
         };
-        let channel = match &mut *self.acknowledging() {
-            Some(current) if current.session == deliveries.session => {
-                current.acknowledged = last;
+
+        let channel = match &mut *self.acknowledgements() {
+            Some(current) if current.consumer_id == batch.consumer_id => {
+                current.last_tag = last_tag;
                 current.channel.clone()
             }
-            _ => return Err(QueueError("the connection they came through is gone".to_owned())),
+            _ => return Err(QueueError("the connection that delivered them is lost".to_owned())),
         };
-        within(channel.basic_ack(last, BasicAckOptions { multiple: true })).await
+        with_timeout(channel.basic_ack(last_tag, BasicAckOptions { multiple: true })).await
     }
 
-    /// Waits for a message. A broker may forget a consumer and never say so: `RabbitMQ` 3.10 does when the queue is
-    /// deleted while the broker starts. Then messages wait and none comes, however often one looks. When the queue is
-    /// deleted under load, it may also believe that it has delivered them.
-    async fn first(&self, consuming: &mut Consuming) -> Result<Message, QueueError> {
-        let mut suspected = false;
-        loop {
-            match timeout(SILENCE, consuming.consumer.next()).await {
-                Ok(Some(Ok(first))) => return Ok(first),
-                Ok(Some(Err(error))) => return Err(QueueError(error.to_string())),
-                Ok(None) => return Err(QueueError("the broker cancelled the consumer".to_owned())),
-                Err(_) => {
-                    let forgotten = self.seems_forgotten(consuming).await?;
-                    if suspected && forgotten {
-                        return Err(QueueError("the broker has forgotten the consumer".to_owned()));
-                    }
-                    suspected = forgotten;
-                    if consuming.heard.elapsed() > LONG_SILENCE
-                        && self.shared.published.load(Ordering::Relaxed) > consuming.published
-                        && self.has_nothing_in_hand(consuming)
-                    {
-                        return Err(QueueError(
-                            "nothing comes of the requests that were published".to_owned(),
-                        ));
-                    }
-                }
-            }
+    pub(super) async fn close(&self) {
+        let active = self.active.lock().await.take();
+        if let Some(consumer) = active {
+            consumer.session.close().await;
         }
     }
 
-    async fn seems_forgotten(&self, consuming: &Consuming) -> Result<bool, QueueError> {
-        let queue = self.queue_status(&consuming.session).await?;
-        Ok(queue.consumer_count() == 0 || (queue.message_count() > 0 && self.has_nothing_in_hand(consuming)))
-    }
-
-    /// While messages are in hand, the broker may rightly hold the others back.
-    fn has_nothing_in_hand(&self, consuming: &Consuming) -> bool {
-        let current = self.acknowledging();
-        current
-            .as_ref()
-            .is_none_or(|current| current.acknowledged >= consuming.delivered)
-    }
-
-    async fn consume(&self) -> Result<Consuming, QueueError> {
-        let session = self.open("consume").await?;
-        within(
-            session
-                .channel
-                .basic_qos(self.shared.prefetch, BasicQosOptions::default()),
-        )
-        .await?;
-        let consumer = within(session.channel.basic_consume(
-            self.shared.topology.settle.clone(),
+    /// Opens a session and consumes from the queue of settle requests.
+    async fn consume(&self) -> Result<ActiveConsumer, QueueError> {
+        let session = self.broker.open(Purpose::Consume).await?;
+        let channel = &session.channel;
+        with_timeout(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        let messages = with_timeout(channel.basic_consume(
+            self.broker.topology.settle.clone(),
             ShortString::default(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         ))
         .await?;
-        Ok(Consuming {
+
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        *self.acknowledgements() = Some(Acknowledgements {
+            consumer_id: id,
+            channel: channel.clone(),
+            last_tag: 0,
+        });
+        Ok(ActiveConsumer {
+            id,
+            messages,
+            last_tag: 0,
+            last_delivery: Instant::now(),
+            requests_published: self.requests_published.load(Ordering::Relaxed),
             session,
-            id: self.shared.sessions.fetch_add(1, Ordering::Relaxed),
-            consumer,
-            delivered: 0,
-            heard: Instant::now(),
-            published: self.shared.published.load(Ordering::Relaxed),
         })
     }
 
-    fn acknowledging(&self) -> MutexGuard<'_, Option<Acknowledging>> {
-        self.shared.acknowledging.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for a message.
+    ///
+    /// A broker may lose a consumer without saying so: RabbitMQ 3.10 does when the queue is deleted while the broker
+    /// starts. Then messages wait, and none is delivered. If the queue is deleted under load, the broker may even believe
+    /// that it has delivered them.
+    async fn first_message(&self, consumer: &mut ActiveConsumer) -> Result<Message, QueueError> {
+        let mut seemed_lost = false;
+
+        loop {
+            match timeout(CHECK_AFTER, consumer.messages.next()).await {
+                Ok(Some(first)) => return Ok(first?),
+                Ok(None) => return Err(QueueError("the broker cancelled the consumer".to_owned())),
+                Err(_) => {}
+            }
+
+            // Twice, because a message may be on its way.
+            let seems_lost = self.seems_lost(consumer).await?;
+            if seems_lost && seemed_lost {
+                return Err(QueueError("the broker has lost the consumer".to_owned()));
+            }
+            seemed_lost = seems_lost;
+
+            if consumer.last_delivery.elapsed() > REPLACE_AFTER
+                && self.requests_published.load(Ordering::Relaxed) > consumer.requests_published
+                && self.has_acknowledged_all(consumer)
+            {
+                return Err(QueueError(
+                    "requests were published, and the broker delivers none".to_owned(),
+                ));
+            }
+        }
+    }
+
+    async fn seems_lost(&self, consumer: &ActiveConsumer) -> Result<bool, QueueError> {
+        let queue = consumer.session.queue_status(&self.broker.topology.settle).await?;
+        Ok(queue.consumer_count() == 0 || (queue.message_count() > 0 && self.has_acknowledged_all(consumer)))
+    }
+
+    /// While messages are unacknowledged, the broker may rightly hold back the others.
+    fn has_acknowledged_all(&self, consumer: &ActiveConsumer) -> bool {
+        let acknowledgements = self.acknowledgements();
+        acknowledgements
+            .as_ref()
+            .is_none_or(|current| current.last_tag >= consumer.last_tag)
+    }
+
+    fn acknowledgements(&self) -> MutexGuard<'_, Option<Acknowledgements>> {
+        self.acknowledgements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Consuming {
-    pub(super) fn into_session(self) -> Session {
-        self.session
-    }
-
-    /// `first`, and those behind it that are here already.
-    fn take(&mut self, first: Message, max: usize) -> MessageBatch {
-        let mut deliveries = vec![delivery(first)];
-        while deliveries.len() < max
-            && let Some(Some(Ok(next))) = self.consumer.next().now_or_never()
+impl ActiveConsumer {
+    /// `first`, and those that have arrived with it, `max` in all.
+    fn take_arrived(&mut self, first: Message, max: usize) -> MessageBatch {
+        let mut messages = vec![delivery(first)];
+        while messages.len() < max
+            && let Some(Some(Ok(message))) = self.messages.next().now_or_never()
         {
-            deliveries.push(delivery(next));
+            messages.push(delivery(message));
         }
-        self.heard = Instant::now();
-        self.delivered = deliveries.last().map_or(self.delivered, |last| last.tag);
+
+        self.last_delivery = Instant::now();
+        self.last_tag = messages.last().map_or(self.last_tag, |last| last.tag);
         MessageBatch {
-            messages: deliveries,
-            session: self.id,
+            messages,
+            consumer_id: self.id,
         }
     }
 }
 
-fn delivery(delivery: Message) -> Delivery {
+fn delivery(message: Message) -> Delivery {
+    let properties = &message.properties;
     Delivery {
-        order_id: from_body(&delivery.data),
-        redelivered: delivery.redelivered,
-        traceparent: text_of(delivery.properties.headers().as_ref(), "traceparent"),
-        message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
-        content_type: delivery.properties.content_type().as_ref().map(ToString::to_string),
-        tag: delivery.delivery_tag,
-        body: delivery.data,
+        order_id: from_body(&message.data),
+        redelivered: message.redelivered,
+        traceparent: text_header(properties.headers().as_ref(), "traceparent"),
+        message_id: properties.message_id().as_ref().map(ToString::to_string),
+        content_type: properties.content_type().as_ref().map(ToString::to_string),
+        tag: message.delivery_tag,
+        body: message.data,
     }
 }
 
 /// A header whose value is text.
-pub(super) fn text_of(headers: Option<&FieldTable>, name: &str) -> Option<String> {
+pub(super) fn text_header(headers: Option<&FieldTable>, name: &str) -> Option<String> {
     match headers?.inner().get(name)? {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.to_string()),

@@ -1,4 +1,5 @@
-//! Hears which orders have been settled, through a queue of this process alone that ends with the connection.
+//! Receives which orders have been settled, through a queue that belongs to this process alone and is deleted with the
+//! connection.
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
@@ -7,72 +8,77 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{Queue, Session, within};
+use super::session::{Broker, Purpose, Session, with_timeout};
 use crate::{domain::OrderId, queue::QueueError};
 
-/// The most events that wait to be heard; of more the oldest are dropped.
-const MAX_WAITING: i32 = 100_000;
-/// The most that are taken at once.
-const AT_ONCE: usize = 1_000;
+/// The most events that wait in the queue; of more the oldest are dropped.
+const MAX_QUEUE_LENGTH: i32 = 100_000;
+/// The most events taken at once.
+const MAX_BATCH: usize = 1_000;
 
 pub(in crate::queue) struct Listener {
     consumer: Consumer,
+    /// The connection lives as long as the listener.
     _session: Session,
 }
 
-impl Queue {
-    pub(in crate::queue) async fn listen(&self) -> Result<Listener, QueueError> {
-        let session = self.open("listen").await?;
-        let exclusive = QueueDeclareOptions {
-            exclusive: true,
-            auto_delete: true,
-            ..Default::default()
-        };
-        let mut bounded = FieldTable::default();
-        bounded.insert("x-max-length".into(), AMQPValue::LongInt(MAX_WAITING));
-        let queue = within(
-            session
-                .channel
-                .queue_declare(ShortString::default(), exclusive, bounded),
-        )
-        .await?;
-        let name = queue.name().clone();
-        let events = self.shared.topology.events.clone();
-        let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
-        within(
-            session
-                .channel
-                .queue_bind(name.clone(), events, "order.*".into(), bind, none),
-        )
-        .await?;
+impl Listener {
+    pub(super) async fn open(broker: &Broker) -> Result<Self, QueueError> {
+        let session = broker.open(Purpose::Listen).await?;
+        let queue = declare(&session, broker).await?;
+
         let options = BasicConsumeOptions {
             no_ack: true,
             exclusive: true,
             ..Default::default()
         };
-        let consumed = session
+        let consumer = session
             .channel
-            .basic_consume(name, ShortString::default(), options, FieldTable::default());
-        Ok(Listener {
-            consumer: within(consumed).await?,
+            .basic_consume(queue, ShortString::default(), options, FieldTable::default());
+        Ok(Self {
+            consumer: with_timeout(consumer).await?,
             _session: session,
         })
     }
-}
 
-impl Listener {
     pub(in crate::queue) async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
         let lost = || QueueError("the connection was lost".to_owned());
-        let first = self.consumer.next().await.ok_or_else(lost)?;
-        let mut settled = vec![first.map_err(|error| QueueError(error.to_string()))?];
-        while settled.len() < AT_ONCE
-            && let Some(Some(Ok(next))) = self.consumer.next().now_or_never()
+        let mut events = vec![self.consumer.next().await.ok_or_else(lost)??];
+        while events.len() < MAX_BATCH
+            && let Some(Some(Ok(event))) = self.consumer.next().now_or_never()
         {
-            settled.push(next);
+            events.push(event);
         }
-        // Other programs may publish there too: what is not an event about an order is let pass.
-        Ok(settled.iter().filter_map(|delivery| subject(&delivery.data)).collect())
+
+        // Other programs may publish there too: what is no event about an order is ignored.
+        Ok(events.iter().filter_map(|event| subject(&event.data)).collect())
     }
+}
+
+/// Declares the queue, with a name that the broker chooses, and binds it to the events about orders.
+async fn declare(session: &Session, broker: &Broker) -> Result<ShortString, QueueError> {
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..Default::default()
+    };
+    let mut bounded = FieldTable::default();
+    bounded.insert("x-max-length".into(), AMQPValue::LongInt(MAX_QUEUE_LENGTH));
+    let queue = session
+        .channel
+        .queue_declare(ShortString::default(), exclusive, bounded);
+    let queue = with_timeout(queue).await?.name().clone();
+
+    let (events, options, none) = (
+        broker.topology.events.clone(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    let bound = session
+        .channel
+        .queue_bind(queue.clone(), events, "order.*".into(), options, none);
+    with_timeout(bound).await?;
+    Ok(queue)
 }
 
 /// The order that an event is about.
@@ -81,5 +87,6 @@ fn subject(event: &[u8]) -> Option<OrderId> {
     struct Subject {
         subject: OrderId,
     }
+
     serde_json::from_slice::<Subject>(event).ok().map(|event| event.subject)
 }

@@ -1,4 +1,5 @@
-//! What is where on the broker: the hosts of the cluster, and the exchanges and queues that the shop declares.
+//! The exchanges and queues of the shop, and how they are declared. Nothing here is refused by RabbitMQ 3.10 or 4.x, and
+//! nothing is left to defaults in which they differ.
 
 use std::{
     collections::HashSet,
@@ -12,28 +13,26 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::queue::QueueError;
-
-/// A broker that is silent for this long is given up.
-const HEARTBEAT_SECONDS: u32 = 10;
-/// The client keeps room for 64 frames a connection. What is sent from here is small, and a larger body is split.
-pub(super) const SMALL_FRAMES: u32 = 16_384;
-/// What others send comes with headers of any size, which are never split: as large as the broker itself lets them be.
-pub(super) const LARGE_FRAMES: u32 = 131_072;
-/// How often a quorum queue delivers a message whose consumers crash before it moves it to the dead letters. The
-/// order's row is not touched by that, and the sweeper notify_attempts for it again.
+/// How often a message is delivered without being acknowledged before the broker dead-letters it, because its consumers
+/// crash. The order's row stays as it is, and the sweeper publishes its request again.
 const DELIVERY_LIMIT: i32 = 50;
-/// Dead letters may be looked at as often as anybody likes; RabbitMQ 4 would drop them after 20 looks.
-const NO_LIMIT: i32 = i32::MAX;
+/// Listing the dead letters delivers them. RabbitMQ 4 would drop them after 20 deliveries.
+const NO_DELIVERY_LIMIT: i32 = i32::MAX;
+/// The routing key of settle requests.
+pub(super) const SETTLE: &str = "settle";
 
-/// The exchanges and queues.
+/// The names of exchanges and queues.
 pub(super) struct Topology {
+    /// The exchange of settle requests.
     pub orders: ShortString,
+    /// The queue of settle requests.
     pub settle: ShortString,
+    /// The queue of dead letters.
     pub dead: ShortString,
+    /// The exchange of events.
     pub events: ShortString,
-    /// What has been told of already: it is the same at every connection.
-    told: Mutex<HashSet<String>>,
+    /// Refused declarations that are in the log already. They are the same for every connection.
+    logged: Mutex<HashSet<String>>,
 }
 
 impl Topology {
@@ -43,171 +42,120 @@ impl Topology {
             settle: format!("{prefix}.orders.settle").into(),
             dead: format!("{prefix}.orders.dead").into(),
             events: format!("{prefix}.events").into(),
-            told: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
-    /// Declares everything, and gives a channel to work on. Nothing here that RabbitMQ 3.10 or 4.x refuses, and nothing
-    /// left to defaults that differ between them.
+    /// Declares everything, and returns a channel to work on.
     ///
-    /// What is there already with other properties is used as it is: an older version may have declared it, or the
-    /// operator. So is what this user may not declare.
+    /// A declaration that the broker refuses is skipped: the queue may exist with other properties, from an older version
+    /// or from the operator, or this user may not declare.
     pub(super) async fn declare(&self, connection: &Connection) -> Result<Channel, lapin::Error> {
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
+        let mut declaring = Declaring {
+            connection,
+            channel: connection.create_channel().await?,
+            topology: self,
         };
-        let none = FieldTable::default;
-        let mut declaring = Declaring::on(connection, &self.told).await?;
-        let orders = declaring
-            .channel
-            .exchange_declare(self.orders.clone(), ExchangeKind::Direct, durable, none());
-        let orders = orders.await;
-        declaring.done(&self.orders, orders).await?;
-        let events = declaring
-            .channel
-            .exchange_declare(self.events.clone(), ExchangeKind::Topic, durable, none());
-        let events = events.await;
-        declaring.done(&self.events, events).await?;
-        let dead = declaring
-            .channel
-            .queue_declare(self.dead.clone(), QueueDeclareOptions::durable(), quorum(NO_LIMIT));
-        let dead = dead.await;
-        declaring.done(&self.dead, dead).await?;
-        let settle =
-            declaring
-                .channel
-                .queue_declare(self.settle.clone(), QueueDeclareOptions::durable(), self.settling());
-        let settle = settle.await;
-        declaring.done(&self.settle, settle).await?;
-        let bound = declaring.channel.queue_bind(
-            self.settle.clone(),
-            self.orders.clone(),
-            "settle".into(),
-            QueueBindOptions::default(),
-            none(),
-        );
-        let bound = bound.await;
-        declaring.done(&self.settle, bound).await?;
+        declaring.exchange(&self.orders, ExchangeKind::Direct).await?;
+        declaring.exchange(&self.events, ExchangeKind::Topic).await?;
+        declaring.queue(&self.dead, quorum_queue(NO_DELIVERY_LIMIT)).await?;
+        declaring.queue(&self.settle, self.settle_queue()).await?;
+        declaring.binding(&self.settle, &self.orders, SETTLE).await?;
         Ok(declaring.channel)
     }
 
-    /// Not the strategy `at-least-once`: in RabbitMQ 3.10, deleting the queue while the broker starts takes the
-    /// supervisor of that strategy down, and nothing can consume from such a queue until the next start. What is lost
-    /// without it is a request that fifty consumers died of, and the sweeper notify_attempts again; what the worker lays aside itself
-    /// is published and confirmed.
-    fn settling(&self) -> FieldTable {
-        let mut arguments = quorum(DELIVERY_LIMIT);
+    /// Without the strategy `at-least-once` for dead letters: in RabbitMQ 3.10, deleting the queue while the broker starts
+    /// stops the supervisor of that strategy, and nobody can consume from such a queue until the next start. What may be
+    /// lost without it is a request that crashed fifty consumers, which the sweeper publishes again. What the worker
+    /// dead-letters is published and confirmed.
+    fn settle_queue(&self) -> FieldTable {
+        let mut arguments = quorum_queue(DELIVERY_LIMIT);
         let text = |value: &str| AMQPValue::LongString(value.into());
         arguments.insert("x-dead-letter-exchange".into(), text(""));
         arguments.insert("x-dead-letter-routing-key".into(), text(self.dead.as_str()));
         arguments
     }
-}
 
-/// A broker closes the channel on which it refuses something.
-struct Declaring<'a> {
-    connection: &'a Connection,
-    channel: Channel,
-    told: &'a Mutex<HashSet<String>>,
-}
-
-impl<'a> Declaring<'a> {
-    async fn on(connection: &'a Connection, told: &'a Mutex<HashSet<String>>) -> Result<Self, lapin::Error> {
-        let channel = connection.create_channel().await?;
-        Ok(Self {
-            connection,
-            channel,
-            told,
-        })
-    }
-
-    async fn done<T>(&mut self, name: &ShortString, outcome: Result<T, lapin::Error>) -> Result<(), lapin::Error> {
-        let Err(error) = outcome else { return Ok(()) };
-        let Some(reason) = refusal(&error) else {
-            return Err(error);
-        };
-        self.tell_once(name, reason);
-        self.channel = self.connection.create_channel().await?;
-        Ok(())
-    }
-
-    fn tell_once(&self, name: &ShortString, reason: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert(format!("{name} {reason}")) {
+    fn log_once(&self, name: &ShortString, reason: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.insert(format!("{name} {reason}")) {
             let name = name.as_str();
-            tracing::warn!(name, reason, "it was not declared anew, and is used as it is");
+            tracing::warn!(
+                name,
+                reason,
+                "the broker refused the declaration; what exists is used as it is"
+            );
         }
     }
 }
 
-/// Why the broker would not declare something that may well be there.
+/// Declares on a channel that the broker closes with each refusal.
+struct Declaring<'a> {
+    connection: &'a Connection,
+    channel: Channel,
+    topology: &'a Topology,
+}
+
+impl Declaring<'_> {
+    async fn exchange(&mut self, name: &ShortString, kind: ExchangeKind) -> Result<(), lapin::Error> {
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let declared = self
+            .channel
+            .exchange_declare(name.clone(), kind, durable, FieldTable::default())
+            .await;
+        self.skip_refused(name, declared).await
+    }
+
+    async fn queue(&mut self, name: &ShortString, arguments: FieldTable) -> Result<(), lapin::Error> {
+        let declared = self
+            .channel
+            .queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments)
+            .await;
+        self.skip_refused(name, declared.map(drop)).await
+    }
+
+    async fn binding(&mut self, queue: &ShortString, exchange: &ShortString, key: &str) -> Result<(), lapin::Error> {
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = self
+            .channel
+            .queue_bind(queue.clone(), exchange.clone(), key.into(), options, none)
+            .await;
+        self.skip_refused(queue, bound).await
+    }
+
+    /// Logs a refusal and goes on, on another channel.
+    async fn skip_refused(
+        &mut self,
+        name: &ShortString,
+        outcome: Result<(), lapin::Error>,
+    ) -> Result<(), lapin::Error> {
+        let Err(error) = outcome else { return Ok(()) };
+        let Some(reason) = refusal(&error) else {
+            return Err(error);
+        };
+
+        self.topology.log_once(name, reason);
+        self.channel = self.connection.create_channel().await?;
+        Ok(())
+    }
+}
+
+/// The reason, if the broker refused to declare something that may exist.
 fn refusal(error: &lapin::Error) -> Option<&str> {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         return None;
     };
-    let soft = |kind: AMQPSoftError| AMQPErrorKind::Soft(kind);
-    let refused = [
-        soft(AMQPSoftError::PRECONDITIONFAILED),
-        soft(AMQPSoftError::ACCESSREFUSED),
-    ];
-    refused.contains(error.kind()).then(|| error.get_message().as_str())
+    let refusals = [AMQPSoftError::PRECONDITIONFAILED, AMQPSoftError::ACCESSREFUSED].map(AMQPErrorKind::Soft);
+    refusals.contains(error.kind()).then(|| error.get_message().as_str())
 }
 
-fn quorum(delivery_limit: i32) -> FieldTable {
+/// The arguments of a quorum queue.
+fn quorum_queue(delivery_limit: i32) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(delivery_limit));
     arguments
-}
-
-/// The URL, or its end, with a parameter that it may have already.
-pub(super) fn with_parameter(url: &str, name: &str, default: u32) -> String {
-    let joint = if url.contains('?') { '&' } else { '?' };
-    if url.contains(&format!("{joint}{name}=")) || url.contains(&format!("?{name}=")) {
-        return url.to_owned();
-    }
-    format!("{url}{joint}{name}={default}")
-}
-
-/// One URL for each host of `amqp://user:password@one:5672,two:5672/vhost?…`.
-pub(super) fn hosts(url: &str) -> Result<Vec<String>, QueueError> {
-    let malformed = || QueueError("the URL is not of the form amqp://user:password@host:5672/vhost".to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (user, hosts) = authority
-        .rsplit_once('@')
-        .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-    let tail = with_parameter(tail, "heartbeat", HEARTBEAT_SECONDS);
-    let urls: Vec<String> = hosts
-        .split(',')
-        .map(|host| format!("{scheme}://{user}{host}{tail}"))
-        .collect();
-    for url in &urls {
-        url.parse::<lapin::uri::AMQPUri>().map_err(|_| malformed())?;
-    }
-    Ok(urls)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_with_several_hosts_becomes_one_url_a_host() {
-        assert_eq!(
-            hosts("amqp://u:p@one:5672,two:5673/shop?frame_max=8192").expect("well formed"),
-            [
-                "amqp://u:p@one:5672/shop?frame_max=8192&heartbeat=10",
-                "amqp://u:p@two:5673/shop?frame_max=8192&heartbeat=10",
-            ]
-        );
-        assert_eq!(hosts("amqp://one").expect("well formed"), ["amqp://one?heartbeat=10"]);
-        assert_eq!(
-            with_parameter("amqp://one?heartbeat=10", "frame_max", SMALL_FRAMES),
-            "amqp://one?heartbeat=10&frame_max=16384"
-        );
-        let error = hosts("amqp://u:hunter2@host:port").expect_err("not a port").to_string();
-        assert!(!error.contains("hunter2"));
-    }
 }

@@ -1,0 +1,125 @@
+//! Publishes a settle request for every payment that was accepted. It does so after the commit and in batches, so that no
+//! client waits for the queue. A request that is lost costs time and no order: the sweeper publishes it again.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::Span;
+
+use crate::{
+    app::App,
+    failpoints::{self, Failpoint},
+    queue::{Queue, QueueError, SettleRequest},
+    telemetry::traces,
+};
+
+/// The most settle requests that wait for being published. Any further one is left to the sweeper.
+const MAX_QUEUED: usize = 10_000;
+/// The most settle requests published at once.
+const PUBLISH_BATCH: usize = 500;
+/// How often the connection to the queue is checked while there is nothing to publish.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Hands settle requests to the task that publishes them. Clones share it.
+#[derive(Clone)]
+pub struct Notifier {
+    requests: mpsc::Sender<SettleRequest>,
+}
+
+impl Notifier {
+    /// Starts the task that publishes. It ends when the last clone is dropped and all that was queued is published.
+    pub fn start(app: &App) -> (Self, JoinSet<()>) {
+        let (requests, queued) = mpsc::channel(MAX_QUEUED);
+        let exchange = format!("{}.orders", app.config.queue.prefix);
+
+        let mut publishing = JoinSet::new();
+        publishing.spawn(publish_all(app.queue.clone(), exchange, queued));
+
+        (Self { requests }, publishing)
+    }
+
+    /// Queues a settle request and returns at once. Where too many are queued it is dropped, and the sweeper publishes
+    /// it later.
+    pub fn notify(&self, request: SettleRequest) {
+        let _ = self.requests.try_send(request);
+    }
+}
+
+async fn publish_all(queue: Queue, exchange: String, mut queued: mpsc::Receiver<SettleRequest>) {
+    let mut ping = interval(PING_INTERVAL);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut outage = OutageLog::default();
+    let mut requests = Vec::new();
+
+    loop {
+        let result = tokio::select! {
+            biased;
+            count = queued.recv_many(&mut requests, PUBLISH_BATCH) => {
+                if count == 0 {
+                    return;
+                }
+                publish(&queue, &exchange, &mut requests).await
+            }
+            _ = ping.tick() => queue.ping().await,
+        };
+
+        requests.clear();
+        outage.record(&result);
+    }
+}
+
+async fn publish(queue: &Queue, exchange: &str, requests: &mut [SettleRequest]) -> Result<(), QueueError> {
+    let spans = publish_spans(requests, exchange);
+    let published = queue.publish_settle_requests(requests).await;
+    drop(spans);
+
+    failpoints::hit(Failpoint::Published);
+    published
+}
+
+/// Opens a span for each message and lets the message carry it on; none where traces are off.
+fn publish_spans(requests: &mut [SettleRequest], exchange: &str) -> Vec<Span> {
+    if !traces::is_enabled() {
+        return Vec::new();
+    }
+
+    let publish_span = |request: &mut SettleRequest| {
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = format!("publish {exchange}"),
+            otel.kind = "producer",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = exchange,
+            messaging.message.id = %request.order_id,
+        );
+        traces::set_parent(&span, &request.traceparent);
+        if let Some(traceparent) = traces::traceparent_of(&span) {
+            request.traceparent = traceparent;
+        }
+        span
+    };
+    requests.iter_mut().map(publish_span).collect()
+}
+
+/// Logs an outage of the queue twice: when it begins and when it ends.
+#[derive(Default)]
+struct OutageLog {
+    is_down: bool,
+}
+
+impl OutageLog {
+    fn record(&mut self, result: &Result<(), QueueError>) {
+        match result {
+            Ok(()) if self.is_down => tracing::info!("the queue is reachable again"),
+            Err(error) if !self.is_down => {
+                tracing::warn!(%error, "the queue is unreachable, reconnecting; accepted orders wait in the database");
+            }
+            _ => {}
+        }
+        self.is_down = result.is_err();
+    }
+}
