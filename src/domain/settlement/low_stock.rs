@@ -23,6 +23,7 @@ pub(super) async fn take_stock(
         return Ok(Vec::new());
     }
 
+    // `= ANY(:products)` says again what the join says, so that the products are found by their index under any statistics.
     let low = sql("
         UPDATE products
            SET stock = stock - taken.quantity,
@@ -33,7 +34,7 @@ pub(super) async fn take_stock(
                                 ELSE low_stock END,
                updated_at = :now
           FROM :taken
-         WHERE id = taken.product_id
+         WHERE id = taken.product_id AND id = ANY(:products)
         RETURNING id, COALESCE(low_stock, stock), low_since")
     .table(
         "taken",
@@ -42,6 +43,7 @@ pub(super) async fn take_stock(
             ("quantity", Column::BigInt(taken.values().copied().collect())),
         ],
     )
+    .list("products", Column::BigInt(taken.keys().copied().collect()))
     .bind("low_stock_at", low_stock_at)
     .timestamp("now", now)
     .rows(txn, read_low_stock)

@@ -1,4 +1,5 @@
-//! Writing what was decided: one statement for the orders that are PAID, one for those that FAILED.
+//! Writing what was decided: one statement for the orders that are PAID, one for those that FAILED. `= ANY(:ids)` says again
+//! what the join says already, so that PostgreSQL finds the orders by their index whatever it believes about the tables.
 
 use sea_orm::DatabaseTransaction;
 
@@ -31,12 +32,13 @@ async fn write_paid(txn: &DatabaseTransaction, now: Timestamp, paid: Vec<(OrderI
         return Ok(());
     }
 
-    let (ids, totals) = paid.into_iter().unzip();
+    let (ids, totals): (Vec<_>, Vec<_>) = paid.into_iter().unzip();
     sql("
         UPDATE orders
            SET status = 'PAID', total_price = paid.total_price, settled_at = :now, updated_at = :now
           FROM :paid
-         WHERE orders.id = paid.id")
+         WHERE orders.id = paid.id AND orders.id = ANY(:ids)")
+    .list("ids", Column::Uuid(ids.clone()))
     .table(
         "paid",
         [("id", Column::Uuid(ids)), ("total_price", Column::BigInt(totals))],
@@ -65,7 +67,8 @@ async fn write_failed(
         UPDATE orders
            SET status = 'FAILED', failure = failed.failure, settled_at = :now, updated_at = :now
           FROM :failed
-         WHERE orders.id = failed.id")
+         WHERE orders.id = failed.id AND orders.id = ANY(:ids)")
+    .list("ids", Column::Uuid(ids.clone()))
     .table(
         "failed",
         [("id", Column::Uuid(ids)), ("failure", Column::Json(failures))],
