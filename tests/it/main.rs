@@ -1,6 +1,7 @@
 //! The integration tests, one binary so that one set of servers serves them all. A file a subject; the names of the tests
 //! are the promises they prove.
 
+mod architecture;
 mod attacks;
 mod auth;
 mod cache;
