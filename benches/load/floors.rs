@@ -106,7 +106,7 @@ impl Drop for Bare {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run().forget(&self.child);
+        run().unregister(&self.child);
     }
 }
 

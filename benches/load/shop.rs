@@ -89,7 +89,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run().forget(&self.child);
+        run().unregister(&self.child);
     }
 }
 

@@ -2,11 +2,11 @@
 //! are the promises they prove.
 
 mod architecture;
-mod attacks;
 mod auth;
 mod cache;
 mod catalogue;
 mod commands;
+mod concurrency;
 mod dead_letters;
 mod decide;
 mod disk;
@@ -14,9 +14,9 @@ mod docs;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod flow;
-mod forgotten;
 mod hostile;
 mod ledger;
+mod lost_consumers;
 mod network;
 mod operate;
 mod outages;

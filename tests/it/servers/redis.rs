@@ -1,4 +1,4 @@
-//! A Redis that keeps nothing: to the shop it is a cache.
+//! A Redis without persistence, since the shop uses it as a cache only.
 
 use std::{
     io::{Read, Write},
@@ -49,7 +49,7 @@ impl Deref for Redis {
     }
 }
 
-/// Connects, says `words`, and reads the first `length` bytes of the answer.
+/// Connects, sends `words`, and reads the first `length` bytes of the answer.
 pub fn ask(port: u16, words: &[u8], length: usize) -> Option<Vec<u8>> {
     let max_wait = Duration::from_secs(2);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
