@@ -24,10 +24,10 @@ async fn change_stock(app: &App, product_id: i64, delta: i64, reason: &'static s
         delta,
         reason: reason.to_owned(),
     };
-    let changed = app.db.transaction_once(move |txn| {
-        let change = change.clone();
-        Box::pin(async move { catalog::change_stock(&txn, Timestamp::now(), &change, 5).await })
-    });
+    let change = &change;
+    let changed = app
+        .db
+        .transaction_once(|txn| async move { catalog::change_stock(&txn, Timestamp::now(), change, 5).await });
     changed.await.map(drop)
 }
 

@@ -5,6 +5,7 @@ mod architecture;
 mod auth;
 mod cache;
 mod catalogue;
+mod charts;
 mod commands;
 mod concurrency;
 mod dead_letters;

@@ -33,11 +33,9 @@ fn new_order(lines: &[(i64, i64)]) -> NewOrder {
 }
 
 async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created, Error>> {
+    let orders = &orders;
     app.db
-        .transaction(move |txn| {
-            let orders = orders.clone();
-            Box::pin(async move { orders::create(&txn, &orders).await })
-        })
+        .transaction(|txn| async move { orders::create(&txn, orders).await })
         .await
         .expect("the batch is written")
 }
@@ -49,25 +47,19 @@ async fn created(app: &App, lines: &[(i64, i64)]) -> OrderId {
 
 async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Order, Error>> {
     let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Admin, *id)).collect();
+    let ids = &ids;
     app.db
-        .transaction(move |txn| {
-            let ids = ids.clone();
-            Box::pin(async move { orders::accept_payments(&txn, Timestamp(now), &ids).await })
-        })
+        .transaction(|txn| async move { orders::accept_payments(&txn, Timestamp(now), ids).await })
         .await
         .expect("the batch is written")
 }
 
 async fn settle(app: &App, ids: &[OrderId]) -> Settlement {
-    let ids = ids.to_vec();
-    app.db
-        .transaction(move |txn| {
-            let ids = ids.clone();
-            Box::pin(async move { settlement::settle(&txn, Timestamp::now(), &ids, 5).await })
-        })
-        .await
-        .map_err(|error: Error| error)
-        .expect("the batch is written")
+    let settlement: Result<Settlement, Error> = app
+        .db
+        .transaction(|txn| async move { settlement::settle(&txn, Timestamp::now(), ids, 5).await })
+        .await;
+    settlement.expect("the batch is written")
 }
 
 async fn stock_of(app: &App, product: i64) -> i64 {

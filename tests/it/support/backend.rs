@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -147,14 +144,11 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
         .collect();
 
     for batch in new.chunks(AT_ONCE) {
-        let batch: Arc<[NewOrder]> = batch.into();
-        let written = app.db.transaction(move |txn| {
-            let batch = Arc::clone(&batch);
-            Box::pin(async move {
-                let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
-                orders::create(&txn, &batch).await?;
-                orders::accept_payments(&txn, Timestamp::now(), &ids).await
-            })
+        let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
+        let ids = &ids;
+        let written = app.db.transaction(|txn| async move {
+            orders::create(&txn, batch).await?;
+            orders::accept_payments(&txn, Timestamp::now(), ids).await
         });
 
         let answers: Vec<Result<_, Error>> = written.await.expect("written");
@@ -178,13 +172,13 @@ pub async fn publish(app: &App, orders: &[OrderId]) {
 
 /// The result of the ledger check, as `shop verify` prints it.
 pub async fn ledger_report(app: &App) -> Report {
-    let report = app.db.snapshot(None, |txn| {
-        Box::pin(async move { ledger::check(&*txn, Timestamp::now(), MAX_AGE).await })
-    });
-    report
-        .await
-        .map_err(|error: Error| error)
-        .expect("the ledger can be read")
+    let report: Result<Report, Error> = app
+        .db
+        .snapshot(None, |txn| async move {
+            ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
+        })
+        .await;
+    report.expect("the ledger can be read")
 }
 
 /// How many orders have this status.
