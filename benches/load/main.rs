@@ -79,6 +79,7 @@ impl Options {
             charts: std::env::var("CHARTS").is_ok_and(|value| value == "1"),
             ..Self::default()
         };
+
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -93,6 +94,7 @@ impl Options {
                 name => options.scenarios.push(name.to_owned()),
             }
         }
+
         Ok(options)
     }
 }

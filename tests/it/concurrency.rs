@@ -240,6 +240,6 @@ async fn an_order_may_be_paid_while_its_creation_is_repeated(#[values("embedded"
     assert_eq!(client.settled(id).await["status"], "PAID");
 
     assert_eq!(stock_of(&app, 1).await, 9);
-    let nobody = client.pay(&Uuid::now_v7().to_string()).await;
-    assert_eq!((nobody.status, nobody.body["order_id"].clone()), (404, Value::Null));
+    let unknown = client.pay(&Uuid::now_v7().to_string()).await;
+    assert_eq!((unknown.status, unknown.body["order_id"].clone()), (404, Value::Null));
 }

@@ -127,6 +127,7 @@ impl<'a> Reader<'a> {
     fn read_tree(&mut self, mut at: usize, before: &[&'a str]) -> usize {
         let mut path = before.to_vec();
         let line = self.tokens.get(at).map_or(0, |token| token.line);
+
         loop {
             match self.text(at) {
                 "::" => at += 1,

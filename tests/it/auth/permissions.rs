@@ -19,7 +19,7 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
     let shop = Shop::start(&backend, &["serve"], &JWT);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
-    let (own, stranger, admin) = (user(7), user(8), admin());
+    let (own, other, admin) = (user(7), user(8), admin());
     let create = |token: String, user_id: i64| {
         let request = client
             .request(Method::POST, "/orders")
@@ -31,14 +31,14 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
     let created = create(own.clone(), 7).await;
     assert_eq!(created.status, 201);
     let id = created.body["order_id"].as_str().expect("an id").to_owned();
-    create(stranger.clone(), 7).await.problem(403, "forbidden");
+    create(other.clone(), 7).await.problem(403, "forbidden");
     // The keys of different users are different keys.
-    let theirs = create(stranger.clone(), 8).await;
+    let theirs = create(other.clone(), 8).await;
     assert_eq!((theirs.status, theirs.header("idempotent-replayed")), (201, None));
     assert_ne!(theirs.body["order_id"], created.body["order_id"]);
 
     let unknown = "01900000-0000-7000-8000-000000000000";
-    assert_looks_unknown(&client, &stranger, &id, unknown).await;
+    assert_looks_unknown(&client, &other, &id, unknown).await;
     let path = format!("/orders/{id}");
     let pending = get(&client, &path, &own).await;
     assert_eq!(
@@ -53,7 +53,7 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
     assert_eq!(Answer::of(pay).await.body["status"], "PAID");
     // From this read on the order is in the cache as well.
     assert_eq!(get(&client, &path, &own).await.status, 200);
-    assert_looks_unknown(&client, &stranger, &id, unknown).await;
+    assert_looks_unknown(&client, &other, &id, unknown).await;
 
     let ids = |answer: &Answer| -> Vec<Value> {
         let items = answer.body["items"].as_array().expect("a list");
@@ -64,10 +64,10 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
         [created.body["order_id"].clone()]
     );
     assert_eq!(
-        ids(&get(&client, "/orders?user_id=8", &stranger).await),
+        ids(&get(&client, "/orders?user_id=8", &other).await),
         [theirs.body["order_id"].clone()]
     );
-    get(&client, "/orders?user_id=7", &stranger)
+    get(&client, "/orders?user_id=7", &other)
         .await
         .problem(403, "forbidden");
     assert_eq!(ids(&get(&client, "/orders", &admin).await).len(), 2);

@@ -25,6 +25,7 @@ impl PgBouncer {
             ("session", "default_pool_size = 60")
         };
         let (name, folder) = run().new_folder("pgbouncer");
+
         on_a_free_port(|port| {
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
@@ -35,11 +36,13 @@ impl PgBouncer {
             );
             let file = folder.join("pgbouncer.ini");
             fs::write(&file, settings).expect("the folder is ours");
+
             let mut command = run::command(&bouncer, &folder);
             command.arg(&file);
             if let Some((user, group)) = owner() {
                 command.uid(user).gid(group);
             }
+
             let process = Process::start(name.clone(), command, "INT", move || {
                 TcpStream::connect(("127.0.0.1", port)).is_ok()
             })?;

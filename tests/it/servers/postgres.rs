@@ -66,6 +66,7 @@ impl Postgres {
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories=", "-c", "max_connections=300"])
             .args(["-c", "dynamic_shared_memory_type=mmap"]);
+
         let probed = folder.to_owned();
         // SIGINT is the fast shutdown, which does not wait for clients to disconnect.
         let process = Process::start(name.to_owned(), command, "INT", move || {

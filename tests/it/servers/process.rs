@@ -61,6 +61,7 @@ impl Process {
         let file = file.expect("the log can be written");
         command.stderr(file.try_clone().expect("a file can be shared"));
         command.stdout(file);
+
         let state = State { command, child: None };
         let process = Self {
             name,
@@ -79,8 +80,8 @@ impl Process {
         let Some(mut child) = state.child.take() else {
             return;
         };
-        signal("CONT", &family(child.id()));
 
+        signal("CONT", &family(child.id()));
         signal(self.stop_signal, &[child.id()]);
 
         if exited(&mut child, MAX_WAIT).is_none() {

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     process::{Process, on_a_free_port},
-    redis::ask,
+    redis::request,
     run::{self, folders_in, free_port, program, run},
 };
 
@@ -167,5 +167,6 @@ fn epmd_port() -> u16 {
 /// Whether the greeting of AMQP 0-9-1 is answered by Connection.Start: a method frame (1) on channel 0, class 10,
 /// method 10.
 fn speaks_amqp(port: u16) -> bool {
-    ask(port, b"AMQP\x00\x00\x09\x01", 11).is_some_and(|frame| frame[..3] == [1, 0, 0] && frame[7..] == [0, 10, 0, 10])
+    request(port, b"AMQP\x00\x00\x09\x01", 11)
+        .is_some_and(|frame| frame[..3] == [1, 0, 0] && frame[7..] == [0, 10, 0, 10])
 }

@@ -92,10 +92,12 @@ impl Run {
             .tempdir()
             .expect("a temporary folder can be made")
             .keep();
+
         if is_root() {
             // PostgreSQL then runs as another user, who has to reach its folder in this one.
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("the folder is ours");
         }
+
         let reaper = Command::new("sh")
             .args(["-c", REAPER, "reaper"])
             .arg(&folder)
@@ -122,7 +124,7 @@ impl Run {
         (name, folder)
     }
 
-    /// Spawns a process that the reaper knows of until [`Run::forget`].
+    /// Spawns a process that the reaper knows of until [`Run::unregister`].
     pub fn spawn(&self, command: &mut Command) -> Child {
         let child = command
             .spawn()

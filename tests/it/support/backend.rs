@@ -189,15 +189,14 @@ pub async fn count(app: &App, status: &str) -> i64 {
         .read()
         .query_one_raw(Statement::from_string(app.db.read().get_database_backend(), select));
     let row = counted.await.expect("counted").expect("one row");
-
     row.try_get_by_index(0).expect("a number")
 }
 
 /// Waits until nothing that was accepted is PENDING any more.
 pub async fn all_settled(app: &App) {
     let backend = app.db.read().get_database_backend();
-
     let waiting = "SELECT COUNT(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+
     eventually("all that was accepted is settled", || async {
         let row = app
             .db
