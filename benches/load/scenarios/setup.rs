@@ -54,7 +54,7 @@ pub fn accepted_orders(backend: &Backend, count: u64, products: u64) {
         &format!(
             "TRUNCATE order_items, orders; \
              INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, notify_after) \
-             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', now(), 'infinity' \
+             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', now(), now() + interval '100 years' \
              FROM generate_series(1, {count}) n; \
              INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
              SELECT id, 1 + row_number() OVER (ORDER BY id) * 7919 % {products}, 1, 1500 FROM orders ORDER BY id"
