@@ -1,4 +1,4 @@
-//! Load from a closed loop of keep-alive connections: each sends its next request when the last one is answered.
+//! Load from a closed loop of keep-alive connections: each sends its next request when the one before is answered.
 
 use std::{
     sync::Arc,
@@ -49,32 +49,35 @@ pub fn post(path: &str, body: String) -> Outgoing {
     request.body(Full::new(body.into())).expect("a request")
 }
 
-/// Sends what `next` makes of a running number from `connections` connections for so long, and expects `status`.
+/// Sends requests on `connections` connections for `time`, and expects `status` as the answer to each. `next` makes the
+/// request from its number.
 pub async fn load<F>(address: &str, connections: u64, time: Duration, status: u16, next: F) -> Round
 where
     F: Fn(u64) -> Outgoing + Send + Sync + 'static,
 {
     let next = Arc::new(next);
     let mut clients = JoinSet::new();
-    let begun = Instant::now();
+    let started = Instant::now();
+
     for client in 0..connections {
         let (address, next) = (address.to_owned(), Arc::clone(&next));
         clients.spawn(async move {
             let mut connection = Connection::open(&address).await;
             let mut latencies = Vec::new();
             let mut number = client;
-            while begun.elapsed() < time {
+            while started.elapsed() < time {
                 let sent = Instant::now();
-                let (got, body) = connection.send(next(number)).await;
-                assert_eq!(got, status, "{}", String::from_utf8_lossy(&body));
+                let (answered, body) = connection.send(next(number)).await;
+                assert_eq!(answered, status, "{}", String::from_utf8_lossy(&body));
                 latencies.push(sent.elapsed());
                 number += connections;
             }
             latencies
         });
     }
+
     let mut latencies: Vec<Duration> = clients.join_all().await.concat();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     latencies.sort_unstable();
     let at = |share: f64| {
         latencies
@@ -82,6 +85,7 @@ where
             .copied()
             .unwrap_or_default()
     };
+
     Round {
         rate: latencies.len() as f64 / took.as_secs_f64(),
         p50: at(0.5),

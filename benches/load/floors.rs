@@ -1,4 +1,4 @@
-//! What the figures are held against.
+//! The floors: the same work done in the simplest way, which the measurements are compared with.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::servers::run::{folders_in, program, run};
 /// The bench's own executable serves the bare handler in a process of its own.
 pub const BARE_HANDLER: &str = "bare-handler";
 
-/// One order of two lines, as one statement in one transaction.
+/// Creates one order of two lines with one statement in one transaction.
 const CREATE: &str = "\
 \\set product random(1, 999)
 WITH o AS (
@@ -24,8 +24,8 @@ INSERT INTO order_items (order_id, product_id, quantity, unit_price)
 SELECT o.id, p.id, 1, p.price FROM o, products p WHERE p.id IN (:product, :product + 1) RETURNING id;
 ";
 
-/// One paid order as one transaction: lock it, read its line, lock the product, check, take, set. Every order once:
-/// client `c` settles `c × share + 1`, `c × share + 2`, …
+/// Settles one paid order in one transaction: lock the order, read its line, lock the product, take the stock, set PAID.
+/// Each order is settled once: client `c` settles the orders `c × share + 1`, `c × share + 2`, …
 const SETTLE: &str = "\
 \\set k :k + 1
 \\set n :client_id * :share + :k
@@ -39,16 +39,16 @@ UPDATE orders SET status = 'PAID', total_price = :total_price, settled_at = now(
 COMMIT;
 ";
 
-/// Transactions a second of one-order-a-transaction creation.
+/// Orders created a second, with one transaction an order.
 pub fn pgbench_create(database_url: &str, clients: u64, time: Duration) -> f64 {
     let time = time.as_secs().to_string();
     pgbench(database_url, CREATE, clients, &["-T", &time, "-M", "prepared"])
 }
 
-/// Transactions a second of one-order-a-transaction settlement, over `orders` orders that wait.
+/// Orders settled a second, with one transaction an order, over `orders` accepted orders.
 pub fn pgbench_settle(database_url: &str, clients: u64, orders: u64) -> f64 {
     let share = (orders / clients).to_string();
-    // `\gset` text into a quoted literal works in the simple protocol only.
+    // Variables inside a quoted literal work in the simple protocol only.
     pgbench(
         database_url,
         SETTLE,
@@ -68,10 +68,11 @@ fn pgbench(database_url: &str, script: &str, clients: u64, arguments: &[&str]) -
         .arg(&file)
         .args(arguments)
         .arg(database_url);
+
     let output = run().output(&mut command);
     let tps = output.lines().find_map(|line| line.strip_prefix("tps = "));
     let tps = tps.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    tps.unwrap_or_else(|| panic!("pgbench says no rate: {output}"))
+    tps.unwrap_or_else(|| panic!("pgbench printed no rate: {output}"))
 }
 
 /// A bare handler that answers every request with the same bytes, in a process of its own.
@@ -90,10 +91,11 @@ impl Bare {
         let mut command = Command::new(own);
         command.args([BARE_HANDLER, &address]).arg(&file).stdout(Stdio::null());
         let child = run().spawn(&mut command);
-        let begun = Instant::now();
+
+        let started = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {
             assert!(
-                begun.elapsed() < Duration::from_secs(10),
+                started.elapsed() < Duration::from_secs(10),
                 "the bare handler does not start"
             );
             std::thread::sleep(Duration::from_millis(10));
@@ -106,7 +108,7 @@ impl Drop for Bare {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run().forget(&self.child);
+        run().unregister(&self.child);
     }
 }
 
@@ -119,12 +121,13 @@ pub fn serve_bare(address: &str, file: &str) {
     runtime.expect("a runtime").block_on(server).expect("it serves");
 }
 
-/// Orders a second that SQLite creates, and settles, with a transaction each: the same statements, nothing batched.
+/// Orders that SQLite creates and settles a second, with one transaction an order.
 pub async fn sqlite(db: &shop::db::Db) -> (f64, f64) {
     use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
     const ORDERS: u32 = 2_000;
-    let rate = |begun: Instant| f64::from(ORDERS) / begun.elapsed().as_secs_f64();
-    let begun = Instant::now();
+    let rate = |started: Instant| f64::from(ORDERS) / started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
     for number in 1..=ORDERS {
         let txn = db.write().begin().await.expect("begins");
         let (id, product) = (format!("x'{number:032x}'"), number % 999 + 1);
@@ -142,8 +145,9 @@ pub async fn sqlite(db: &shop::db::Db) -> (f64, f64) {
         .expect("inserted");
         txn.commit().await.expect("commits");
     }
-    let created = rate(begun);
-    let begun = Instant::now();
+    let created = rate(started);
+
+    let started = Instant::now();
     for number in 1..=ORDERS {
         let txn = db.write().begin().await.expect("begins");
         let id = format!("x'{number:032x}'");
@@ -159,5 +163,6 @@ pub async fn sqlite(db: &shop::db::Db) -> (f64, f64) {
         }
         txn.commit().await.expect("commits");
     }
-    (created, rate(begun))
+
+    (created, rate(started))
 }

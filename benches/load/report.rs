@@ -1,15 +1,15 @@
-//! The table at the end.
+//! The table of results.
 
 use std::time::Duration;
 
-/// What was measured in one round.
+/// The measurements of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
-    /// Per second.
+    /// Requests or orders a second.
     pub rate: f64,
     pub p50: Duration,
     pub p99: Duration,
-    /// Per second, in the same round.
+    /// The same for the floor, in the same round.
     pub floor: f64,
 }
 
@@ -19,8 +19,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// A rate beside its floor: medians over the rounds, and the median of the rounds' own ratios.
-    pub fn rate(&mut self, figure: &str, floor: &str, rounds: &[Round]) {
+    /// A rate beside its floor: medians over the rounds, and the median of the ratios of each round.
+    pub fn rate(&mut self, scenario: &str, floor: &str, rounds: &[Round]) {
         let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
         let latency = |value: fn(&Round) -> Duration| {
             let milliseconds = median(rounds.iter().map(|round| value(round).as_secs_f64() * 1e3).collect());
@@ -30,8 +30,9 @@ impl Table {
                 format!("{milliseconds:.2} ms")
             }
         };
+
         self.add([
-            figure.to_owned(),
+            scenario.to_owned(),
             format!("{:.0}/s", of(|round| round.rate)),
             format!("{:.0}/s {floor}", of(|round| round.floor)),
             format!("{:.2}", of(|round| round.rate / round.floor)),
@@ -40,17 +41,16 @@ impl Table {
         ]);
     }
 
-    /// Anything else.
+    /// A row with other values: scenario, measured, floor, ratio, p50, p99. What was not measured is empty.
     pub fn add(&mut self, row: [String; 6]) {
         eprintln!("{}", row.join(" | "));
         self.rows.push(row);
     }
 
-    pub fn print(&self) {
-        println!("\n| figure | measured | floor | ratio | p50 | p99 |\n| --- | --- | --- | --- | --- | --- |");
-        for row in &self.rows {
-            println!("| {} |", row.join(" | "));
-        }
+    pub fn to_markdown(&self) -> String {
+        let header = "| scenario | measured | floor | ratio | p50 | p99 |\n| --- | --- | --- | --- | --- | --- |\n";
+        let rows = self.rows.iter().map(|row| format!("| {} |\n", row.join(" | ")));
+        header.to_owned() + &rows.collect::<String>()
     }
 }
 

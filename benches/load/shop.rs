@@ -1,4 +1,4 @@
-//! The release binary, as its users run it.
+//! The `shop` binary, as users run it.
 
 use std::{
     fs,
@@ -10,9 +10,9 @@ use std::{
 
 use crate::servers::run::run;
 
-/// Where everything is, for every process of one bench.
+/// The back ends of all processes of one scenario.
 #[derive(Clone)]
-pub struct Place {
+pub struct Backend {
     pub database_url: String,
     pub queue_url: String,
     pub cache_url: String,
@@ -22,35 +22,37 @@ pub struct Place {
 /// A running `serve` or `work`; killed when dropped.
 pub struct Process {
     child: Child,
-    /// Of the API.
+    /// Where `serve` answers; empty for `work`.
     pub address: String,
 }
 
 impl Process {
-    pub fn serve(place: &Place) -> Self {
-        Self::start(place, "serve", "serving")
+    pub fn serve(backend: &Backend) -> Self {
+        Self::start(backend, "serve", "serving")
     }
 
-    pub fn work(place: &Place) -> Self {
-        Self::start(place, "work", "working")
+    pub fn work(backend: &Backend) -> Self {
+        Self::start(backend, "work", "working")
     }
 
-    fn start(place: &Place, role: &str, said_when_ready: &str) -> Self {
-        let mut command = command(place, &[role]);
+    fn start(backend: &Backend, role: &str, ready_message: &str) -> Self {
+        let mut command = command(backend, &[role]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = run().spawn(&mut command);
         let mut lines = BufReader::new(child.stderr.take().expect("piped"))
             .lines()
             .map_while(Result::ok);
-        let mut said = Vec::new();
+        let mut log = Vec::new();
+
         let address = lines.by_ref().find_map(|line| {
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            said.push(line);
-            let ready = parsed["message"] == said_when_ready;
+            log.push(line);
+            let ready = parsed["message"] == ready_message;
             ready.then(|| parsed["address"].as_str().unwrap_or_default().to_owned())
         });
+
         thread::spawn(move || lines.for_each(drop));
-        let address = address.unwrap_or_else(|| panic!("{role} does not start:\n{}", said.join("\n")));
+        let address = address.unwrap_or_else(|| panic!("{role} does not start:\n{}", log.join("\n")));
         Self { child, address }
     }
 
@@ -68,7 +70,7 @@ impl Process {
     }
 }
 
-/// From `/proc/PID/stat`, at the usual hundred ticks a second.
+/// In seconds, from `/proc/PID/stat`, whose unit is a hundredth of a second on every usual Linux.
 pub fn cpu_of(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat
@@ -89,13 +91,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run().forget(&self.child);
+        run().unregister(&self.child);
     }
 }
 
 /// Runs a command that ends by itself.
-pub fn run_to_end(place: &Place, arguments: &[&str]) {
-    let output = command(place, arguments).output().expect("it can be run");
+pub fn run_to_end(backend: &Backend, arguments: &[&str]) {
+    let output = command(backend, arguments).output().expect("it can be run");
     assert!(
         output.status.success(),
         "{arguments:?}: {}",
@@ -103,20 +105,21 @@ pub fn run_to_end(place: &Place, arguments: &[&str]) {
     );
 }
 
-fn command(place: &Place, arguments: &[&str]) -> Command {
+fn command(backend: &Backend, arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_shop")));
     let own = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SHOP_"));
     for (key, _) in own.filter(|(key, _)| !key.to_string_lossy().starts_with("SHOP_BATCH")) {
         command.env_remove(key);
     }
+
     command
         .args(arguments)
         .envs([
-            ("SHOP_DATABASE_URL", place.database_url.as_str()),
-            ("SHOP_QUEUE_URL", &place.queue_url),
-            ("SHOP_CACHE_URL", &place.cache_url),
-            ("SHOP_QUEUE_PREFIX", &place.prefix),
-            ("SHOP_CACHE_PREFIX", &place.prefix),
+            ("SHOP_DATABASE_URL", backend.database_url.as_str()),
+            ("SHOP_QUEUE_URL", &backend.queue_url),
+            ("SHOP_CACHE_URL", &backend.cache_url),
+            ("SHOP_QUEUE_PREFIX", &backend.prefix),
+            ("SHOP_CACHE_PREFIX", &backend.prefix),
             ("SHOP_BIND", "127.0.0.1:0"),
             ("SHOP_MANAGEMENT_BIND", "off"),
             ("SHOP_LOG_FORMAT", "json"),

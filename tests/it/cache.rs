@@ -1,4 +1,4 @@
-//! Both caches: what was changed is seen, whoever reads meanwhile, and a cache that is away changes no answer.
+//! Both tiers of the cache: a change is seen whatever is being read meanwhile, and an outage of the cache changes no answer.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -35,7 +35,7 @@ async fn page(cache: &Cache, content: &'static str) -> String {
 
 #[rstest]
 #[tokio::test]
-async fn a_page_is_kept_until_it_is_forgotten(#[values("embedded", "servers")] backend: &str) {
+async fn a_page_is_cached_until_it_is_invalidated(#[values("embedded", "servers")] backend: &str) {
     let (_backend, cache) = cache(backend);
     eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     assert_eq!(page(&cache, "old").await, "old");
@@ -44,9 +44,9 @@ async fn a_page_is_kept_until_it_is_forgotten(#[values("embedded", "servers")] b
     assert_eq!(page(&cache, "new").await, "new");
 }
 
-/// A settlement elsewhere is seen within a second, also by those who ask while a page is slow to load.
+/// A settlement by another process is seen within a second, also by readers of a page that was slow to load.
 #[tokio::test]
-async fn a_page_that_took_long_to_load_is_not_kept_for_longer() {
+async fn a_page_that_was_slow_to_load_is_not_cached_for_longer() {
     let (_backend, cache) = cache("embedded");
     let slow = cache.page("key", async {
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -59,13 +59,11 @@ async fn a_page_that_took_long_to_load_is_not_kept_for_longer() {
 
 #[rstest]
 #[tokio::test]
-async fn a_reader_in_the_middle_of_loading_cannot_bring_the_old_page_back(
-    #[values("embedded", "servers")] backend: &str,
-) {
+async fn a_reader_that_is_still_loading_cannot_store_the_old_page(#[values("embedded", "servers")] backend: &str) {
     let (_backend, cache) = cache(backend);
     eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     let read = cache.page("key", async {
-        // The page has been read from the database; now it changes.
+        // The page was read from the database; now it changes.
         cache.invalidate_pages().await;
         Ok(Bytes::from_static(b"old"))
     });
@@ -75,7 +73,7 @@ async fn a_reader_in_the_middle_of_loading_cannot_bring_the_old_page_back(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn many_readers_load_a_page_once(#[values("embedded", "servers")] backend: &str) {
+async fn concurrent_readers_load_a_page_once(#[values("embedded", "servers")] backend: &str) {
     let (_backend, cache) = cache(backend);
     let loads = AtomicUsize::new(0);
     let load = || {
@@ -91,7 +89,7 @@ async fn many_readers_load_a_page_once(#[values("embedded", "servers")] backend:
 
 #[rstest]
 #[tokio::test]
-async fn a_failure_to_load_is_answered_and_not_kept(#[values("embedded", "servers")] backend: &str) {
+async fn a_failed_load_is_answered_and_not_cached(#[values("embedded", "servers")] backend: &str) {
     let (_backend, cache) = cache(backend);
     let failed = cache
         .page("key", async { Err(Error::Unavailable("away".to_owned())) })
@@ -108,19 +106,22 @@ async fn another_process_sees_the_page_and_the_change() {
     for cache in [&one, &other] {
         eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     }
+
     assert_eq!(page(&one, "old").await, "old");
     eventually("the other one finds the page in Redis", || async {
         let found = other
-            .page("key", async { Err(Error::Internal("not asked for".to_owned())) })
+            .page("key", async { Err(Error::Internal("must not be loaded".to_owned())) })
             .await;
         found.ok().filter(|page| page.body == "old")
     })
     .await;
+
     one.invalidate_pages().await;
     eventually("the other one sees the change", || async {
         (page(&other, "new").await == "new").then_some(())
     })
     .await;
+
     let id = Uuid::now_v7();
     let order = SettledOrder {
         user_id: 42,
@@ -143,21 +144,26 @@ async fn without_redis_the_answers_are_the_same() {
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
+
     assert_eq!(client.get("/products").await.body["items"][0]["stock"], 10);
+
     let id = client.order(&[(1, 3)]).await;
     client.pay(&id).await;
     assert_eq!(client.settled(&id).await["status"], "PAID");
+
     let ready = client.get("/readyz").await;
     assert_eq!((ready.status, &ready.body["cache"]), (200, &"down".into()));
     eventually("the page shows the new stock", || async {
         (client.get("/products").await.body["items"][0]["stock"] == 7).then_some(())
     })
     .await;
+
     redis.start_again();
     eventually("the cache is back by itself", || async {
         (client.get("/readyz").await.body["cache"] == "up").then_some(())
     })
     .await;
+
     redis.pause();
     assert_eq!(client.get("/products").await.status, 200);
     redis.resume();

@@ -1,4 +1,4 @@
-//! The command line: help, exit codes, one clear sentence, health, and a clean end.
+//! The command line: help, exit codes, one clear sentence about an error, health, and a clean end.
 
 use std::{
     ffi::OsStr,
@@ -9,7 +9,7 @@ use std::{
 
 use rstest::rstest;
 
-use crate::support::{Backend, Shop, books, run_to_end};
+use crate::support::{Backend, Shop, ledger_report, run_to_end};
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -60,21 +60,21 @@ fn every_command_has_help_with_an_example() {
 #[case(&["seed", "--products", "0", "--orders", "5"], &[], 1, "--products")]
 #[case(&["health"], &[("SHOP_MANAGEMENT_BIND", "127.0.0.1:1")], 1, "127.0.0.1:1")]
 #[case(&["verify", "--max-age", "5"], &[], 2, "5m")]
-fn what_is_wrong_is_said_in_one_sentence(
+fn a_wrong_command_is_answered_in_one_sentence(
     #[case] arguments: &[&str],
     #[case] environment: &[(&str, &str)],
     #[case] code: i32,
-    #[case] told: &str,
+    #[case] expected: &str,
 ) {
     let output = run_to_end(&Backend::embedded(), arguments, environment);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert!(stderr.contains(told), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
     assert!(!stderr.contains("ter2") && !stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]
-fn an_environment_that_is_no_text_is_refused_and_not_passed_over() {
+fn an_environment_variable_that_is_not_utf8_is_rejected() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
     let output = command
         .args(["serve"])
@@ -86,9 +86,9 @@ fn an_environment_that_is_no_text_is_refused_and_not_passed_over() {
     assert!(stderr.contains("SHOP_BIND"), "{stderr}");
 }
 
-/// `shop openapi | head -1`, and a disk that is full.
+/// As in `shop openapi | head -1`, and on a full disk.
 #[test]
-fn output_that_nobody_reads_is_no_failure_and_output_that_is_lost_is_one() {
+fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
     let openapi = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
         command.args(["openapi"]).stderr(Stdio::piped());
@@ -98,6 +98,7 @@ fn output_that_nobody_reads_is_no_failure_and_output_that_is_lost_is_one() {
     drop(cut_off.stdout.take());
     let cut_off = cut_off.wait_with_output().expect("it ends");
     assert!(cut_off.status.success() && cut_off.stderr.is_empty(), "{cut_off:?}");
+
     let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let full = openapi().stdout(full).output().expect("it can be run");
     let stderr = String::from_utf8_lossy(&full.stderr).into_owned();
@@ -110,14 +111,15 @@ fn output_that_nobody_reads_is_no_failure_and_output_that_is_lost_is_one() {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn seeds_sown_at_the_same_time_add_nothing_twice(#[values("embedded", "servers")] backend: &str) {
+async fn concurrent_seeds_add_nothing_twice(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.app().await;
+
     std::thread::scope(|scope| {
         let seeds: Vec<_> = (0..3)
             .map(|_| scope.spawn(|| run_to_end(&backend, &["seed", "--products", "300", "--orders", "300"], &[])))
             .collect();
-        let said: Vec<String> = seeds
+        let outputs: Vec<String> = seeds
             .into_iter()
             .map(|seed| {
                 let output = seed.join().expect("it ends");
@@ -125,17 +127,23 @@ async fn seeds_sown_at_the_same_time_add_nothing_twice(#[values("embedded", "ser
                 String::from_utf8_lossy(&output.stdout).trim().to_owned()
             })
             .collect();
+
         let added = |what: &str| -> u32 {
-            let numbers = said.iter().map(|said| {
-                let words: Vec<&str> = said.split(' ').collect();
-                let place = words.iter().position(|word| *word == what).expect("it says so");
-                words[place - 1].parse::<u32>().expect("a number")
+            let numbers = outputs.iter().map(|output| {
+                let words: Vec<&str> = output.split(' ').collect();
+                let index = words
+                    .iter()
+                    .position(|word| *word == what)
+                    .expect("the output names it");
+                words[index - 1].parse::<u32>().expect("a number")
             });
             numbers.sum()
         };
-        assert_eq!((added("products"), added("orders")), (300, 300), "{said:?}");
+
+        assert_eq!((added("products"), added("orders")), (300, 300), "{outputs:?}");
     });
-    let report = books(&app).await;
+
+    let report = ledger_report(&app).await;
     assert_eq!((report.products, report.orders), (300, 300));
     assert!(report.is_clean());
 }

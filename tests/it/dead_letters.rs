@@ -1,14 +1,14 @@
 //! `shop dead-letters`: list, replay, purge.
 
 use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
+    BasicProperties,
     options::BasicPublishOptions,
     types::{AMQPValue, FieldTable},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::{Backend, Shop, accepted, all_settled, books, eventually, run_to_end};
+use crate::support::{Backend, Shop, accepted, all_settled, channel, eventually, ledger_report, run_to_end};
 
 fn dead_letters(backend: &Backend, arguments: &[&str]) -> String {
     let output = run_to_end(backend, &[&["dead-letters"], arguments].concat(), &[]);
@@ -16,7 +16,7 @@ fn dead_letters(backend: &Backend, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// What lies among the dead letters of `backend`, as `list --json` tells it.
+/// The dead letters of `backend`, as `list --json` prints them.
 fn listed(backend: &Backend) -> Vec<Value> {
     let json: Value = serde_json::from_str(&dead_letters(backend, &["list", "--json"])).expect("JSON");
     json.as_array().expect("a list").clone()
@@ -24,9 +24,7 @@ fn listed(backend: &Backend) -> Vec<Value> {
 
 /// Puts messages straight into the dead letters, as the worker does.
 async fn dead_letter(backend: &Backend, letters: &[(String, &str)]) {
-    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+    let (_connection, channel) = channel(&backend.queue_url).await;
     for (body, reason) in letters {
         let mut headers = FieldTable::default();
         headers.insert("x-shop-reason".into(), AMQPValue::LongString((*reason).into()));
@@ -46,13 +44,14 @@ async fn dead_letter(backend: &Backend, letters: &[(String, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_queue_is_a_quiet_success_and_looking_takes_nothing_away() {
+async fn an_empty_queue_is_a_success_and_listing_removes_nothing() {
     let backend = Backend::servers();
     for action in [&[][..], &["list"]] {
         assert_eq!(dead_letters(&backend, action), "");
     }
     assert_eq!(dead_letters(&backend, &["replay"]), "sent 0 again");
     assert_eq!(dead_letters(&backend, &["purge"]), "dropped 0");
+
     let junk = [
         ("\u{1b}[2Jnot json".to_owned(), "not JSON"),
         ("[]".to_owned(), "no order id"),
@@ -62,12 +61,14 @@ async fn an_empty_queue_is_a_quiet_success_and_looking_takes_nothing_away() {
         (listed(&backend).len() == 2).then_some(())
     })
     .await;
+
     for _ in 0..3 {
         let listed = listed(&backend);
         assert_eq!((listed.len(), &listed[0]["reason"]), (2, &"not JSON".into()));
         assert_eq!(listed[1]["since"], "2023-11-14T22:13:20Z");
         assert!(listed[1]["age_seconds"].as_i64().expect("a number") > 0);
     }
+
     let table = dead_letters(&backend, &["list"]);
     assert!(table.contains("no order id") && !table.contains('\u{1b}'), "{table}");
     assert_eq!(dead_letters(&backend, &["purge"]), "dropped 2");
@@ -75,35 +76,38 @@ async fn an_empty_queue_is_a_quiet_success_and_looking_takes_nothing_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replaying_is_safe_to_repeat_and_what_is_still_dead_comes_back_once() {
+async fn replaying_may_be_repeated_and_what_still_fails_is_dead_lettered_once() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 10)]).await;
     let orders = accepted(&app, 2, |_| vec![(1, 2)]).await;
     dead_letters(&backend, &["list"]);
-    let stranger = format!("{{\"order_id\":\"{}\"}}", Uuid::now_v7());
-    let mut letters = vec![(stranger.clone(), "no such order")];
+
+    let unknown = format!("{{\"order_id\":\"{}\"}}", Uuid::now_v7());
+    let mut letters = vec![(unknown.clone(), "no such order")];
     letters.extend(
         orders
             .iter()
             .map(|id| (format!("{{\"order_id\":\"{id}\"}}"), "by mistake")),
     );
+
     dead_letter(&backend, &letters).await;
     eventually("all have arrived", || async {
         (listed(&backend).len() == 3).then_some(())
     })
     .await;
+
     let _workers = Shop::workers(&backend, 1);
     for count in [3, 1, 1] {
         assert_eq!(dead_letters(&backend, &["replay"]), format!("sent {count} again"));
         all_settled(&app).await;
-        eventually("only the stranger is back", || async {
+        eventually("only the unknown order is dead-lettered again", || async {
             let listed = listed(&backend);
-            (listed.len() == 1 && listed[0]["body"] == *stranger && listed[0]["reason"] == "no such order")
-                .then_some(())
+            (listed.len() == 1 && listed[0]["body"] == *unknown && listed[0]["reason"] == "no such order").then_some(())
         })
         .await;
     }
-    assert_eq!(books(&app).await.stock_discrepancies, []);
+
+    assert_eq!(ledger_report(&app).await.stock_discrepancies, []);
     let stock = shop::domain::catalog::find(app.db.read(), 1)
         .await
         .expect("it exists")
@@ -111,17 +115,19 @@ async fn replaying_is_safe_to_repeat_and_what_is_still_dead_comes_back_once() {
     assert_eq!(stock, 10 - 4);
 }
 
-/// Looking puts every letter back behind the others: their order must not tell how often somebody looked.
+/// Listing takes each message and requeues it behind the others; the printed order must not depend on earlier listings.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_at_a_few_does_not_change_the_order() {
+async fn listing_a_few_does_not_change_their_order() {
     let backend = Backend::servers();
     dead_letters(&backend, &["list"]);
+
     let letters: Vec<(String, &str)> = (0..12).map(|number| (number.to_string(), "no order id")).collect();
     dead_letter(&backend, &letters).await;
     eventually("all have arrived", || async {
         (listed(&backend).len() == 12).then_some(())
     })
     .await;
+
     for _ in 0..3 {
         let few: Value =
             serde_json::from_str(&dead_letters(&backend, &["list", "--limit", "2", "--json"])).expect("JSON");
@@ -134,6 +140,7 @@ async fn a_look_at_a_few_does_not_change_the_order() {
                 .collect::<Vec<_>>()
         );
     }
+
     let output = run_to_end(&backend, &["dead-letters", "list", "--limit", "2"], &[]);
     assert!(
         String::from_utf8_lossy(&output.stderr).contains("2 of 12"),
@@ -142,9 +149,10 @@ async fn a_look_at_a_few_does_not_change_the_order() {
 }
 
 #[test]
-fn the_queue_inside_the_process_keeps_none_and_an_absent_broker_is_named() {
+fn the_memory_queue_keeps_none_and_an_unreachable_broker_is_named() {
     let mut backend = Backend::embedded();
     assert_eq!(dead_letters(&backend, &["list"]), "");
+
     backend.queue_url = "amqp://u:hunter2@127.0.0.1:1/%2f".to_owned();
     let output = run_to_end(&backend, &["dead-letters", "list"], &[]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -152,15 +160,14 @@ fn the_queue_inside_the_process_keeps_none_and_an_absent_broker_is_named() {
     assert!(stderr.contains("queue_url") && !stderr.contains("hunter2"), "{stderr}");
 }
 
-/// A broker never splits headers: whoever takes smaller frames than it sends loses the connection again and again.
+/// A broker never splits headers over frames: a client that negotiates smaller frames loses its connection each time.
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_as_large_as_can_be_stop_nobody() {
+async fn the_largest_headers_do_not_stop_the_worker() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 10)]).await;
     dead_letters(&backend, &["list"]);
-    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+    let (_connection, channel) = channel(&backend.queue_url).await;
+
     let mut headers = FieldTable::default();
     headers.insert("x-large".into(), AMQPValue::LongString("x".repeat(120_000).into()));
     let publish = channel.basic_publish(
@@ -173,13 +180,15 @@ async fn headers_as_large_as_can_be_stop_nobody() {
             .with_message_id("large".into()),
     );
     publish.await.expect("published");
+
     let shop = Shop::serve(&backend);
     let _worker = Shop::work(&backend);
     let client = shop.client();
     let id = client.order(&[(1, 1)]).await;
     assert_eq!(client.pay(&id).await.status, 202);
     all_settled(&app).await;
-    let letter = eventually("it is laid aside", || async { listed(&backend).pop() }).await;
+
+    let letter = eventually("it is dead-lettered", || async { listed(&backend).pop() }).await;
     assert!(
         letter["reason"]
             .as_str()

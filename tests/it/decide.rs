@@ -1,4 +1,4 @@
-//! The decision over a batch, held against the most naive model there is: one order after another, one unit at a time.
+//! The decision over a batch, compared with a naive model: one order after another, one unit at a time.
 
 use std::collections::HashMap;
 
@@ -29,15 +29,17 @@ fn claims() -> impl Strategy<Value = Vec<Claim>> {
     })
 }
 
-fn shelves() -> impl Strategy<Value = HashMap<i64, i64>> {
+fn stocks() -> impl Strategy<Value = HashMap<i64, i64>> {
     vec(0..25_i64, 5).prop_map(|stock| (1..).zip(stock).collect())
 }
 
-/// Takes unit by unit and puts all of an order's units back when one is missing.
+/// Takes one unit at a time and returns all units of an order when one is missing.
 fn naive(claims: &[Claim], stock: &mut HashMap<i64, i64>) -> HashMap<Uuid, Option<i64>> {
     let mut queue: Vec<&Claim> = claims.iter().collect();
     queue.sort_by_key(|claim| (claim.accepted_at, claim.id));
+
     let mut outcomes = HashMap::new();
+
     for claim in queue {
         let before = stock.clone();
         let mut total = Some(0);
@@ -50,20 +52,24 @@ fn naive(claims: &[Claim], stock: &mut HashMap<i64, i64>) -> HashMap<Uuid, Optio
                 total = total.map(|sum| sum + line.unit_price);
             }
         }
+
         if total.is_none() {
             *stock = before;
         }
+
         outcomes.insert(claim.id, total);
     }
+
     outcomes
 }
 
 proptest! {
     #[test]
-    fn the_decision_is_what_a_naive_shop_would_do_one_by_one(claims in claims(), shelves in shelves()) {
-        let (mut stock, mut naive_stock) = (shelves.clone(), shelves);
+    fn the_decision_equals_that_of_a_naive_model(claims in claims(), stocks in stocks()) {
+        let (mut stock, mut naive_stock) = (stocks.clone(), stocks);
         let expected = naive(&claims, &mut naive_stock);
         let decisions = decide(claims.clone(), &mut stock);
+
         prop_assert_eq!(decisions.len(), claims.len());
         for (id, decision) in decisions {
             match decision {
@@ -75,13 +81,14 @@ proptest! {
                 }
             }
         }
+
         prop_assert!(stock.values().all(|left| *left >= 0));
         prop_assert_eq!(stock, naive_stock);
     }
 }
 
 #[test]
-fn two_lines_of_one_product_do_not_pass_separately() {
+fn two_lines_of_one_product_are_checked_together() {
     let line = |quantity| ClaimedLine {
         product_id: 1,
         quantity,
@@ -92,8 +99,10 @@ fn two_lines_of_one_product_do_not_pass_separately() {
         accepted_at: Timestamp(1),
         lines: vec![line(6), line(6)],
     };
+
     let mut stock = HashMap::from([(1, 10)]);
     let decisions = decide(vec![claim], &mut stock);
+
     assert!(matches!(&decisions[0].1, Decision::Failed(failure) if failure.lines[0].requested == 12));
     assert_eq!(stock[&1], 10);
 }

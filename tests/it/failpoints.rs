@@ -1,4 +1,4 @@
-//! The process stops dead between any two steps of an order's way. Whatever was answered stays true.
+//! The process dies between any two steps of an order. Whatever was answered stays true.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,15 +7,12 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use shop::entities::order::OrderStatus;
 
-use crate::{
-    queue,
-    support::{Answer, Backend, Shop, all_settled, books},
-};
+use crate::support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report};
 
 const ORDERS: usize = 40;
 const STOCK: i64 = 60;
 
-/// The point, and which of the roles passes it.
+/// The failpoint, and the role that reaches it.
 #[rstest]
 #[case("created", "serve")]
 #[case("accepted", "serve")]
@@ -26,7 +23,7 @@ const STOCK: i64 = 60;
 #[case("eventspublished", "work")]
 #[case("acknowledged", "work")]
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_process_stops_dead_there(
+async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     #[case] point: &str,
     #[case] role: &str,
     #[values("embedded", "servers")] backend: &str,
@@ -36,10 +33,11 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
     let mut events = if backend.is_embedded() {
         None
     } else {
-        Some(queue::Spy::on(&backend).await)
+        Some(EventListener::on(&backend).await)
     };
+
+    // Small batches, so that the process dies in the middle of the orders.
     let dies = format!("{point}:2");
-    // Small batches, so that the second time is in the middle.
     let small = ("SHOP_BATCH_MAX", "4");
     let doomed = |for_role: &str| {
         if role == for_role || backend.is_embedded() {
@@ -48,6 +46,7 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
             vec![small]
         }
     };
+
     let serve = Shop::start(&backend, &["serve"], &doomed("serve"));
     let work = (!backend.is_embedded()).then(|| Shop::start(&backend, &["work"], &doomed("work")));
     let (first, died) = if role == "serve" || backend.is_embedded() {
@@ -55,6 +54,7 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
     } else {
         (serve.client(), work.as_ref().expect("it runs"))
     };
+
     let order = |key: usize| json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 1 + key % 3 }] });
     let send = |client: crate::support::Client, key: usize| async move {
         let create = client.request(reqwest::Method::POST, "/orders");
@@ -68,11 +68,12 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
     let seen = join_all((0..ORDERS).map(|key| send(first.clone(), key))).await;
     died.wait_for_end();
 
-    // Back again, with everything as it should be; whoever had no answer asks again.
+    // Restarted without failpoints; every request is sent again.
     drop((serve, work));
     let serve = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let again = join_all((0..ORDERS).map(|key| send(serve.client(), key))).await;
+
     for (before, after) in seen.iter().zip(&again) {
         let (id, status) = after.as_ref().expect("an answer");
         assert!(matches!(status, Some(200 | 202 | 409)), "{status:?}");
@@ -80,19 +81,20 @@ async fn nothing_is_lost_when_the_process_stops_dead_there(
             assert_eq!(first, id, "the same key is the same order");
         }
     }
+
     all_settled(&app).await;
-    let report = books(&app).await;
+    let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.orders, i64::try_from(ORDERS).expect("few"));
     if let Some(events) = &mut events {
-        tell_of_every_order(events, &app, &again).await;
+        assert_events_of(events, &app, &again).await;
     }
 }
 
-/// A process that lives on without its worker would be ready, and settle nothing.
+/// A process that kept running without its worker would be ready and settle nothing.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_panics_takes_its_process_along(#[values("embedded", "servers")] backend: &str) {
+async fn a_worker_that_panics_ends_its_process(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, STOCK)]).await;
     let doomed = [("FAILPOINT", "settled:1"), ("FAILPOINT_PANICS", "yes")];
@@ -101,9 +103,11 @@ async fn a_worker_that_panics_takes_its_process_along(#[values("embedded", "serv
     } else {
         (Shop::start(&backend, &["work"], &doomed), Some(Shop::serve(&backend)))
     };
+
     let client = serve.as_ref().unwrap_or(&panics).client();
     let id = client.order(&[(1, 1)]).await;
     assert_eq!(client.pay(&id).await.status, 202);
+
     panics.wait_for("panicked");
     assert_eq!(panics.exit_code(), Some(1));
     assert!(
@@ -111,26 +115,29 @@ async fn a_worker_that_panics_takes_its_process_along(#[values("embedded", "serv
         "{}",
         panics.log()
     );
+
     drop(serve);
     let _serve = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
+
     all_settled(&app).await;
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
-/// Every settled order has been told of, whatever died, and always by the same id and with the same outcome.
-async fn tell_of_every_order(events: &mut queue::Spy, app: &shop::app::App, orders: &[Option<(String, Option<u16>)>]) {
-    let mut told: HashMap<String, Value> = HashMap::new();
+/// Asserts that every settled order has its event, and that repeated events are equal.
+async fn assert_events_of(events: &mut EventListener, app: &shop::app::App, orders: &[Option<(String, Option<u16>)>]) {
+    let mut published: HashMap<String, Value> = HashMap::new();
     for (id, _) in orders.iter().flatten() {
-        while !told.contains_key(id) {
+        while !published.contains_key(id) {
             let event = events.next().await;
             if event["type"] == "stock.low" {
                 continue;
             }
             let subject = event["subject"].as_str().expect("a subject").to_owned();
-            let before = told.entry(subject).or_insert_with(|| event.clone());
-            assert_eq!(before, &event, "told again, and differently");
+            let before = published.entry(subject).or_insert_with(|| event.clone());
+            assert_eq!(before, &event, "repeated with another content");
         }
+
         let order = shop::domain::orders::find(app.db.read(), shop::domain::Caller::Admin, id.parse().expect("an id"))
             .await
             .expect("found");
@@ -138,6 +145,6 @@ async fn tell_of_every_order(events: &mut queue::Spy, app: &shop::app::App, orde
             OrderStatus::Paid => "order.paid",
             _ => "order.failed",
         };
-        assert_eq!(told[id]["type"], kind);
+        assert_eq!(published[id]["type"], kind);
     }
 }

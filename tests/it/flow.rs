@@ -1,4 +1,4 @@
-//! An order's way from the catalogue to PAID or FAILED, through the program as users run it, on every back end.
+//! An order from the catalogue to PAID or FAILED, through the program as users run it, on every back end.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::support::{Answer, Backend, Client, Shop, eventually, run_to_end};
 
 #[rstest]
 #[tokio::test]
-async fn an_order_is_made_paid_and_settled(#[values("embedded", "servers")] backend: &str) {
+async fn an_order_is_created_paid_and_settled(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     backend.stock(&[(1999, 10), (500, 3)]).await;
     let shop = Shop::serve(&backend);
@@ -24,24 +24,26 @@ async fn an_order_is_made_paid_and_settled(#[values("embedded", "servers")] back
 
     let request =
         json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 2 }, { "product_id": 2, "quantity": 1 }] });
-    let made = client.post("/orders", &request).await;
-    assert_eq!(made.status, 201);
-    assert_eq!(made.body["status"], "PENDING");
-    assert_eq!(made.body["total_price"], 4498);
-    assert_eq!(made.body["items"][0]["unit_price"], 1999);
-    let id = made.body["order_id"].as_str().expect("an id");
-    assert_eq!(made.header("location"), Some(format!("/orders/{id}").as_str()));
+    let created = client.post("/orders", &request).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(created.body["status"], "PENDING");
+    assert_eq!(created.body["total_price"], 4498);
+    assert_eq!(created.body["items"][0]["unit_price"], 1999);
+    let id = created.body["order_id"].as_str().expect("an id");
+    assert_eq!(created.header("location"), Some(format!("/orders/{id}").as_str()));
 
     let paid = client.pay(id).await;
-    assert_eq!((paid.status, &paid.body["order_id"]), (202, &made.body["order_id"]));
+    assert_eq!((paid.status, &paid.body["order_id"]), (202, &created.body["order_id"]));
     let settled = client.settled(id).await;
     assert_eq!(
         (&settled["status"], &settled["total_price"]),
         (&json!("PAID"), &json!(4498))
     );
     assert!(settled["settled_at"].is_string() && settled.get("failure").is_none());
-    assert_eq!(settled["items"], made.body["items"]);
+    assert_eq!(settled["items"], created.body["items"]);
+
     assert_eq!(client.pay(id).await.status, 200);
+
     eventually("the page shows the new stock", || async {
         let page = client.get("/products").await;
         (page.body["items"][0]["stock"] == 8 && page.body["items"][1]["stock"] == 2).then_some(())
@@ -51,14 +53,18 @@ async fn an_order_is_made_paid_and_settled(#[values("embedded", "servers")] back
 
 #[rstest]
 #[tokio::test]
-async fn an_order_that_is_short_fails_whole_with_the_reason(#[values("embedded", "servers")] backend: &str) {
+async fn an_order_that_is_short_of_stock_fails_as_a_whole_with_the_reason(
+    #[values("embedded", "servers")] backend: &str,
+) {
     let backend = Backend::named(backend);
     backend.stock(&[(100, 10), (100, 3), (100, 0)]).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
+
     let id = client.order(&[(1, 1), (2, 4), (3, 1)]).await;
     assert_eq!(client.pay(&id).await.status, 202);
+
     let settled = client.settled(&id).await;
     assert_eq!(settled["status"], "FAILED");
     let lines = json!([
@@ -69,6 +75,7 @@ async fn an_order_that_is_short_fails_whole_with_the_reason(#[values("embedded",
         settled["failure"],
         json!({ "reason": "insufficient_stock", "lines": lines })
     );
+
     client.pay(&id).await.problem(409, "order-failed");
     assert_eq!(client.get("/products/1").await.body["stock"], 10);
 }
@@ -81,6 +88,7 @@ async fn a_declined_card_leaves_the_order_payable(#[values("embedded", "servers"
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
+
     let id = client.order(&[(1, 1)]).await;
     let pay = format!("/orders/{id}/pay");
     let declined = client
@@ -88,6 +96,7 @@ async fn a_declined_card_leaves_the_order_payable(#[values("embedded", "servers"
         .await;
     declined.problem(402, "payment-declined");
     assert_eq!(client.get(&format!("/orders/{id}")).await.body["status"], "PENDING");
+
     let approved = client.post(&pay, &json!({ "payment_method": "pm_card_visa" })).await;
     assert_eq!(approved.status, 202);
     assert_eq!(client.settled(&id).await["status"], "PAID");
@@ -100,15 +109,16 @@ async fn the_same_idempotency_key_makes_one_order(#[values("embedded", "servers"
     backend.stock(&[(100, 100)]).await;
     let shop = Shop::serve(&backend);
     let client = shop.client();
-    let ask = |user: i64, quantity: i64| {
+    let create = |user: i64, quantity: i64| {
         let body = json!({ "user_id": user, "items": [{ "product_id": 1, "quantity": quantity }] });
         let request = client
             .request(Method::POST, "/orders")
             .header("idempotency-key", "basket-1");
         Answer::of(request.json(&body))
     };
+
     let answers: Vec<Answer> = stream::iter(0..50)
-        .map(|_| ask(1, 2))
+        .map(|_| create(1, 2))
         .buffer_unordered(50)
         .collect()
         .await;
@@ -117,31 +127,38 @@ async fn the_same_idempotency_key_makes_one_order(#[values("embedded", "servers"
             .iter()
             .all(|answer| answer.status == 201 && answer.body == answers[0].body)
     );
+
     let replayed = answers
         .iter()
         .filter(|answer| answer.header("idempotent-replayed") == Some("true"))
         .count();
     assert_eq!(replayed, 49);
-    ask(1, 3).await.problem(422, "idempotency-key-reused");
-    // Also when the same basket could not be priced any more.
-    let dear = client
+    create(1, 3).await.problem(422, "idempotency-key-reused");
+
+    // The replay also works when the same order would be too expensive by now.
+    let expensive = client
         .request(Method::PATCH, "/products/1")
         .json(&json!({ "price": i64::MAX }));
-    assert_eq!(Answer::of(dear).await.status, 200);
-    assert_eq!(ask(1, 2).await.body, answers[0].body);
-    ask(3, 2).await.problem(422, "total-too-large");
+    assert_eq!(Answer::of(expensive).await.status, 200);
+    assert_eq!(create(1, 2).await.body, answers[0].body);
+    create(3, 2).await.problem(422, "total-too-large");
     let cheap = client
         .request(Method::PATCH, "/products/1")
         .json(&json!({ "price": 100 }));
     assert_eq!(Answer::of(cheap).await.status, 200);
-    assert_eq!(ask(3, 2).await.header("idempotent-replayed"), None, "nothing was kept");
-    let other = ask(2, 2).await;
+    assert_eq!(
+        create(3, 2).await.header("idempotent-replayed"),
+        None,
+        "a rejected order keeps no key"
+    );
+
+    let other = create(2, 2).await;
     assert_eq!(other.status, 201);
     assert_ne!(other.body["order_id"], answers[0].body["order_id"]);
 }
 
-/// "Must show" of the project: mixed baskets over short stock and one hot product, paid from 32 connections at once,
-/// through two of each process where there are servers.
+/// Mixed orders over short stock and one hot product, paid on 32 connections at once, through two of each process where
+/// there are servers.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn under_concurrent_payments_no_unit_is_sold_twice(#[values("embedded", "servers")] backend: &str) {
@@ -157,25 +174,15 @@ async fn under_concurrent_payments_no_unit_is_sold_twice(#[values("embedded", "s
     let clients: Vec<Client> = shops.iter().map(Shop::client).collect();
     let client = |number: i64| &clients[usize::try_from(number).expect("small") % clients.len()];
 
-    let basket = |number: i64| -> Vec<(i64, i64)> {
-        let product = |step: i64| (number * step) % 20 + 1;
-        let mut lines = vec![(product(1), number % 3 + 1), (product(7), 2), (product(11), 1)];
-        // Every second one in the opposite order, so that locks taken as they come would meet head-on.
-        if number % 2 == 0 {
-            lines.reverse();
-        }
-        lines.sort_by_key(|line| line.0 * if number % 2 == 0 { 1 } else { -1 });
-        lines.dedup_by_key(|line| line.0);
-        lines
-    };
-    let mixed = (0..200).map(basket);
+    let mixed = (0..200).map(mixed_lines);
     let hot = (0..150).map(|_| vec![(HOT, 1)]);
     let orders: Vec<(i64, String)> = stream::iter((0..).zip(mixed.chain(hot)))
         .map(|(number, lines)| async move { (number, client(number).order(&lines).await) })
         .buffer_unordered(32)
         .collect()
         .await;
-    // Every order twice: a double click.
+
+    // Every order is paid twice, as by a double click.
     let twice = orders.iter().chain(&orders);
     let statuses: Vec<u16> = stream::iter(twice)
         .map(|(number, id)| async move { client(number + 1).pay(id).await.status })
@@ -192,13 +199,7 @@ async fn under_concurrent_payments_no_unit_is_sold_twice(#[values("embedded", "s
         .buffer_unordered(32)
         .collect()
         .await;
-    let mut sold: HashMap<i64, i64> = HashMap::new();
-    for order in settled.iter().filter(|order| order["status"] == "PAID") {
-        for item in order["items"].as_array().expect("items") {
-            *sold.entry(item["product_id"].as_i64().expect("an id")).or_default() +=
-                item["quantity"].as_i64().expect("a number");
-        }
-    }
+    let sold = sold_units(&settled);
     assert_eq!(sold[&HOT], 100, "of 150 orders for 100 units");
     for (product, (_, stock)) in (1..).zip(&products) {
         let left = client(product).get(&format!("/products/{product}")).await.body["stock"].as_i64();
@@ -209,6 +210,7 @@ async fn under_concurrent_payments_no_unit_is_sold_twice(#[values("embedded", "s
         );
         assert!(left >= Some(0));
     }
+
     let verified = run_to_end(&backend, &["verify"], &[]);
     assert!(
         verified.status.success(),
@@ -217,22 +219,51 @@ async fn under_concurrent_payments_no_unit_is_sold_twice(#[values("embedded", "s
     );
 }
 
+/// Three lines of 20 products, in ascending order in every second order and in descending order in the others: locks that
+/// are taken in the order of the lines would deadlock.
+fn mixed_lines(number: i64) -> Vec<(i64, i64)> {
+    let product = |step: i64| (number * step) % 20 + 1;
+    let mut lines = vec![(product(1), number % 3 + 1), (product(7), 2), (product(11), 1)];
+    if number % 2 == 0 {
+        lines.reverse();
+    }
+
+    lines.sort_by_key(|line| line.0 * if number % 2 == 0 { 1 } else { -1 });
+    lines.dedup_by_key(|line| line.0);
+    lines
+}
+
+/// How many units of each product the PAID orders have.
+fn sold_units(orders: &[Value]) -> HashMap<i64, i64> {
+    let mut sold: HashMap<i64, i64> = HashMap::new();
+    for order in orders.iter().filter(|order| order["status"] == "PAID") {
+        for item in order["items"].as_array().expect("items") {
+            *sold.entry(item["product_id"].as_i64().expect("an id")).or_default() +=
+                item["quantity"].as_i64().expect("a number");
+        }
+    }
+    sold
+}
+
 #[tokio::test]
-async fn what_was_accepted_before_a_kill_is_settled_after_it() {
+async fn a_payment_accepted_before_a_kill_is_settled_after_it() {
     let backend = Backend::embedded();
     backend.stock(&[(100, 1_000)]).await;
     let mut shop = Shop::serve(&backend);
     let client = shop.client();
+
     let mut orders = Vec::new();
     for _ in 0..20 {
         let id = client.order(&[(1, 1)]).await;
         assert_eq!(client.pay(&id).await.status, 202);
         orders.push(id);
     }
+
     shop.kill();
-    let again = Shop::serve(&backend);
+
+    let restarted = Shop::serve(&backend);
     for id in &orders {
-        assert_eq!(again.client().settled(id).await["status"], "PAID");
+        assert_eq!(restarted.client().settled(id).await["status"], "PAID");
     }
-    assert_eq!(again.client().get("/products/1").await.body["stock"], 980);
+    assert_eq!(restarted.client().get("/products/1").await.body["stock"], 980);
 }

@@ -1,4 +1,4 @@
-//! `shop verify` finds what does not add up, and nothing else.
+//! The ledger check: `shop verify` finds discrepancies, and reports nothing else.
 
 use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
@@ -8,7 +8,7 @@ use crate::support::{Backend, Shop, accepted, all_settled, eventually, run_to_en
 
 #[rstest]
 #[tokio::test]
-async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "servers")] backend: &str) {
+async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 10), (100, 10)]).await;
     let shop = Shop::serve(&backend);
@@ -19,12 +19,15 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         client.order(&[(2, 11)]).await,
         client.order(&[(2, 1)]).await,
     );
+
     for id in [&paid, &failed] {
         client.pay(id).await;
         client.settled(id).await;
     }
+
     let verify = || run_to_end(&backend, &["verify"], &[]);
     assert!(verify().status.success());
+
     let id_of = |id: &str| {
         if backend.is_embedded() {
             format!("x'{}'", id.replace('-', ""))
@@ -33,7 +36,8 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         }
     };
     let long_ago = if backend.is_embedded() { "1" } else { "'2020-01-01'" };
-    for (tamper, mend, told) in [
+
+    for (tamper, restore, expected) in [
         (
             "UPDATE products SET stock = stock + 1 WHERE id = 1".to_owned(),
             "UPDATE products SET stock = stock - 1 WHERE id = 1".to_owned(),
@@ -65,43 +69,53 @@ async fn books_that_were_tampered_with_are_found_out(#[values("embedded", "serve
         ),
     ] {
         app.db.write().execute_unprepared(&tamper).await.expect("tampers");
-        let found = verify();
-        assert_eq!(found.status.code(), Some(1));
-        let printed = String::from_utf8_lossy(&found.stdout).into_owned();
-        assert!(printed.contains(told), "{told}: {printed}");
-        let json = run_to_end(&backend, &["verify", "--json"], &[]);
-        assert_eq!(json.status.code(), Some(1));
-        let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
-        assert_eq!((&json["ok"], &json["orders"]), (&false.into(), &3.into()));
-        let faults = ["stock_discrepancies", "order_discrepancies", "overdue"]
-            .map(|list| json[list].as_array().expect("a list").len());
-        assert_eq!(faults.iter().sum::<usize>(), 1, "{json}");
-        app.db.write().execute_unprepared(&mend).await.expect("mends");
+        assert_one_discrepancy(&backend, expected);
+        app.db.write().execute_unprepared(&restore).await.expect("restores");
     }
+
     assert!(verify().status.success());
+}
+
+/// Asserts that `shop verify` fails with one discrepancy of the three orders, and prints `expected`.
+fn assert_one_discrepancy(backend: &Backend, expected: &str) {
+    let table = run_to_end(backend, &["verify"], &[]);
+    assert_eq!(table.status.code(), Some(1));
+    let printed = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(printed.contains(expected), "{expected}: {printed}");
+
+    let json = run_to_end(backend, &["verify", "--json"], &[]);
+    assert_eq!(json.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!((&json["ok"], &json["orders"]), (&false.into(), &3.into()));
+
+    let found = ["stock_discrepancies", "order_discrepancies", "overdue"]
+        .map(|list| json[list].as_array().expect("a list").len());
+    assert_eq!(found.iter().sum::<usize>(), 1, "{json}");
 }
 
 #[rstest]
 #[tokio::test]
-async fn an_alarm_can_be_put_on_the_books(#[values("embedded", "servers")] backend: &str) {
+async fn the_metrics_of_the_ledger_check_show_discrepancies(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 10)]).await;
     let role = if backend.is_embedded() { "serve" } else { "work" };
     let shop = Shop::start(&backend, &[role], &[("SHOP_BOOKS_EVERY_SECONDS", "1")]);
     let management = shop.management();
-    let shows = |figure: &'static str| {
+
+    let shows = |sample: &'static str| {
         let management = management.clone();
         async move {
-            eventually(figure, || async {
+            eventually(sample, || async {
                 let metrics = management.get("/metrics").await.body;
                 let metrics = metrics.as_str().expect("text");
-                metrics.lines().any(|line| line == figure).then_some(())
+                metrics.lines().any(|line| line == sample).then_some(())
             })
             .await;
         }
     };
+
     shows("shop_ledger_stock_discrepancies 0").await;
-    for (change, figure) in [
+    for (change, sample) in [
         (
             "UPDATE products SET stock = stock + 1",
             "shop_ledger_stock_discrepancies 1",
@@ -112,13 +126,13 @@ async fn an_alarm_can_be_put_on_the_books(#[values("embedded", "servers")] backe
         ),
     ] {
         app.db.write().execute_unprepared(change).await.expect("changes");
-        shows(figure).await;
+        shows(sample).await;
     }
 }
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_books_are_right_at_any_moment_while_orders_are_settled(#[values("embedded", "servers")] backend: &str) {
+async fn the_ledger_balances_at_any_moment_while_orders_are_settled(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 500), (100, 500)]).await;
     accepted(&app, 1_500, |_| vec![(1, 1), (2, 1)]).await;
@@ -126,16 +140,18 @@ async fn the_books_are_right_at_any_moment_while_orders_are_settled(#[values("em
     let _workers: Vec<Shop> = (0..if backend.is_embedded() { 0 } else { 2 })
         .map(|_| Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "10")]))
         .collect();
+
     for _ in 0..10 {
         let found = run_to_end(&backend, &["verify"], &[]);
         assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
     }
+
     all_settled(&app).await;
     assert!(run_to_end(&backend, &["verify"], &[]).status.success());
 }
 
 #[tokio::test]
-async fn seeding_twice_adds_nothing_and_leaves_the_books_right() {
+async fn seeding_twice_adds_nothing_and_the_ledger_balances() {
     let backend = Backend::embedded();
     backend.app().await;
     let seed = || {

@@ -1,11 +1,13 @@
 //! The integration tests, one binary so that one set of servers serves them all. A file a subject; the names of the tests
 //! are the promises they prove.
 
-mod attacks;
+mod architecture;
 mod auth;
 mod cache;
 mod catalogue;
+mod charts;
 mod commands;
+mod concurrency;
 mod dead_letters;
 mod decide;
 mod disk;
@@ -13,9 +15,9 @@ mod docs;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod flow;
-mod forgotten;
 mod hostile;
 mod ledger;
+mod lost_consumers;
 mod network;
 mod operate;
 mod outages;

@@ -1,4 +1,4 @@
-//! What a network does to connections: answers that are lost, and silence without an end.
+//! Faults of the network: answers that are lost, and connections that stay open without another byte.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::{
     proxy::Proxy,
     servers::RabbitMq,
-    support::{Backend, Shop, all_settled, books, count, eventually},
+    support::{Backend, Shop, all_settled, count, eventually, ledger_report},
 };
 
 async fn through_proxy() -> (Backend, Proxy, App) {
@@ -20,15 +20,16 @@ async fn through_proxy() -> (Backend, Proxy, App) {
     (backend, proxy, app)
 }
 
-/// Done twice, a restock would put units on the shelf that do not exist, with the books to prove them.
+/// A restock that is done twice would add units that do not exist, and the ledger would balance.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_committed_is_not_done_again_unless_that_is_harmless() {
+async fn a_commit_whose_answer_was_lost_is_repeated_only_where_that_is_harmless() {
     let (backend, proxy, app) = through_proxy().await;
     let shop = Shop::serve(&backend);
-    // Past the proxy: the worker commits on its own account, and must not lose what is meant for `serve`.
+    // The worker connects without the proxy, so that only `serve` can lose a commit.
     let directly = [("SHOP_DATABASE_URL", app.config.database.url.as_str())];
     let _worker = Shop::start(&backend, &["work"], &directly);
     let client = shop.client();
+
     proxy.lose_next_commit();
     let restock = client
         .post("/products/1/stock", &json!({ "delta": 10, "reason": "delivery" }))
@@ -36,6 +37,7 @@ async fn what_may_have_been_committed_is_not_done_again_unless_that_is_harmless(
     assert!(proxy.has_lost_commit());
     restock.problem(503, "database-unavailable");
     assert_eq!(catalog::find(app.db.read(), 1).await.expect("found").stock, 1_010);
+
     proxy.lose_next_commit();
     let added = client
         .post("/products", &json!({ "name": "Mug", "price": 5, "stock": 7 }))
@@ -43,7 +45,7 @@ async fn what_may_have_been_committed_is_not_done_again_unless_that_is_harmless(
     added.problem(503, "database-unavailable");
     assert_eq!(catalog::ids(app.db.read()).await.expect("found"), [1, 2]);
 
-    // An order knows its own id, and a payment its order: they are done again, and once.
+    // An order carries its own id and a payment that of its order, so both are repeated and take effect once.
     proxy.lose_next_commit();
     let id = client.order(&[(1, 3)]).await;
     assert!(proxy.has_lost_commit());
@@ -52,19 +54,20 @@ async fn what_may_have_been_committed_is_not_done_again_unless_that_is_harmless(
     all_settled(&app).await;
     assert_eq!(count(&app, "PAID").await, 1);
     assert_eq!(catalog::find(app.db.read(), 1).await.expect("found").stock, 1_007);
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
-/// A firewall that forgot the connections, a primary that vanished: nothing ends them, and new ones work.
+/// As when a firewall drops its state or a primary vanishes: nothing closes the old connections, and new ones work.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_to_the_database_that_go_silent_are_given_up_and_replaced() {
+async fn database_connections_that_go_silent_are_replaced() {
     let (backend, proxy, app) = through_proxy().await;
     let shop = Shop::serve(&backend);
     let _worker = Shop::work(&backend);
     let client = shop.client();
     let id = client.order(&[(1, 1)]).await;
+
     proxy.silence();
-    eventually("orders are made again", || async {
+    eventually("orders are created again", || async {
         let body = json!({ "user_id": 7, "items": [{ "product_id": 1, "quantity": 1 }] });
         let mut statuses = Vec::new();
         for _ in 0..5 {
@@ -73,9 +76,10 @@ async fn connections_to_the_database_that_go_silent_are_given_up_and_replaced() 
         (statuses == [201; 5]).then_some(())
     })
     .await;
+
     assert_eq!(client.pay(&id).await.status, 202);
     all_settled(&app).await;
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
 fn connections(rabbitmq: &RabbitMq) -> usize {
@@ -86,9 +90,9 @@ fn connections(rabbitmq: &RabbitMq) -> usize {
         .count()
 }
 
-/// Short of memory, the broker takes no message and hears no goodbye.
+/// A broker that is short of memory reads nothing from publishers, so that they cannot even close their connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_nothing_is_left_alone_until_it_does() {
+async fn a_broker_that_blocks_publishers_is_left_alone_until_it_unblocks() {
     let rabbitmq = RabbitMq::start();
     let mut backend = Backend::servers();
     backend.queue_url = rabbitmq.url();
@@ -99,6 +103,7 @@ async fn a_broker_that_takes_nothing_is_left_alone_until_it_does() {
     let first = client.order(&[(1, 1)]).await;
     client.pay(&first).await;
     all_settled(&app).await;
+
     let before = connections(&rabbitmq);
     rabbitmq.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
     for _ in 0..40 {
@@ -106,11 +111,13 @@ async fn a_broker_that_takes_nothing_is_left_alone_until_it_does() {
         assert_eq!(client.pay(&id).await.status, 202);
         sleep(Duration::from_millis(300)).await;
     }
-    assert!(count(&app, "PAID").await < 41, "it does take messages");
+    assert!(count(&app, "PAID").await < 41, "the broker still takes messages");
+
     let after = connections(&rabbitmq);
     assert!(after <= before + 2, "{before} connections have become {after}");
+
     rabbitmq.ctl(&["set_vm_memory_high_watermark", "0.8"]);
     all_settled(&app).await;
     assert_eq!(count(&app, "PAID").await, 41);
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }

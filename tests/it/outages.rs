@@ -1,5 +1,4 @@
-//! What is promised of the time when a part fails: a test for every cell of the table, against real servers that are
-//! killed, stopped and paused.
+//! Outages: a test for every promise about a part that fails, against real servers that are killed, stopped and paused.
 
 use std::{
     process::Command,
@@ -8,32 +7,20 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
+use lapin::options::QueueDeleteOptions;
 use rand::RngExt as _;
-use shop::{app::App, domain::OrderId, queue::SettleRequest, telemetry::traces::new_traceparent};
+use shop::app::App;
 use tokio::time::sleep;
 
 use crate::{
     servers::{Postgres, RabbitMq, Redis},
-    support::{Backend, Client, Crowd, Shop, accepted, all_settled, books, count, eventually},
+    support::{
+        Backend, Client, Crowd, Shop, accepted, all_settled, channel, count, eventually, ledger_report, publish,
+    },
 };
 
-/// A broker loses a queue for good when it is killed within a second of its making.
-const QUEUES_ARE_KEPT: Duration = Duration::from_secs(2);
-
-pub async fn ring(app: &App, orders: &[OrderId]) {
-    let requests: Vec<SettleRequest> = orders
-        .iter()
-        .map(|order_id| SettleRequest {
-            order_id: *order_id,
-            traceparent: new_traceparent(),
-        })
-        .collect();
-    app.queue
-        .publish_settle_requests(&requests)
-        .await
-        .expect("notify_attempts");
-}
+/// A broker that is killed within a second after a queue was declared loses the queue for good.
+const QUEUES_ARE_DURABLE: Duration = Duration::from_secs(2);
 
 async fn stock_of(app: &App, product: i64) -> i64 {
     shop::domain::catalog::find(app.db.read(), product)
@@ -42,12 +29,12 @@ async fn stock_of(app: &App, product: i64) -> i64 {
         .stock
 }
 
-/// Keeps customers busy while `meanwhile` goes on, and gives them back what they remember.
+/// Lets customers buy until `meanwhile` is done, and returns them with their record.
 pub async fn under_load(clients: Vec<Client>, meanwhile: impl Future<Output = ()>) -> Arc<Crowd> {
     let crowd = Arc::new(Crowd::new(clients, 4));
-    let customers = crowd.let_in(8, 4);
+    let customers = crowd.start(8, 4);
     meanwhile.await;
-    crowd.see_out(customers).await;
+    crowd.stop(customers).await;
     crowd
 }
 
@@ -61,7 +48,9 @@ async fn a_worker_killed_three_times_while_draining_settles_every_order_once() {
         products[number % 3].to_vec()
     })
     .await;
-    ring(&app, &orders).await;
+
+    publish(&app, &orders).await;
+
     let settled = || async { count(&app, "PAID").await + count(&app, "FAILED").await };
     let mut killed_at = Vec::new();
     for _ in 0..3 {
@@ -71,16 +60,19 @@ async fn a_worker_killed_three_times_while_draining_settles_every_order_once() {
         worker.kill();
         killed_at.push(settled().await);
     }
+
     assert!(
         killed_at.iter().all(|settled| *settled < 5_000),
-        "killed in the middle: {killed_at:?}"
+        "killed after the last order: {killed_at:?}"
     );
+
     let _worker = Shop::work(&backend);
     all_settled(&app).await;
     assert_eq!(settled().await, 5_000);
-    let report = books(&app).await;
+
+    let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
-    assert_eq!(count(&app, "PAID").await, 5_000, "there is enough for all");
+    assert_eq!(count(&app, "PAID").await, 5_000, "there is enough stock for all");
     for product in 1..=3 {
         assert!((4_000 - 3_334..=4_000 - 3_333).contains(&stock_of(&app, product).await));
     }
@@ -95,54 +87,57 @@ async fn a_thousand_payments_without_the_broker_are_settled_once_it_is_back() {
     let shop = Shop::serve(&backend);
     let _worker = Shop::work(&backend);
     let client = shop.client();
-    sleep(QUEUES_ARE_KEPT).await;
+
+    sleep(QUEUES_ARE_DURABLE).await;
     for unclean in [false, true] {
-        let made: Vec<String> = stream::iter(0..1_000)
+        let orders: Vec<String> = stream::iter(0..1_000)
             .map(|_| async { client.order(&[(1, 1)]).await })
             .buffer_unordered(32)
             .collect()
             .await;
+
         if unclean {
             rabbitmq.kill();
         } else {
             rabbitmq.stop();
         }
-        let pays: Vec<(u16, Duration)> = stream::iter(&made)
+
+        let payments: Vec<(u16, Duration)> = stream::iter(&orders)
             .map(|id| async {
-                let begun = Instant::now();
-                (client.pay(id).await.status, begun.elapsed())
+                let started = Instant::now();
+                (client.pay(id).await.status, started.elapsed())
             })
             .buffer_unordered(32)
             .collect()
             .await;
-        assert!(pays.iter().all(|(status, _)| *status == 202));
+        assert!(payments.iter().all(|(status, _)| *status == 202));
         eprintln!(
-            "the slowest of 1,000 pays without a broker: {:?}",
-            pays.iter().map(|(_, took)| took).max()
+            "the slowest of 1,000 payments without a broker: {:?}",
+            payments.iter().map(|(_, took)| took).max()
         );
+
         rabbitmq.start_again();
         if unclean {
             delete_queue(&backend).await;
         }
-        let begun = Instant::now();
+
+        let started = Instant::now();
         all_settled(&app).await;
-        eprintln!("all settled {:?} after the broker was back", begun.elapsed());
+        eprintln!("all settled {:?} after the broker was back", started.elapsed());
     }
     assert_eq!((count(&app, "PAID").await, stock_of(&app, 1).await), (2_000, 8_000));
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
 async fn delete_queue(backend: &Backend) {
-    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+    let (_connection, channel) = channel(&backend.queue_url).await;
     let settle = format!("{}.orders.settle", backend.prefix);
     let deleted = channel.queue_delete(settle.into(), QueueDeleteOptions::default()).await;
     deleted.expect("deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_killed_under_load_is_answered_by_503_and_recovered_from() {
+async fn a_database_killed_under_load_gives_503_and_recovers() {
     let postgres = Postgres::start();
     let mut backend = Backend::servers();
     backend.database_url = postgres.create_database();
@@ -150,6 +145,7 @@ async fn a_database_killed_under_load_is_answered_by_503_and_recovered_from() {
     let shop = Shop::serve(&backend);
     let work = Shop::work(&backend);
     let (client, management) = (shop.client(), work.management());
+
     let crowd = under_load(vec![shop.client()], async {
         sleep(Duration::from_secs(1)).await;
         postgres.kill();
@@ -157,17 +153,20 @@ async fn a_database_killed_under_load_is_answered_by_503_and_recovered_from() {
             .get("/products?limit=7")
             .await
             .problem(503, "database-unavailable");
+
         let ready = client.get("/readyz").await;
         assert_eq!((ready.status, &ready.body["database"]), (503, &"down".into()));
         assert_eq!(client.get("/healthz").await.status, 200);
         assert_eq!(management.get("/readyz").await.status, 503);
+
         sleep(Duration::from_secs(2)).await;
         postgres.start_again();
         eventually("it is ready again", || async {
             (client.get("/readyz").await.status == 200).then_some(())
         })
         .await;
-        // And once more, as when a machine hangs.
+
+        // Once more, as when a machine hangs.
         postgres.pause();
         client
             .get("/products?limit=8")
@@ -182,16 +181,17 @@ async fn a_database_killed_under_load_is_answered_by_503_and_recovered_from() {
         sleep(Duration::from_secs(1)).await;
     })
     .await;
+
     all_settled(&app).await;
-    let memory = crowd.remembered();
-    eprintln!("answers {:?}, the longest took {:?}", memory.statuses, memory.longest);
-    assert!(memory.statuses[&503] > 0 && memory.broken == 0);
-    memory.reconcile(&app).await;
-    assert!(books(&app).await.is_clean());
+    let record = crowd.take_record();
+    eprintln!("answers {:?}, the longest took {:?}", record.statuses, record.longest);
+    assert!(record.statuses[&503] > 0 && record.broken == 0);
+    record.reconcile(&app).await;
+    assert!(ledger_report(&app).await.is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_that_stops_hangs_and_returns_is_noticed_by_nobody() {
+async fn an_outage_of_the_cache_changes_no_answer() {
     let redis = Redis::start();
     let mut backend = Backend::servers();
     backend.cache_url = redis.url();
@@ -199,19 +199,21 @@ async fn a_cache_that_stops_hangs_and_returns_is_noticed_by_nobody() {
     let shop = Shop::serve(&backend);
     let _work = Shop::work(&backend);
     let client = shop.client();
+
     let slowest = |what: &'static str| {
         let client = client.clone();
         async move {
             let mut slowest = Duration::ZERO;
-            // Each page is another one, so that every request would like to ask the cache.
+            // Each request is for another page, so that it looks the page up in the cache.
             for limit in 1..=40 {
-                let begun = Instant::now();
+                let started = Instant::now();
                 assert_eq!(client.get(&format!("/products?limit={limit}")).await.status, 200);
-                slowest = slowest.max(begun.elapsed());
+                slowest = slowest.max(started.elapsed());
             }
             eprintln!("{what}: the slowest of 40 pages took {slowest:?}");
         }
     };
+
     let crowd = under_load(vec![shop.client()], async {
         slowest("Redis up").await;
         redis.pause();
@@ -228,17 +230,19 @@ async fn a_cache_that_stops_hangs_and_returns_is_noticed_by_nobody() {
         .await;
     })
     .await;
+
     all_settled(&app).await;
-    let memory = crowd.remembered();
-    eprintln!("answers {:?}, the longest took {:?}", memory.statuses, memory.longest);
-    assert!(!memory.statuses.contains_key(&503) && memory.broken == 0);
-    memory.reconcile(&app).await;
+    let record = crowd.take_record();
+    eprintln!("answers {:?}, the longest took {:?}", record.statuses, record.longest);
+    assert!(!record.statuses.contains_key(&503) && record.broken == 0);
+    record.reconcile(&app).await;
+
     let stock = stock_of(&app, 1).await;
-    eventually("the page shows the stock of now", || async {
+    eventually("the page shows the current stock", || async {
         (client.get("/products").await.body["items"][0]["stock"] == stock).then_some(())
     })
     .await;
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,8 +254,10 @@ async fn a_node_of_a_broker_cluster_killed_during_a_drain_loses_nothing() {
     backend.queue_url = format!("amqp://guest:guest@{}/%2f", hosts.join(","));
     let app = backend.stock(&[(100, 100_000)]).await;
     let orders = accepted(&app, ORDERS, |_| vec![(1, 1)]).await;
-    ring(&app, &orders).await;
-    sleep(QUEUES_ARE_KEPT).await;
+
+    publish(&app, &orders).await;
+    sleep(QUEUES_ARE_DURABLE).await;
+
     let shop = Shop::serve(&backend);
     let _workers: Vec<Shop> = (0..2)
         .map(|_| Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "20")]))
@@ -260,18 +266,21 @@ async fn a_node_of_a_broker_cluster_killed_during_a_drain_loses_nothing() {
         (count(&app, "PAID").await > 300).then_some(())
     })
     .await;
-    // The first host of the URL: whoever is connected to it must go to another.
+
+    // The first host of the URL: clients that are connected to it must reconnect to another node.
     nodes[0].kill();
     let killed_at = count(&app, "PAID").await;
-    assert!(killed_at < 3_000, "killed in the middle: {killed_at}");
+    assert!(killed_at < 3_000, "killed after the last order: {killed_at}");
+
     let client = shop.client();
     for _ in 0..20 {
         let id = client.order(&[(1, 1)]).await;
         assert_eq!(client.pay(&id).await.status, 202);
     }
+
     all_settled(&app).await;
     assert_eq!((count(&app, "PAID").await, stock_of(&app, 1).await), (3_020, 96_980));
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
     eventually("it is ready with two nodes of three", || async {
         (client.get("/readyz").await.body["queue"] == "up").then_some(())
     })
@@ -279,31 +288,35 @@ async fn a_node_of_a_broker_cluster_killed_during_a_drain_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_embedded_shop_killed_twenty_times_keeps_all_it_answered() {
+async fn an_embedded_shop_killed_twenty_times_keeps_everything_it_answered() {
     let backend = Backend::embedded();
     let app = backend.stock(&[(100, 100_000); 4]).await;
     let mut shop = Shop::serve(&backend);
     let crowd = Arc::new(Crowd::new(vec![shop.client()], 4));
-    let customers = crowd.let_in(8, 6);
+    let customers = crowd.start(8, 6);
+
     for _ in 0..20 {
         sleep(Duration::from_millis(rand::rng().random_range(20..400))).await;
         shop.kill();
         shop = Shop::serve(&backend);
         crowd.replace(0, shop.client());
     }
+
     sleep(Duration::from_millis(300)).await;
-    crowd.see_out(customers).await;
+    crowd.stop(customers).await;
     all_settled(&app).await;
-    let memory = crowd.remembered();
+
+    let record = crowd.take_record();
     eprintln!(
         "{} orders, {} accepted, {} connections broken",
-        memory.orders(),
-        memory.accepted(),
-        memory.broken
+        record.orders(),
+        record.accepted(),
+        record.broken
     );
-    assert!(memory.accepted() > 20 && memory.broken > 0);
-    memory.reconcile(&app).await;
-    assert!(books(&app).await.is_clean());
+
+    assert!(record.accepted() > 20 && record.broken > 0);
+    record.reconcile(&app).await;
+    assert!(ledger_report(&app).await.is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,6 +326,7 @@ async fn serve_and_work_wait_for_a_database_that_is_still_starting() {
     backend.database_url = postgres.create_database();
     backend.stock(&[(100, 10)]).await;
     postgres.stop();
+
     let (serve, work) = (
         Shop::start(&backend, &["serve"], &[]),
         Shop::start(&backend, &["work"], &[]),
@@ -320,6 +334,7 @@ async fn serve_and_work_wait_for_a_database_that_is_still_starting() {
     for waiting in [&serve, &work] {
         waiting.wait_for("the database is unreachable; retrying");
     }
+
     postgres.start_again();
     work.wait_for("working");
     let client = serve.client();
@@ -328,28 +343,33 @@ async fn serve_and_work_wait_for_a_database_that_is_still_starting() {
     assert_eq!(client.settled(&id).await["status"], "PAID");
 }
 
-/// A worker whose process hangs in the middle of a batch does not hold its rows for ever.
+/// A worker whose process hangs in the middle of a batch does not keep its rows locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_hangs_does_not_stop_the_others() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 100_000)]).await;
     let orders = accepted(&app, 2_000, |_| vec![(1, 1)]).await;
-    ring(&app, &orders).await;
+    publish(&app, &orders).await;
+
     let hanging = Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "10")]);
     eventually("it drains", || async {
         (count(&app, "PAID").await > 100).then_some(())
     })
     .await;
+
     let signal = |name: &str| {
         let sent = Command::new("sh")
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &hanging.pid().to_string()])
             .status();
         assert!(sent.expect("sh is on every machine").success());
     };
+
     signal("STOP");
+
     let _work = Shop::work(&backend);
     all_settled(&app).await;
     signal("CONT");
+
     assert_eq!((count(&app, "PAID").await, stock_of(&app, 1).await), (2_000, 98_000));
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }

@@ -1,4 +1,4 @@
-//! A go-between that stands before a server and can do to its connections what networks do.
+//! A TCP proxy before a server, which can lose answers and silence connections as networks do.
 
 use std::sync::{
     Arc,
@@ -10,10 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What `PostgreSQL` answers to a commit (the tag of `CommandComplete`).
+/// The answer of `PostgreSQL` to a commit (the tag of `CommandComplete`).
 const COMMITTED: &[u8] = b"COMMIT\0";
 
-/// Passes everything on, until told otherwise.
+/// Passes everything on, unless a method says otherwise.
 pub struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -21,15 +21,15 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// Connections that are older hear and say nothing any more.
+    /// Connections with a lower number pass nothing on any more.
     silent_before: AtomicUsize,
     connections: AtomicUsize,
-    /// The next answer to a commit is lost, with its connection.
+    /// Whether the next answer to a commit is dropped, and its connection closed.
     loses_commit: AtomicBool,
 }
 
 impl Proxy {
-    /// Before the server of a URL with a port.
+    /// Starts a proxy before the server of `url`, which must have a port.
     pub async fn before(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -38,12 +38,12 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// The same URL, through this.
+    /// The same URL, through the proxy.
     pub fn url(&self, url: &str) -> String {
         url.replace(host(url), &format!("127.0.0.1:{}", self.port))
     }
 
-    /// From now on nothing is heard of the connections that there are, as when a firewall forgets them; new ones work.
+    /// Silences the open connections, as when a firewall drops its state; new ones work.
     pub fn silence(&self) {
         let connections = self.state.connections.load(Ordering::SeqCst);
         self.state.silent_before.store(connections, Ordering::SeqCst);
@@ -53,7 +53,7 @@ impl Proxy {
         self.state.loses_commit.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the answer to a commit is still to be lost.
+    /// Whether the answer to a commit was dropped since [`Proxy::lose_next_commit`].
     pub fn has_lost_commit(&self) -> bool {
         !self.state.loses_commit.load(Ordering::SeqCst)
     }
@@ -68,6 +68,7 @@ async fn accept(listener: TcpListener, server: String, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         let number = state.connections.fetch_add(1, Ordering::SeqCst);
         let (state, server) = (Arc::clone(&state), server.clone());
+
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else {
                 return;
@@ -81,7 +82,7 @@ async fn accept(listener: TcpListener, server: String, state: Arc<State>) {
     }
 }
 
-/// Until the connection ends.
+/// Passes bytes on until the connection ends.
 async fn pass_on(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -94,11 +95,13 @@ async fn pass_on(
         if number < state.silent_before.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+
         let bytes = &buffer[..length];
         let committed = answers && bytes.windows(COMMITTED.len()).any(|window| window == COMMITTED);
         if committed && state.loses_commit.swap(false, Ordering::SeqCst) {
             return;
         }
+
         if to.write_all(bytes).await.is_err() {
             return;
         }

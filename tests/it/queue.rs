@@ -1,15 +1,11 @@
-//! Both queues, and what RabbitMQ may do to us: junk, redelivery, an outage, a queue that is gone.
+//! Both queues, and what RabbitMQ may do: deliver junk, redeliver, be away, lose a queue.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
-use futures_util::StreamExt as _;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
-    options::{
-        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
-    },
-    types::{AMQPValue, FieldTable, ShortString},
+    BasicProperties,
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeleteOptions},
+    types::FieldTable,
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -20,16 +16,12 @@ use shop::{
     tasks::sweeper::{self, SweepOutcome},
     telemetry::traces::new_traceparent,
 };
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
     servers::RabbitMq,
-    support::{Backend, MAX_WAIT, Shop, accepted, eventually},
+    support::{Backend, EventListener, Shop, accepted, channel, eventually},
 };
-
-/// With nothing to be heard for so long, there is nothing more.
-const QUIET: Duration = Duration::from_secs(1);
 
 fn request() -> SettleRequest {
     SettleRequest {
@@ -44,10 +36,13 @@ fn open(backend: &Backend) -> Queue {
 
 #[rstest]
 #[tokio::test]
-async fn every_bell_arrives_in_order_and_as_many_at_once_as_are_wanted(#[values("embedded", "servers")] backend: &str) {
+async fn settle_requests_arrive_in_order_and_never_more_at_once_than_asked_for(
+    #[values("embedded", "servers")] backend: &str,
+) {
     let queue = open(&Backend::named(backend));
     let requests: Vec<SettleRequest> = (0..25).map(|_| request()).collect();
-    queue.publish_settle_requests(&requests).await.expect("notify_attempts");
+    queue.publish_settle_requests(&requests).await.expect("published");
+
     let mut arrived = Vec::new();
     while arrived.len() < requests.len() {
         let deliveries = queue.next(10).await.expect("delivers");
@@ -60,21 +55,22 @@ async fn every_bell_arrives_in_order_and_as_many_at_once_as_are_wanted(#[values(
         );
         queue.acknowledge(&deliveries).await.expect("acknowledges");
     }
+
     assert_eq!(
         arrived,
         requests.iter().map(|request| request.order_id).collect::<Vec<_>>()
     );
-    assert_eq!(queue.depth().await.expect("asked"), 0);
+    assert_eq!(queue.depth().await.expect("answered"), 0);
 }
 
 #[tokio::test]
-async fn what_was_not_acknowledged_comes_again() {
+async fn an_unacknowledged_message_is_redelivered() {
     let backend = Backend::servers();
     let (queue, request) = (open(&backend), request());
     queue
         .publish_settle_requests(std::slice::from_ref(&request))
         .await
-        .expect("notify_attempts");
+        .expect("published");
     let first = queue.next(10).await.expect("delivers");
     assert!(!first.messages[0].redelivered);
     queue.close().await;
@@ -83,16 +79,8 @@ async fn what_was_not_acknowledged_comes_again() {
     assert!(again.messages[0].redelivered);
 }
 
-async fn channel(url: &str) -> (Connection, Channel) {
-    let connection = Connection::connect(url, ConnectionProperties::default())
-        .await
-        .expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
-    (connection, channel)
-}
-
 #[tokio::test]
-async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
+async fn junk_is_dead_lettered_with_a_reason_and_an_unpaid_order_is_left_alone() {
     let backend = Backend::servers();
     backend.stock(&[(100, 10)]).await;
     let shop = Shop::serve(&backend);
@@ -100,11 +88,12 @@ async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
     let client = shop.client();
     let unpaid = client.order(&[(1, 1)]).await;
     let (_connection, channel) = channel(&backend.queue_url).await;
-    let stranger = Uuid::now_v7();
+
+    let unknown = Uuid::now_v7();
     let junk = [
         ("not json".to_owned(), "not JSON"),
         ("{\"order\": 1}".to_owned(), "no order id"),
-        (format!("{{\"order_id\": \"{stranger}\"}}"), "no such order"),
+        (format!("{{\"order_id\": \"{unknown}\"}}"), "no such order"),
     ];
     let bodies = junk.iter().map(|(body, _)| body.clone());
     for body in bodies.chain([format!("{{\"order_id\": \"{unpaid}\"}}")]) {
@@ -118,7 +107,8 @@ async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
         );
         publish.await.expect("published");
     }
-    // The worker is still there, behind all of it.
+
+    // The worker goes on after the junk.
     let paid = client.order(&[(1, 2)]).await;
     client.pay(&paid).await;
     assert_eq!(client.settled(&paid).await["status"], "PAID");
@@ -126,11 +116,11 @@ async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
     let dead = format!("{}.orders.dead", backend.prefix);
     let mut reasons: Vec<(String, String)> = Vec::new();
     while reasons.len() < junk.len() {
-        let message = eventually("the junk is among the dead letters", || async {
+        let message = eventually("the junk is dead-lettered", || async {
             channel
                 .basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true })
                 .await
-                .expect("asked")
+                .expect("answered")
         })
         .await;
         let headers = message.delivery.properties.headers().clone().expect("headers");
@@ -143,43 +133,48 @@ async fn junk_is_laid_aside_with_a_reason_and_an_unpaid_order_is_left_alone() {
             .to_string();
         reasons.push((String::from_utf8_lossy(&message.delivery.data).into_owned(), reason));
     }
+
     for (body, expected) in &junk {
         let (_, reason) = reasons
             .iter()
             .find(|(dead, _)| dead == body)
-            .expect("it is there, as it was");
+            .expect("its body is unchanged");
         assert!(reason.contains(expected), "{reason}");
     }
+
     let nothing_left = channel
         .basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true })
         .await
-        .expect("asked");
+        .expect("answered");
     assert!(nothing_left.is_none());
     assert_eq!(client.get(&format!("/orders/{unpaid}")).await.body["status"], "PENDING");
     assert_eq!(client.get("/products/1").await.body["stock"], 8);
 }
 
 #[tokio::test]
-async fn a_message_has_the_promised_form() {
+async fn a_settle_request_has_the_promised_form() {
     let backend = Backend::servers();
     backend.stock(&[(100, 6)]).await;
     let shop = Shop::serve(&backend);
     let client = shop.client();
     let (_connection, channel) = channel(&backend.queue_url).await;
+
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let id = client.order(&[(1, 2)]).await;
     let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
     pay.header("traceparent", traceparent).send().await.expect("answers");
+
     let settle = format!("{}.orders.settle", backend.prefix);
     let request = eventually("the request is in the queue", || async {
         channel
             .basic_get(settle.as_str().into(), BasicGetOptions::default())
             .await
-            .expect("asked")
+            .expect("answered")
     })
     .await;
     let body: Value = serde_json::from_slice(&request.delivery.data).expect("JSON");
     assert_eq!(body, serde_json::json!({ "order_id": id }));
+
     let properties = &request.delivery.properties;
     assert_eq!(properties.message_id().as_ref().map(ToString::to_string), Some(id));
     assert_eq!(*properties.delivery_mode(), Some(2));
@@ -191,79 +186,11 @@ async fn a_message_has_the_promised_form() {
     assert_eq!(trace.map(ToString::to_string).as_deref(), Some(traceparent));
 }
 
-/// Hears everything that is announced from now on: a queue keeps it, also while the broker is away for a while.
-pub struct Spy {
-    _connection: Connection,
-    consumer: Consumer,
-}
-
-impl Spy {
-    pub async fn on(backend: &Backend) -> Self {
-        let (connection, channel) = channel(&backend.queue_url).await;
-        let queue = declare_spy(&channel, backend).await;
-        let options = BasicConsumeOptions {
-            no_ack: true,
-            ..Default::default()
-        };
-        let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default());
-        Self {
-            consumer: consumer.await.expect("consumes"),
-            _connection: connection,
-        }
-    }
-
-    /// From now on there is a queue that listens, for a later [`Spy::on`] to read.
-    pub async fn begin(backend: &Backend) {
-        let (connection, channel) = channel(&backend.queue_url).await;
-        declare_spy(&channel, backend).await;
-        connection.close(200, "bye".into()).await.expect("closed");
-    }
-
-    /// The next event, whose type is also its routing key.
-    pub async fn next(&mut self) -> Value {
-        let delivery = timeout(MAX_WAIT, self.consumer.next()).await.expect("in time");
-        let delivery = delivery.expect("more events").expect("arrives");
-        let event: Value = serde_json::from_slice(&delivery.data).expect("JSON");
-        assert_eq!(event["type"], delivery.routing_key.as_str());
-        event
-    }
-
-    /// What there is, once nothing more comes.
-    pub async fn all(mut self) -> Vec<Value> {
-        let mut heard = Vec::new();
-        while let Ok(Some(Ok(delivery))) = timeout(QUIET, self.consumer.next()).await {
-            heard.push(serde_json::from_slice(&delivery.data).expect("JSON"));
-        }
-        heard
-    }
-}
-
-async fn declare_spy(channel: &Channel, backend: &Backend) -> ShortString {
-    let (events, queue) = (
-        ShortString::from(format!("{}.events", backend.prefix)),
-        ShortString::from(format!("{}.spy", backend.prefix)),
-    );
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    let mut quorum = FieldTable::default();
-    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    let exchange = channel.exchange_declare(events.clone(), ExchangeKind::Topic, durable, FieldTable::default());
-    exchange.await.expect("as the shop declares it");
-    let declared = channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), quorum);
-    declared.await.expect("declared");
-    let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
-    let bound = channel.queue_bind(queue.clone(), events, "#".into(), bind, none);
-    bound.await.expect("bound");
-    queue
-}
-
 #[tokio::test]
-async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
+async fn settled_orders_and_low_stock_are_published_as_cloudevents() {
     let backend = Backend::servers();
     backend.stock(&[(100, 6)]).await;
-    let mut told = Spy::on(&backend).await;
+    let mut events = EventListener::on(&backend).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
@@ -272,9 +199,10 @@ async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
         client.pay(id).await;
         client.settled(id).await;
     }
+
     let mut kinds = HashSet::new();
     while kinds.len() < 3 {
-        let event = told.next().await;
+        let event = events.next().await;
         assert_eq!(event["specversion"], "1.0");
         for attribute in ["id", "source", "time", "subject"] {
             assert!(
@@ -282,16 +210,17 @@ async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
                 "{attribute}: {event}"
             );
         }
+
         let (kind, data) = (event["type"].as_str().expect("text"), &event["data"]);
-        let (subject, told) = match kind {
+        let (subject, (value, expected)) = match kind {
             "order.paid" => (paid.as_str(), (&data["total_price"], 200)),
             "order.failed" => (failed.as_str(), (&data["failure"]["lines"][0]["available"], 4)),
             "stock.low" => ("1", (&data["stock"], 4)),
             other => panic!("{other}"),
         };
         assert_eq!(
-            (event["subject"].as_str(), told.0.as_i64()),
-            (Some(subject), Some(told.1)),
+            (event["subject"].as_str(), value.as_i64()),
+            (Some(subject), Some(expected)),
             "{event}"
         );
         kinds.insert(kind.to_owned());
@@ -299,13 +228,14 @@ async fn what_becomes_of_orders_and_stock_is_announced_as_cloudevents() {
 }
 
 #[tokio::test]
-async fn orders_that_could_not_be_rung_for_are_not_put_off() {
+async fn orders_whose_settle_requests_could_not_be_published_stay_due() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 3)]).await;
     accepted(&app, 3, |_| vec![(1, 1)]).await;
     let due = orders::make_all_due(app.db.write(), Timestamp::now()).await;
     assert_eq!(due.expect("written"), 3);
-    assert_eq!(app.queue.depth().await.expect("asked"), 0);
+    assert_eq!(app.queue.depth().await.expect("answered"), 0);
+
     let (_connection, channel) = channel(&backend.queue_url).await;
     let (settle, exchange) = (
         format!("{}.orders.settle", backend.prefix),
@@ -317,16 +247,18 @@ async fn orders_that_could_not_be_rung_for_are_not_put_off() {
         .expect("unbound");
     let refused = sweeper::sweep(&app).await;
     assert!(matches!(&refused, Err(Error::Unavailable(_))), "{refused:?}");
-    // After a failure the broker is left alone for a moment.
-    let depth = eventually("the broker is asked again", || async { app.queue.depth().await.ok() }).await;
+
+    // After a failure the shop pauses before it connects again.
+    let depth = eventually("the shop connects again", || async { app.queue.depth().await.ok() }).await;
     assert_eq!(depth, 0);
     assert_eq!(sweeper::sweep(&app).await.ok(), Some(SweepOutcome::Done));
-    let rung = || async { (app.queue.depth().await.ok()? == 3).then_some(()) };
-    eventually("all three are rung for", rung).await;
+    eventually("all three requests are published", || async {
+        (app.queue.depth().await.ok()? == 3).then_some(())
+    })
+    .await;
 }
 
-/// Sent back and forth between two states of the world: the broker killed with orders accepted meanwhile, then its
-/// queue deleted under the worker's feet.
+/// First the broker is away while payments are accepted, then its queue is deleted while the worker consumes from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_accepted_while_the_broker_is_away_are_settled_once_it_is_back() {
     let rabbitmq = RabbitMq::start();
@@ -336,6 +268,7 @@ async fn orders_accepted_while_the_broker_is_away_are_settled_once_it_is_back() 
     let shop = Shop::serve(&backend);
     let workers = Shop::workers(&backend, 1);
     let client = shop.client();
+
     let first = client.order(&[(1, 1)]).await;
     client.pay(&first).await;
     client.settled(&first).await;
@@ -350,6 +283,7 @@ async fn orders_accepted_while_the_broker_is_away_are_settled_once_it_is_back() 
     let ready = client.get("/readyz").await;
     assert_eq!((ready.status, &ready.body["queue"]), (200, &"down".into()));
     assert_eq!(workers[0].management().get("/readyz").await.status, 503);
+
     rabbitmq.start_again();
     for id in &orders {
         assert_eq!(client.settled(id).await["status"], "PAID");
@@ -361,6 +295,7 @@ async fn orders_accepted_while_the_broker_is_away_are_settled_once_it_is_back() 
         .queue_delete(settle.into(), QueueDeleteOptions::default())
         .await
         .expect("deleted");
+
     let last = client.order(&[(1, 1)]).await;
     assert_eq!(client.pay(&last).await.status, 202);
     assert_eq!(client.settled(&last).await["status"], "PAID");

@@ -1,4 +1,4 @@
-//! Bad input: a clear answer, every fault in it, and nothing stored.
+//! Bad input: a clear answer with every error, and nothing stored.
 
 use reqwest::{Method, header::HeaderValue};
 use rstest::rstest;
@@ -20,7 +20,7 @@ async fn shop_with_products() -> (Backend, shop::app::App, Shop, Client) {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_body_is_named_in_one_answer_and_nothing_is_stored() {
+async fn every_error_in_a_body_is_reported_in_one_answer_and_nothing_is_stored() {
     let (_backend, app, _shop, client) = shop_with_products().await;
     let item = |product: Value, quantity: Value| json!({ "product_id": product, "quantity": quantity });
     let one = || item(json!(1), json!(1));
@@ -58,8 +58,10 @@ async fn every_fault_of_a_body_is_named_in_one_answer_and_nothing_is_stored() {
         (json!([]), &[""]),
         (json!(null), &[""]),
     ];
+
     let too_many: Vec<Value> = (1..=101).map(|product| item(json!(product), json!(1))).collect();
     let too_many = (order(json!(too_many)), &["/items"][..]);
+
     for (body, pointers) in cases.into_iter().chain([too_many]) {
         let answer = client.post("/orders", &body).await;
         let mut found = answer.problem(400, "invalid-request");
@@ -88,27 +90,29 @@ async fn unknown_products_are_all_named_and_nothing_is_stored() {
     assert_eq!(stored(&app).await, (0, 0));
 }
 
-/// A key that is ignored would be worse than none: its sender believes that the order is safe to repeat.
+/// An ignored key would be worse than none: the client believes that it may safely repeat the order.
 #[tokio::test]
-async fn an_idempotency_key_that_cannot_be_kept_is_refused() {
+async fn an_invalid_idempotency_key_is_rejected() {
     let (_backend, app, _shop, client) = shop_with_products().await;
     let order = json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 1 }] });
-    let ask = |key: &[u8]| {
+    let with_key = |key: &[u8]| {
         let key = HeaderValue::from_bytes(key).expect("a header can hold it");
         client.request(Method::POST, "/orders").header("idempotency-key", key)
     };
     let too_long = vec![b'k'; 256];
     for key in [&b""[..], b"two words", b"caf\xc3\xa9", &too_long] {
-        let pointers = Answer::of(ask(key).json(&order)).await.problem(400, "invalid-request");
+        let pointers = Answer::of(with_key(key).json(&order))
+            .await
+            .problem(400, "invalid-request");
         assert_eq!(pointers, ["/header/Idempotency-Key"]);
     }
-    let twice = ask(b"one").header("idempotency-key", "other").json(&order);
+    let twice = with_key(b"one").header("idempotency-key", "other").json(&order);
     Answer::of(twice).await.problem(400, "invalid-request");
     assert_eq!(stored(&app).await, (0, 0));
 }
 
 #[tokio::test]
-async fn of_very_many_faults_the_first_hundred_are_named_those_of_the_whole_before_those_of_its_parts() {
+async fn of_more_than_a_hundred_errors_the_first_hundred_are_reported_outermost_first() {
     let (_backend, app, _shop, client) = shop_with_products().await;
     let line = |product: i64| json!({ "product_id": product, "quantity": 0, "colour": "red" });
     let lines: Vec<Value> = (1..=100).map(line).collect();
@@ -116,6 +120,7 @@ async fn of_very_many_faults_the_first_hundred_are_named_those_of_the_whole_befo
     let request = client
         .request(Method::POST, "/orders")
         .header("idempotency-key", "two words");
+
     let answer = Answer::of(request.json(&body)).await;
     let pointers = answer.problem(400, "invalid-request");
     assert_eq!(pointers.len(), 100);
@@ -131,10 +136,10 @@ async fn of_very_many_faults_the_first_hundred_are_named_those_of_the_whole_befo
 }
 
 #[tokio::test]
-async fn a_request_has_one_host_and_a_head_is_a_get_without_its_body() {
+async fn a_request_needs_one_host_header_and_head_is_get_without_a_body() {
     let (_backend, _app, shop, client) = shop_with_products().await;
     let address = shop.wait_for("serving");
-    let ask = |headers: &'static str| {
+    let get_with = |headers: &'static str| {
         let address = address.clone();
         async move {
             let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
@@ -145,14 +150,16 @@ async fn a_request_has_one_host_and_a_head_is_a_get_without_its_body() {
             answer
         }
     };
-    assert!(ask("host: shop\r\n").await.starts_with("HTTP/1.1 200"));
+
+    assert!(get_with("host: shop\r\n").await.starts_with("HTTP/1.1 200"));
     for wrong in ["", "host: a\r\nhost: b\r\n"] {
-        let answer = ask(wrong).await;
+        let answer = get_with(wrong).await;
         assert!(
             answer.starts_with("HTTP/1.1 400") && answer.contains("/header/Host"),
             "{answer}"
         );
     }
+
     for path in ["/products", "/products/1", "/healthz", "/openapi.json"] {
         let (get, head) = (
             client.get(path).await,
@@ -167,6 +174,7 @@ async fn a_request_has_one_host_and_a_head_is_a_get_without_its_body() {
             assert_eq!(head.header(header), get.header(header), "{path}: {header}");
         }
     }
+
     let zipped = client
         .request(Method::POST, "/orders")
         .header("content-encoding", "gzip");
@@ -176,7 +184,7 @@ async fn a_request_has_one_host_and_a_head_is_a_get_without_its_body() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_json_get_a_problem_document() {
+async fn a_body_that_is_not_json_gets_a_problem_document() {
     let (_backend, app, _shop, client) = shop_with_products().await;
     let post = |body: Vec<u8>| {
         client
@@ -184,6 +192,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
             .header("content-type", "application/json")
             .body(body)
     };
+
     for body in [
         &b"{\"user_id\": 1"[..],
         b"",
@@ -194,6 +203,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
     ] {
         Answer::of(post(body.to_vec())).await.problem(400, "invalid-request");
     }
+
     let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
     Answer::of(post(deep)).await.problem(400, "invalid-request");
     Answer::of(post(vec![b' '; 64 * 1024 + 1]))
@@ -208,6 +218,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
     Answer::of(request.body(chunked))
         .await
         .problem(413, "payload-too-large");
+
     let text = client
         .request(Method::POST, "/orders")
         .header("content-type", "text/plain")
@@ -219,6 +230,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
     Answer::of(client.request(Method::POST, "/orders"))
         .await
         .problem(400, "invalid-request");
+
     assert_eq!(stored(&app).await, (0, 0));
 }
 
@@ -241,7 +253,7 @@ async fn bytes_that_are_no_json_get_a_problem_document() {
 #[case(Method::DELETE, "/products", 405, "method-not-allowed")]
 #[case(Method::PUT, "/orders", 405, "method-not-allowed")]
 #[tokio::test]
-async fn odd_addresses_and_methods_get_a_problem_document(
+async fn unknown_paths_and_wrong_methods_get_a_problem_document(
     #[case] method: Method,
     #[case] path: &str,
     #[case] status: u16,
@@ -263,109 +275,35 @@ async fn odd_addresses_and_methods_get_a_problem_document(
 #[case("/orders?user_id=0&status=DONE&limit=201&cursor=1", &["cursor", "limit", "status", "user_id"])]
 #[case("/orders?status=PAID&user_id=99999999999999999999&limit=5", &["user_id"])]
 #[tokio::test]
-async fn every_fault_of_a_query_is_named_in_one_answer(#[case] path: &str, #[case] at_fault: &[&str]) {
+async fn every_error_in_a_query_is_reported_in_one_answer(#[case] path: &str, #[case] invalid: &[&str]) {
     let (_backend, _app, _shop, client) = shop_with_products().await;
     let answer = client.get(path).await;
     answer.problem(400, "invalid-request");
     let errors = answer.body["errors"].as_array().expect("a list");
     let mut pointers: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
     pointers.sort_unstable();
-    let expected: Vec<String> = at_fault.iter().map(|name| format!("/query/{name}")).collect();
+    let expected: Vec<String> = invalid.iter().map(|name| format!("/query/{name}")).collect();
     assert_eq!(pointers, expected, "{}", answer.body);
-    let said = |error: &Value| {
+    let is_sentence = |error: &Value| {
         error["detail"]
             .as_str()
             .is_some_and(|detail| detail.starts_with("the value "))
     };
-    assert!(errors.iter().all(said), "{}", answer.body);
+    assert!(errors.iter().all(is_sentence), "{}", answer.body);
 }
 
 #[tokio::test]
-async fn a_page_is_compressed_for_those_who_take_it() {
-    let backend = Backend::embedded();
-    backend.stock(&[(1, 1); 40]).await;
-    let shop = Shop::serve(&backend);
-    let client = shop.client();
-    let plain = client.get("/products").await;
-    let ask = |accepted: &'static str, known: Option<String>| {
-        let mut request = client
-            .request(Method::GET, "/products")
-            .header("Accept-Encoding", accepted);
-        if let Some(known) = known {
-            request = request.header("If-None-Match", known);
-        }
-        async move { request.send().await.expect("answers") }
-    };
-    let compressed = ask("br, GZip;q=0.5", None).await;
-    assert_eq!(compressed.headers()["content-encoding"], "gzip");
-    assert_eq!(compressed.headers()["vary"], "accept-encoding");
-    let etag = compressed.headers()["etag"].to_str().expect("ASCII").to_owned();
-    assert_ne!(Some(etag.as_str()), plain.header("etag"));
-    assert_eq!(ask("gzip", Some(etag)).await.status(), 304);
-    let body = compressed.bytes().await.expect("whole");
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*body), &mut text).expect("gzip");
-    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), plain.body);
-    assert!(body.len() * 2 < text.len());
-    for refused in ["identity", "gzip;q=0", ""] {
-        assert!(
-            !ask(refused, None).await.headers().contains_key("content-encoding"),
-            "{refused}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn pages_follow_one_another_without_gaps_and_answer_304_to_a_known_etag() {
-    let backend = Backend::embedded();
-    backend.stock(&[(1, 1); 7]).await;
-    let shop = Shop::serve(&backend);
-    let client = shop.client();
-    let mut ids = Vec::new();
-    let mut path = "/products?limit=3".to_owned();
-    loop {
-        let page = client.get(&path).await;
-        ids.extend(
-            page.body["items"]
-                .as_array()
-                .expect("items")
-                .iter()
-                .map(|item| item["id"].as_i64()),
-        );
-        match page.body["next_cursor"].as_str() {
-            Some(cursor) => path = format!("/products?limit=3&cursor={cursor}"),
-            None => break,
-        }
-    }
-    assert_eq!(ids, (1..=7).map(Some).collect::<Vec<_>>());
-    assert_eq!(client.get("/products?q=PRODUCT%207").await.body["items"][0]["id"], 7);
-    assert_eq!(client.get("/products?q=%25").await.body["items"], json!([]));
-
-    let page = client.get("/products").await;
-    let etag = page.header("etag").expect("an ETag").to_owned();
-    let known = client.request(Method::GET, "/products").header("if-none-match", &etag);
-    let unchanged = Answer::of(known).await;
-    assert_eq!((unchanged.status, unchanged.body), (304, Value::String(String::new())));
-    let id = client.order(&[(1, 1)]).await;
-    client.pay(&id).await;
-    client.settled(&id).await;
-    crate::support::eventually("the ETag changes with the stock", || async {
-        let known = client.request(Method::GET, "/products").header("if-none-match", &etag);
-        (Answer::of(known).await.status == 200).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_document_describes_what_is_served() {
+async fn the_openapi_document_describes_what_is_served() {
     let (backend, _app, _shop, client) = shop_with_products().await;
     let served = client.get("/openapi.json").await.body;
     let printed = crate::support::run_to_end(&backend, &["openapi"], &[]);
     let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     assert_eq!(served, printed);
+
     let yaml = crate::support::run_to_end(&backend, &["openapi", "--yaml"], &[]);
     let yaml: Value = serde_norway::from_slice(&yaml.stdout).expect("YAML");
     assert_eq!(served, yaml);
+
     for (path, method) in [
         ("/products", "get"),
         ("/products/{id}", "get"),
@@ -379,6 +317,7 @@ async fn the_document_describes_what_is_served() {
         served["components"]["schemas"]["NewOrder"]["additionalProperties"],
         false
     );
+
     let docs = client.get("/docs").await;
     assert!(docs.body.as_str().is_some_and(|page| page.contains("SwaggerUIBundle")));
 }

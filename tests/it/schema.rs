@@ -1,4 +1,4 @@
-//! The schema, on both databases: up, down, at the same time, and what it refuses to store.
+//! The schema on both databases: migrations up and down, by several processes at once, and what the constraints reject.
 
 use rstest::rstest;
 use sea_orm::{ConnectionTrait as _, DbErr};
@@ -14,11 +14,12 @@ use crate::support::{Backend, run_to_end};
 
 #[rstest]
 #[tokio::test]
-async fn every_step_goes_up_and_down_and_up_again(#[values("embedded", "servers")] backend: &str) {
+async fn every_migration_goes_up_and_down_and_up_again(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.app().await;
     let steps = schema::status(app.db.read()).await.expect("readable");
     assert!(steps.len() >= 2 && steps.iter().all(|step| step.state == State::Applied));
+
     for left in (0..steps.len()).rev() {
         app::migrate(&app.db, &app.config, Change::Down)
             .await
@@ -26,12 +27,13 @@ async fn every_step_goes_up_and_down_and_up_again(#[values("embedded", "servers"
         let applied = schema::status(app.db.read()).await.expect("readable");
         assert_eq!(applied.iter().filter(|step| step.state == State::Applied).count(), left);
     }
+
     app::migrate(&app.db, &app.config, Change::Up)
         .await
         .expect("goes up again");
     app::migrate(&app.db, &app.config, Change::Fresh)
         .await
-        .expect("starts afresh");
+        .expect("drops and creates everything");
     assert_eq!(schema::pending(app.db.read()).await.expect("readable"), [""; 0]);
 }
 
@@ -43,6 +45,7 @@ async fn migrations_run_by_several_processes_at_once_all_succeed(#[values("embed
         let runs: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| run_to_end(&backend, &["migrate"], &[])))
             .collect();
+
         for run in runs {
             let output = run.join().expect("runs");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -50,10 +53,10 @@ async fn migrations_run_by_several_processes_at_once_all_succeed(#[values("embed
     });
 }
 
-/// What no code of ours does, the database refuses by itself.
+/// The constraints hold whatever the code does.
 #[rstest]
 #[tokio::test]
-async fn the_database_refuses_what_must_never_be(#[values("embedded", "servers")] backend: &str) {
+async fn the_database_rejects_what_must_never_be(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 5)]).await;
     let (id, now) = if backend.is_embedded() {
@@ -61,18 +64,20 @@ async fn the_database_refuses_what_must_never_be(#[values("embedded", "servers")
     } else {
         ("gen_random_uuid()", "now()")
     };
+
     let order = |status: &str, accepted_at: &str, settled_at: &str| {
         format!(
             "INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, settled_at) \
              VALUES ({id}, 1, '{status}', 100, 'USD', {accepted_at}, {settled_at})"
         )
     };
+
     let run = async |sql: &str| -> Result<(), DbErr> { app.db.write().execute_unprepared(sql).await.map(drop) };
 
     run(&order("PENDING", "NULL", "NULL")).await.expect("a new order");
     run(&order("PAID", now, now)).await.expect("a paid order");
 
-    for refused in [
+    for rejected in [
         "UPDATE products SET stock = -1",
         "UPDATE products SET price = -1",
         "UPDATE products SET currency = 'dollars'",
@@ -88,7 +93,7 @@ async fn the_database_refuses_what_must_never_be(#[values("embedded", "servers")
         &order("FAILED", now, now),
         &order("PENDING", now, now),
     ] {
-        assert!(run(refused).await.is_err(), "{refused}");
+        assert!(run(rejected).await.is_err(), "{rejected}");
     }
 }
 
@@ -113,6 +118,7 @@ async fn a_product_inserted_by_hand_is_in_the_shops_currency_and_its_units_come_
         product.created_at.age_at(Timestamp::now()).as_secs() < 60,
         "created just now"
     );
+
     let verified = run_to_end(&backend, &["verify", "--json"], &[]);
     let report: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
     assert_eq!(verified.status.code(), Some(1));
@@ -144,6 +150,7 @@ async fn a_shop_keeps_its_currency_once_something_has_a_price(#[values("embedded
             "{stderr}"
         );
     }
+
     let again = run_to_end(&backend, &["seed", "--products", "2"], &euro);
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
 }

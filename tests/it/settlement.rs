@@ -1,5 +1,5 @@
-//! The writing paths against both databases, with the transactions inside the test: what is promised when messages come
-//! twice, early, late, or for orders that nobody paid.
+//! Creating, paying and settling on both databases, with the transactions inside the test: messages that come twice, early,
+//! late, or for an order that was not paid.
 
 use rstest::rstest;
 use shop::{
@@ -33,41 +33,33 @@ fn new_order(lines: &[(i64, i64)]) -> NewOrder {
 }
 
 async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created, Error>> {
+    let orders = &orders;
     app.db
-        .transaction(move |txn| {
-            let orders = orders.clone();
-            Box::pin(async move { orders::create(&txn, &orders).await })
-        })
+        .transaction(|txn| async move { orders::create(&txn, orders).await })
         .await
         .expect("the batch is written")
 }
 
-async fn made(app: &App, lines: &[(i64, i64)]) -> OrderId {
+async fn created(app: &App, lines: &[(i64, i64)]) -> OrderId {
     let created = create(app, vec![new_order(lines)]).await.pop().expect("one answer");
-    created.expect("it can be made").order.row.id
+    created.expect("it can be created").order.row.id
 }
 
 async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Order, Error>> {
     let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Admin, *id)).collect();
+    let ids = &ids;
     app.db
-        .transaction(move |txn| {
-            let ids = ids.clone();
-            Box::pin(async move { orders::accept_payments(&txn, Timestamp(now), &ids).await })
-        })
+        .transaction(|txn| async move { orders::accept_payments(&txn, Timestamp(now), ids).await })
         .await
         .expect("the batch is written")
 }
 
 async fn settle(app: &App, ids: &[OrderId]) -> Settlement {
-    let ids = ids.to_vec();
-    app.db
-        .transaction(move |txn| {
-            let ids = ids.clone();
-            Box::pin(async move { settlement::settle(&txn, Timestamp::now(), &ids, 5).await })
-        })
-        .await
-        .map_err(|error: Error| error)
-        .expect("the batch is written")
+    let settlement: Result<Settlement, Error> = app
+        .db
+        .transaction(|txn| async move { settlement::settle(&txn, Timestamp::now(), ids, 5).await })
+        .await;
+    settlement.expect("the batch is written")
 }
 
 async fn stock_of(app: &App, product: i64) -> i64 {
@@ -79,7 +71,7 @@ async fn stock_of(app: &App, product: i64) -> i64 {
 
 #[rstest]
 #[tokio::test]
-async fn one_order_at_fault_is_answered_alone(#[values("embedded", "servers")] backend: &str) {
+async fn an_invalid_order_fails_alone_in_its_batch(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 5), (i64::MAX, 5)]).await;
     let answers = create(
         &app,
@@ -93,11 +85,11 @@ async fn one_order_at_fault_is_answered_alone(#[values("embedded", "servers")] b
 
 #[rstest]
 #[tokio::test]
-async fn a_creation_whose_answer_was_lost_can_be_run_again(#[values("embedded", "servers")] backend: &str) {
+async fn a_creation_whose_answer_was_lost_can_be_repeated(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 5)]).await;
     let order = new_order(&[(1, 2)]);
-    let first = create(&app, vec![order.clone()]).await.remove(0).expect("made");
-    let again = create(&app, vec![order.clone()]).await.remove(0).expect("made");
+    let first = create(&app, vec![order.clone()]).await.remove(0).expect("created");
+    let again = create(&app, vec![order.clone()]).await.remove(0).expect("created");
     assert_eq!(first, again);
     assert!(!again.replayed);
     assert_eq!(
@@ -112,7 +104,7 @@ async fn a_creation_whose_answer_was_lost_can_be_run_again(#[values("embedded", 
 #[tokio::test]
 async fn a_redelivered_message_settles_once(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 5)]).await;
-    let id = made(&app, &[(1, 2)]).await;
+    let id = created(&app, &[(1, 2)]).await;
     accept(&app, 1, &[id]).await;
     let first = settle(&app, &[id]).await;
     assert_eq!(
@@ -130,11 +122,10 @@ async fn a_redelivered_message_settles_once(#[values("embedded", "servers")] bac
 
 #[rstest]
 #[tokio::test]
-async fn what_nobody_paid_is_left_alone_and_what_nobody_made_is_unknown(
-    #[values("embedded", "servers")] backend: &str,
-) {
+async fn an_unpaid_order_is_left_alone_and_an_unknown_one_is_reported(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 5)]).await;
-    let (unpaid, unknown) = (made(&app, &[(1, 1)]).await, Uuid::now_v7());
+    let (unpaid, unknown) = (created(&app, &[(1, 1)]).await, Uuid::now_v7());
+
     let settlement = settle(&app, &[unpaid, unknown]).await;
     assert_eq!(
         (settlement.not_accepted, settlement.unknown),
@@ -149,11 +140,12 @@ async fn what_nobody_paid_is_left_alone_and_what_nobody_made_is_unknown(
 
 #[rstest]
 #[tokio::test]
-async fn who_paid_first_is_served_first_within_a_batch(#[values("embedded", "servers")] backend: &str) {
+async fn orders_of_a_batch_are_settled_in_the_order_of_their_payments(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
-    let (late, early) = (made(&app, &[(1, 2)]).await, made(&app, &[(1, 2)]).await);
+    let (late, early) = (created(&app, &[(1, 2)]).await, created(&app, &[(1, 2)]).await);
     accept(&app, 2, &[late]).await;
     accept(&app, 1, &[early]).await;
+
     let settlement = settle(&app, &[late, early]).await;
     let status = |id| {
         settlement
@@ -172,7 +164,7 @@ async fn who_paid_first_is_served_first_within_a_batch(#[values("embedded", "ser
 #[tokio::test]
 async fn accepting_twice_keeps_the_first_acceptance(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
-    let id = made(&app, &[(1, 1)]).await;
+    let id = created(&app, &[(1, 1)]).await;
     accept(&app, 10, &[id]).await;
     let answers = accept(&app, 20, &[id, id, Uuid::now_v7()]).await;
     assert!(matches!(&answers[0], Ok(order) if order.row.accepted_at == Some(Timestamp(10))));
@@ -182,77 +174,84 @@ async fn accepting_twice_keeps_the_first_acceptance(#[values("embedded", "server
 
 #[rstest]
 #[tokio::test]
-async fn a_missed_order_is_rung_for_ever_more_rarely(#[values("embedded", "servers")] backend: &str) {
+async fn settle_requests_of_a_missed_order_are_resent_at_growing_intervals(
+    #[values("embedded", "servers")] backend: &str,
+) {
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
-    let (id, unpaid) = (made(&app, &[(1, 1)]).await, made(&app, &[(1, 1)]).await);
+    let (id, unpaid) = (created(&app, &[(1, 1)]).await, created(&app, &[(1, 1)]).await);
     accept(&app, 0, &[id]).await;
     let seconds = |seconds: i64| Timestamp(seconds * 1_000_000);
-    let mut rung_at = Vec::new();
+
+    let mut sent_at = Vec::new();
     for second in 0..200 {
         let overdue = orders::claim_due(app.db.write(), seconds(second), 100)
             .await
-            .expect("asked");
+            .expect("answered");
         assert!(!overdue.contains(&unpaid));
         if overdue.contains(&id) {
-            rung_at.push(second);
+            sent_at.push(second);
         }
     }
-    assert_eq!(rung_at, [5, 15, 35, 75, 115, 155, 195]);
+
+    assert_eq!(sent_at, [5, 15, 35, 75, 115, 155, 195]);
+
     settle(&app, &[id]).await;
     let later = orders::claim_due(app.db.write(), seconds(9_999), 100)
         .await
-        .expect("asked");
+        .expect("answered");
     assert_eq!(later, Vec::<OrderId>::new());
 }
 
 #[rstest]
 #[tokio::test]
-async fn an_order_whose_bell_did_not_ring_is_due_at_once_and_not_put_off(
-    #[values("embedded", "servers")] backend: &str,
-) {
+async fn an_order_whose_settle_request_was_not_published_stays_due(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 2)]).await;
-    let (id, other) = (made(&app, &[(1, 1)]).await, made(&app, &[(1, 1)]).await);
+    let (id, other) = (created(&app, &[(1, 1)]).await, created(&app, &[(1, 1)]).await);
     accept(&app, 0, &[id, other]).await;
     let seconds = |seconds: i64| Timestamp(seconds * 1_000_000);
-    let take = |second| orders::claim_due(app.db.write(), seconds(second), 100);
+    let claim = |second| orders::claim_due(app.db.write(), seconds(second), 100);
+
     for second in 5..10 {
-        assert!(take(second).await.expect("asked").contains(&id));
+        assert!(claim(second).await.expect("answered").contains(&id));
         orders::release_due(app.db.write(), seconds(second), &[id])
             .await
-            .expect("put back");
+            .expect("released");
     }
-    assert_eq!(take(10).await.expect("asked"), [id]);
+
+    assert_eq!(claim(10).await.expect("answered"), [id]);
     for second in 11..20 {
-        let overdue = take(second).await.expect("asked");
+        let overdue = claim(second).await.expect("answered");
         assert_eq!(overdue.contains(&other), second == 15);
         assert!(
             !overdue.contains(&id),
-            "counted as rung for once: the next is ten seconds later"
+            "one request was sent, so the next is due ten seconds later"
         );
     }
-    assert_eq!(take(20).await.expect("asked"), [id]);
+    assert_eq!(claim(20).await.expect("answered"), [id]);
+
     settle(&app, &[id]).await;
     orders::release_due(app.db.write(), seconds(30), &[id])
         .await
-        .expect("put back");
-    assert!(!take(9_999).await.expect("asked").contains(&id), "it is settled");
+        .expect("released");
+    assert!(!claim(9_999).await.expect("answered").contains(&id), "it is settled");
 }
 
 #[rstest]
 #[tokio::test]
-async fn stock_that_runs_low_is_told_once_and_again_after_a_redelivery(#[values("embedded", "servers")] backend: &str) {
+async fn low_stock_is_published_once_and_again_after_a_redelivery(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 7)]).await;
     let ids = [
-        made(&app, &[(1, 1)]).await,
-        made(&app, &[(1, 1)]).await,
-        made(&app, &[(1, 1)]).await,
+        created(&app, &[(1, 1)]).await,
+        created(&app, &[(1, 1)]).await,
+        created(&app, &[(1, 1)]).await,
     ];
     accept(&app, 1, &ids).await;
     assert_eq!(settle(&app, &ids[..1]).await.low_stock, []);
-    let told = settle(&app, &ids[1..2]).await.low_stock;
-    assert_eq!((told.len(), told[0].stock), (1, 5));
+    let first = settle(&app, &ids[1..2]).await.low_stock;
+    assert_eq!((first.len(), first[0].stock), (1, 5));
     assert_eq!(settle(&app, &ids[2..]).await.low_stock, []);
-    // The same fact in the same words, though less is there by now.
+
+    // The same event again, although the stock is lower by now.
     let again = settle(&app, &ids[1..2]).await.low_stock;
-    assert_eq!(again[0].since, told[0].since);
+    assert_eq!(again[0].since, first[0].since);
 }

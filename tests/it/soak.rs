@@ -1,6 +1,6 @@
-//! Customers buy while servers and processes are killed, stopped, paused and brought back in an order that chance chose.
-//! At the end every answer that anybody saw is held against the database. `SOAK_SECONDS=600` soaks for longer, and
-//! `SOAK_SEED` repeats the choices of a run.
+//! Customers buy while servers and processes are killed, stopped, paused and restarted in random order. At the end every
+//! answer that a customer got is compared with the database. `SOAK_SECONDS=600` runs for longer, and `SOAK_SEED` repeats
+//! the choices of a run.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,29 +8,28 @@ use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPub
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use shop::entities::order::OrderStatus;
+use shop::{domain::OrderId, entities::order::OrderStatus};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep},
 };
 
 use crate::{
-    queue::Spy,
     servers::{Postgres, RabbitMq, Redis},
-    support::{Backend, Crowd, Shop, all_settled, books},
+    support::{Backend, Crowd, EventListener, Shop, all_settled, ledger_report},
 };
 
 const CUSTOMERS: u64 = 12;
 const PRODUCTS: i64 = 8;
 const STOCK: i64 = 3_000;
-/// How many ways of breaking something there are.
-const KINDS: u8 = 9;
+/// The number of faults that [`World::inject`] knows.
+const FAULTS: u8 = 9;
 
 struct World {
     backend: Backend,
     postgres: Postgres,
     rabbitmq: Arc<RabbitMq>,
-    /// A broker takes seconds to come back; the rest goes on breaking meanwhile.
+    /// A broker takes seconds to restart; other faults happen meanwhile.
     restart: Option<JoinHandle<()>>,
     redis: Redis,
     serves: Vec<Shop>,
@@ -42,73 +41,83 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_breaks_no_answer_becomes_untrue() {
+async fn whatever_fails_every_answer_stays_true() {
     let seconds = from_environment("SOAK_SECONDS", 20);
     let seed = from_environment("SOAK_SEED", rand::random());
     eprintln!("SOAK_SECONDS={seconds} SOAK_SEED={seed}");
-    let mut world = World::begin();
+
+    let mut world = World::start();
     let app = world.backend.stock(&[(100, STOCK); 8]).await;
-    Spy::begin(&world.backend).await;
+    EventListener::declare(&world.backend).await;
     world.serves = (0..2).map(|_| Shop::serve(&world.backend)).collect();
     world.works = (0..2).map(|_| Shop::work(&world.backend)).collect();
     let crowd = Arc::new(Crowd::new(world.serves.iter().map(Shop::client).collect(), PRODUCTS));
-    let customers = crowd.let_in(CUSTOMERS, seed);
-    // The broker forgets a queue that it is killed right after making.
+    let customers = crowd.start(CUSTOMERS, seed);
+    // A broker that is killed right after the declaration of a queue loses it.
     sleep(Duration::from_secs(2)).await;
+
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut deck: Vec<u8> = Vec::new();
+    let mut faults: Vec<u8> = Vec::new();
     while Instant::now() < end {
-        if deck.is_empty() {
-            deck = (0..KINDS).collect();
-            deck.shuffle(&mut random);
+        if faults.is_empty() {
+            faults = (0..FAULTS).collect();
+            faults.shuffle(&mut random);
         }
-        world.shake(deck.pop().unwrap_or(0), &mut random, &crowd).await;
+        world.inject(faults.pop().unwrap_or(0), &mut random, &crowd).await;
         sleep(Duration::from_millis(random.random_range(100..800))).await;
     }
+
     if let Some(restart) = world.restart.take() {
-        restart.await.expect("the broker is back");
+        restart.await.expect("the broker has restarted");
     }
-    crowd.see_out(customers).await;
+    crowd.stop(customers).await;
     all_settled(&app).await;
-    let memory = crowd.remembered();
+
+    let record = crowd.take_record();
     eprintln!(
         "{} orders, {} accepted, answers {:?}, {} connections broken, the longest answer took {:?}",
-        memory.orders(),
-        memory.accepted(),
-        memory.statuses,
-        memory.broken,
-        memory.longest
+        record.orders(),
+        record.accepted(),
+        record.statuses,
+        record.broken,
+        record.longest
     );
-    let outcomes = memory.reconcile(&app).await;
+    let outcomes = record.reconcile(&app).await;
     assert!(outcomes.values().any(|status| *status == OrderStatus::Paid));
-    let report = books(&app).await;
+    let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
-    // Everyone who is settled has been told of: by what the spy's queue kept while the broker was up and down.
-    let mut told: HashMap<String, Value> = HashMap::new();
-    for event in Spy::on(&world.backend).await.all().await {
+    assert_events(&world.backend, &outcomes).await;
+}
+
+/// Asserts that every settled order has its event, also those that were settled while the broker was away.
+async fn assert_events(backend: &Backend, outcomes: &HashMap<OrderId, OrderStatus>) {
+    let mut published: HashMap<String, Value> = HashMap::new();
+    for event in EventListener::on(backend).await.all().await {
         let id = event["id"].as_str().expect("an id").to_owned();
-        let before = told.entry(id).or_insert_with(|| event.clone());
+        let before = published.entry(id).or_insert_with(|| event.clone());
         assert_eq!(before["data"]["order_id"], event["data"]["order_id"]);
         assert_eq!(before["type"], event["type"]);
     }
-    for (id, status) in &outcomes {
-        let event = told.get(&format!("{id}/settled"));
+
+    for (id, status) in outcomes {
+        let event = published.get(&format!("{id}/settled"));
         match status {
             OrderStatus::Pending => assert!(event.is_none()),
-            OrderStatus::Paid => assert_eq!(event.expect("told of")["type"], "order.paid"),
-            OrderStatus::Failed => assert_eq!(event.expect("told of")["type"], "order.failed"),
+            OrderStatus::Paid => assert_eq!(event.expect("an event")["type"], "order.paid"),
+            OrderStatus::Failed => assert_eq!(event.expect("an event")["type"], "order.failed"),
         }
     }
 }
 
 impl World {
-    fn begin() -> Self {
+    fn start() -> Self {
         let (postgres, rabbitmq, redis) = (Postgres::start(), RabbitMq::start(), Redis::start());
         let mut backend = Backend::servers();
         backend.database_url = postgres.create_database();
         backend.queue_url = rabbitmq.url();
         backend.cache_url = redis.url();
+
         Self {
             backend,
             postgres,
@@ -120,37 +129,38 @@ impl World {
         }
     }
 
-    /// Breaks one thing, and mends it.
-    async fn shake(&mut self, kind: u8, random: &mut ChaCha8Rng, crowd: &Crowd) {
-        let place = random.random_range(0..2);
+    /// Makes one part fail, and brings it back.
+    async fn inject(&mut self, fault: u8, random: &mut ChaCha8Rng, crowd: &Crowd) {
+        let replica = random.random_range(0..2);
         let away = Duration::from_millis(random.random_range(100..1_500));
-        match kind {
+
+        match fault {
             0 => {
-                eprintln!("kill -9 work {place}");
-                self.works[place].kill();
+                eprintln!("kill -9 work {replica}");
+                self.works[replica].kill();
                 sleep(away).await;
-                self.works[place] = Shop::work(&self.backend);
+                self.works[replica] = Shop::work(&self.backend);
             }
             1 => {
-                eprintln!("kill -9 serve {place}");
-                self.serves[place].kill();
-                self.serves[place] = Shop::serve(&self.backend);
-                crowd.replace(place, self.serves[place].client());
+                eprintln!("kill -9 serve {replica}");
+                self.serves[replica].kill();
+                self.serves[replica] = Shop::serve(&self.backend);
+                crowd.replace(replica, self.serves[replica].client());
             }
             2 => {
-                eprintln!("SIGTERM serve {place}");
-                assert!(self.serves[place].terminate().success());
-                self.serves[place] = Shop::serve(&self.backend);
-                crowd.replace(place, self.serves[place].client());
+                eprintln!("SIGTERM serve {replica}");
+                assert!(self.serves[replica].terminate().success());
+                self.serves[replica] = Shop::serve(&self.backend);
+                crowd.replace(replica, self.serves[replica].client());
             }
             3 | 4 => {
                 if let Some(restart) = self.restart.take() {
-                    restart.await.expect("the broker is back");
+                    restart.await.expect("the broker has restarted");
                 }
-                eprintln!("RabbitMQ {}", if kind == 3 { "stops" } else { "is killed" });
+                eprintln!("RabbitMQ {}", if fault == 3 { "stops" } else { "is killed" });
                 let rabbitmq = Arc::clone(&self.rabbitmq);
                 self.restart = Some(spawn_blocking(move || {
-                    if kind == 3 {
+                    if fault == 3 {
                         rabbitmq.stop();
                     } else {
                         rabbitmq.kill();
@@ -171,7 +181,7 @@ impl World {
                 self.postgres.resume();
             }
             7 => {
-                eprintln!("Redis hangs, is killed, comes back");
+                eprintln!("Redis hangs, is killed, restarts");
                 self.redis.pause();
                 sleep(away).await;
                 self.redis.resume();
@@ -180,17 +190,19 @@ impl World {
             }
             _ => {
                 eprintln!("junk");
-                self.junk().await;
+                self.publish_junk().await;
             }
         }
     }
 
-    async fn junk(&self) {
+    /// Messages that are dead-lettered, if the broker is there to take them.
+    async fn publish_junk(&self) {
         let connection = Connection::connect(&self.backend.queue_url, ConnectionProperties::default());
         let Ok(connection) = connection.await else { return };
         let Ok(channel) = connection.create_channel().await else {
             return;
         };
+
         for body in [
             "",
             "{}",
@@ -205,7 +217,7 @@ impl World {
                 body.as_bytes(),
                 BasicProperties::default(),
             );
-            // It may be on its way out.
+            // The broker may be stopping.
             let _ = publish.await;
         }
         let _ = connection.close(200, "bye".into()).await;

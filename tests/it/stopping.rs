@@ -1,25 +1,26 @@
-//! A clean end, whatever is in hand and whatever does not come.
+//! A clean end on SIGTERM, whatever is in progress and whatever does not answer.
 
 use std::time::Instant;
 
 use rstest::rstest;
 
 use crate::{
-    outages::{ring, under_load},
+    outages::under_load,
     servers::{Postgres, RabbitMq},
-    support::{Backend, Shop, accepted, all_settled, books, count, eventually},
+    support::{Backend, Shop, accepted, all_settled, count, eventually, ledger_report, publish},
 };
 
-/// SIGTERM while a batch is in hand: it is finished, and the exit is clean.
+/// SIGTERM in the middle of a batch: the batch is finished, and the exit code is 0.
 #[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop_both_roles_finish_what_is_in_hand() {
+async fn both_roles_finish_what_is_in_progress_on_sigterm() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 100_000); 4]).await;
     let orders = accepted(&app, 2_000, |_| vec![(1, 1)]).await;
-    ring(&app, &orders).await;
+    publish(&app, &orders).await;
     let mut shop = Shop::serve(&backend);
     let mut work = Shop::start(&backend, &["work"], &[("SHOP_BATCH_MAX", "10")]);
     let client = shop.client();
+
     let crowd = under_load(vec![client], async {
         eventually("it drains", || async {
             (count(&app, "PAID").await > 100).then_some(())
@@ -28,16 +29,17 @@ async fn told_to_stop_both_roles_finish_what_is_in_hand() {
         assert!(work.terminate().success() && shop.terminate().success());
     })
     .await;
-    // What was not settled is still in the queue, and nothing is held by anybody.
+
+    // The rest is still in the queue, and no lock is left.
     let _work = Shop::work(&backend);
     all_settled(&app).await;
-    crowd.remembered().reconcile(&app).await;
-    assert!(books(&app).await.is_clean());
+    crowd.take_record().reconcile(&app).await;
+    assert!(ledger_report(&app).await.is_clean());
 }
 
-/// SIGTERM while nothing that is waited for will ever come: the exit is clean all the same.
+/// SIGTERM while database and broker hang: the exit code is 0 all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop_both_roles_do_not_wait_for_ever() {
+async fn both_roles_stop_within_their_deadline_whatever_is_in_progress() {
     let (postgres, rabbitmq) = (Postgres::start(), RabbitMq::start());
     let mut backend = Backend::servers();
     (backend.database_url, backend.queue_url) = (postgres.create_database(), rabbitmq.url());
@@ -49,6 +51,7 @@ async fn told_to_stop_both_roles_do_not_wait_for_ever() {
     for _ in 0..20 {
         orders.push(client.order(&[(1, 1)]).await);
     }
+
     postgres.pause();
     rabbitmq.pause();
     let unanswered: Vec<_> = orders
@@ -58,24 +61,27 @@ async fn told_to_stop_both_roles_do_not_wait_for_ever() {
             tokio::spawn(async move { client.pay(&id).await.status })
         })
         .collect();
-    let begun = Instant::now();
+
+    let started = Instant::now();
     assert!(work.terminate().success(), "{}", work.log());
     assert!(shop.terminate().success(), "{}", shop.log());
-    eprintln!("both ended after {:?}", begun.elapsed());
+    eprintln!("both ended after {:?}", started.elapsed());
+
     postgres.resume();
     rabbitmq.resume();
     for pay in unanswered {
         assert!(matches!(pay.await.expect("an answer"), 202 | 503));
     }
+
     let _workers = (Shop::serve(&backend), Shop::work(&backend));
     all_settled(&app).await;
-    assert!(books(&app).await.is_clean());
+    assert!(ledger_report(&app).await.is_clean());
 }
 
-/// Nothing but a signal ends a process that has nothing to do.
+/// A task that is switched off must not count as one that has ended.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn books_that_are_never_checked_end_nobody(#[values("embedded", "servers")] backend: &str) {
+async fn a_process_without_ledger_checks_keeps_running(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 10)]).await;
     let never = [("SHOP_BOOKS_EVERY_SECONDS", "0")];
@@ -87,6 +93,7 @@ async fn books_that_are_never_checked_end_nobody(#[values("embedded", "servers")
     let id = client.order(&[(1, 1)]).await;
     assert_eq!(client.pay(&id).await.status, 202);
     all_settled(&app).await;
+
     for process in &mut processes {
         assert!(process.terminate().success());
     }

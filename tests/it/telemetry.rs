@@ -1,4 +1,4 @@
-//! What the processes say about themselves: figures, messages, traces and logs, held against what is documented of them.
+//! Telemetry: metrics, messages, traces and logs, compared with what is documented of them.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +18,11 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::{
-    queue::Spy,
     servers::{self, Postgres},
-    support::{Backend, Client, Shop, eventually, run_to_end},
+    support::{Answer, Backend, Client, EventListener, Shop, eventually, run_to_end},
 };
+
+const OBSERVABILITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/observability");
 
 /// One order PAID, one FAILED, a page read twice.
 pub async fn some_business(client: &Client) {
@@ -35,7 +36,7 @@ pub async fn some_business(client: &Client) {
     client.get("/products").await;
 }
 
-/// `promtool` finds nothing to complain about.
+/// Asserts that `promtool` accepts `input` without a warning.
 fn promtool(arguments: &[&str], input: &str) {
     let mut promtool = Command::new("promtool")
         .args(arguments)
@@ -44,25 +45,27 @@ fn promtool(arguments: &[&str], input: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is missing: apt-get install prometheus");
+
     let mut stdin = promtool.stdin.take().expect("piped");
     stdin.write_all(input.as_bytes()).expect("sent");
     drop(stdin);
     let output = promtool.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("should"), "{said}");
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !report.contains("should"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_well_formed_and_dashboard_and_alarms_name_only_those_that_exist() {
+async fn metrics_are_well_formed_and_dashboard_and_alerts_use_only_existing_ones() {
     let backend = Backend::servers();
     backend.stock(&[(100, 100)]).await;
     let shop = Shop::serve(&backend);
     let workers = Shop::workers(&backend, 1);
     some_business(&shop.client()).await;
+
     let mut names = BTreeSet::new();
     for management in [shop.management(), workers[0].management()] {
-        // What is taken every few seconds is there after the first of them.
-        let text = eventually("the figures are there", || async {
+        // Gauges are sampled every few seconds, so they appear after the first sample.
+        let text = eventually("the gauges are sampled", || async {
             let text = management.get("/metrics").await.body.as_str().expect("text").to_owned();
             text.contains("shop_database_connections").then_some(text)
         })
@@ -79,25 +82,12 @@ async fn figures_are_well_formed_and_dashboard_and_alarms_name_only_those_that_e
         text.contains("route=\"/orders/{id}\"") && !text.contains("route=\"/orders/0"),
         "{text}"
     );
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/observability");
-    let rules = fs::read_to_string(format!("{folder}/rules.yml")).expect("the rules");
-    let dashboard = fs::read_to_string(format!("{folder}/dashboard.json")).expect("the dashboard");
-    promtool(&["check", "rules", &format!("{folder}/rules.yml")], "");
-    let expressions: Value = serde_json::from_str(&dashboard).expect("JSON");
-    let panels = expressions["panels"].as_array().expect("panels");
-    let asked = panels
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().expect("targets"));
-    let asked: Vec<&str> = asked
-        .map(|target| target["expr"].as_str().expect("an expression"))
-        .collect();
-    let rules: Vec<&str> = rules
-        .lines()
-        .filter(|line| line.contains("expr:") || line.contains("sum("))
-        .collect();
-    assert!(asked.len() > 10 && rules.len() > 6);
+
+    promtool(&["check", "rules", &format!("{OBSERVABILITY}/rules.yml")], "");
+    let (panels, rules) = (dashboard_expressions(), rule_expressions());
+    assert!(panels.len() > 10 && rules.len() > 6);
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    for expression in asked.iter().chain(&rules) {
+    for expression in panels.iter().chain(&rules) {
         let words = expression.split(|letter| !is_name(letter));
         for name in words.filter(|word| word.starts_with("shop_")) {
             let base = ["_bucket", "_sum", "_count"]
@@ -112,11 +102,32 @@ async fn figures_are_well_formed_and_dashboard_and_alarms_name_only_those_that_e
     }
 }
 
+fn dashboard_expressions() -> Vec<String> {
+    let dashboard = fs::read_to_string(format!("{OBSERVABILITY}/dashboard.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    targets
+        .map(|target| target["expr"].as_str().expect("an expression").to_owned())
+        .collect()
+}
+
+/// The lines of the alert rules that hold an expression.
+fn rule_expressions() -> Vec<String> {
+    let rules = fs::read_to_string(format!("{OBSERVABILITY}/rules.yml")).expect("the rules");
+    let expressions = rules
+        .lines()
+        .filter(|line| line.contains("expr:") || line.contains("sum("));
+    expressions.map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_is_what_the_asyncapi_document_says() {
     let backend = Backend::servers();
     backend.stock(&[(100, 6)]).await;
-    let mut spy = Spy::on(&backend).await;
+    let mut events = EventListener::on(&backend).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
@@ -125,28 +136,30 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
         client.pay(&id).await;
         client.settled(&id).await;
     }
+
     let printed = run_to_end(&backend, &["openapi", "--async"], &[]);
     let document: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     assert_eq!(document["asyncapi"], "3.0.0");
     let messages = document["components"]["messages"].as_object().expect("messages");
+
     let mut kinds = BTreeSet::new();
     while kinds.len() < 3 {
-        let event = spy.next().await;
+        let event = events.next().await;
         let described = messages
             .values()
             .find(|message| message["name"] == event["type"])
             .expect("it is described");
-        let faults: Vec<String> = jsonschema::validator_for(&described["payload"])
+        let errors: Vec<String> = jsonschema::validator_for(&described["payload"])
             .expect("a schema")
             .iter_errors(&event)
-            .map(|fault| format!("{}: {fault}", fault.instance_path()))
+            .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
-        assert!(faults.is_empty(), "{event}: {faults:?}");
+        assert!(errors.is_empty(), "{event}: {errors:?}");
         kinds.insert(event["type"].as_str().expect("text").to_owned());
     }
 }
 
-/// A collector that remembers every span.
+/// The endpoint of a collector, and the spans that it has received.
 fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
     #[poem::handler]
     #[expect(clippy::needless_pass_by_value, reason = "extractors are values")]
@@ -161,6 +174,7 @@ fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
             .expect("not poisoned")
             .extend(received.flat_map(|scope| scope.spans));
     }
+
     let spans = Arc::new(Mutex::new(Vec::new()));
     let port = servers::run::free_port();
     let route = poem::Route::new()
@@ -168,6 +182,13 @@ fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
         .data(Arc::clone(&spans));
     tokio::spawn(Server::new(TcpListener::bind(format!("127.0.0.1:{port}"))).run(route));
     (format!("http://127.0.0.1:{port}"), spans)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,22 +203,18 @@ async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql
     let mut shop = Shop::start(&backend, &["serve"], &traced);
     let mut work = Shop::start(&backend, &["work"], &traced);
     work.wait_for("working");
+
     let client = shop.client();
     let id = client.order(&[(1, 1)]).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
     let pay = pay.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
-    assert_eq!(crate::support::Answer::of(pay).await.status, 202);
+    assert_eq!(Answer::of(pay).await.status, 202);
     client.settled(&id).await;
-    // What is still in hand is exported at the end.
+    // Spans that are still buffered are exported at the end of a process.
     assert!(shop.terminate().success() && work.terminate().success());
+
     let spans = spans.lock().expect("not poisoned").clone();
-    let hex = |bytes: &[u8]| {
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-    };
     assert!(
         spans
             .iter()
@@ -210,6 +227,7 @@ async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql
             .next()
             .unwrap_or_else(|| panic!("no {kind:?} among {own:#?}"))
     };
+
     let (server, producer, consumer) = (one(SpanKind::Server), one(SpanKind::Producer), one(SpanKind::Consumer));
     assert_eq!(server.name, "POST /orders/{id}/pay");
     assert_eq!(hex(&server.parent_span_id), "00f067aa0ba902b7");
@@ -219,6 +237,7 @@ async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql
         consumer.links.iter().any(|link| link.span_id == producer.span_id),
         "{consumer:#?}"
     );
+
     for parent in [server, consumer] {
         let mut below: Vec<&[u8]> = vec![&parent.span_id];
         // Statements may be below the span of their transaction.
@@ -231,6 +250,7 @@ async fn one_trace_leads_from_the_request_through_the_message_to_the_workers_sql
             .count();
         assert!(sql >= 2, "{} has {sql} SQL spans: {own:#?}", parent.name);
     }
+
     let known: BTreeSet<&[u8]> = spans.iter().map(|span| &*span.span_id).collect();
     for span in &own {
         let parent = &*span.parent_span_id;
@@ -251,15 +271,15 @@ async fn a_log_line_names_its_request_its_order_and_its_trace_and_no_secret() {
     let shop = Shop::serve(&backend);
     let client = shop.client();
     let id = client.order(&[(1, 1)]).await;
+
     postgres.kill();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let pay = client.request(reqwest::Method::GET, &format!("/orders/{id}"));
     let pay = pay
         .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
         .header("x-request-id", "my-own-id");
-    crate::support::Answer::of(pay)
-        .await
-        .problem(503, "database-unavailable");
+    Answer::of(pay).await.problem(503, "database-unavailable");
+
     shop.wait_for("answered 503");
     let log = shop.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -267,12 +287,11 @@ async fn a_log_line_names_its_request_its_order_and_its_trace_and_no_secret() {
         .into_iter()
         .find(|line| line["message"] == "answered 503")
         .expect("it was logged");
-    let span = &line;
     assert_eq!(
-        (&span["request_id"], &span["trace_id"]),
+        (&line["request_id"], &line["trace_id"]),
         (&json!("my-own-id"), &json!(trace)),
         "{line}"
     );
-    assert_eq!(span["order_id"], id.as_str());
+    assert_eq!(line["order_id"], id.as_str());
     assert!(!log.contains("hunter2"));
 }

@@ -1,21 +1,19 @@
-//! What is on the broker before the shop comes, declared by an older version or by the operator.
+//! Exchanges and queues that exist already, declared by an older version or by the operator.
 
 use lapin::{
-    BasicProperties, Connection, ConnectionProperties, ExchangeKind,
+    BasicProperties, Connection, ExchangeKind,
     options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
 use crate::{
     servers,
-    support::{Backend, Shop, eventually, run_to_end},
+    support::{Backend, Shop, channel, eventually, run_to_end},
 };
 
-/// As the first version declared the queues of requests, which later versions declare otherwise.
-async fn declare_as_before(backend: &Backend, as_user: &str) -> Connection {
-    let connection = Connection::connect(as_user, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+/// Declares the queues with the arguments of an older version, and publishes a message that is not JSON.
+async fn declare_as_before(backend: &Backend, url: &str) -> Connection {
+    let (connection, channel) = channel(url).await;
     let durable = ExchangeDeclareOptions {
         durable: true,
         ..Default::default()
@@ -25,10 +23,12 @@ async fn declare_as_before(backend: &Backend, as_user: &str) -> Connection {
         format!("{}.events", backend.prefix),
     );
     let (settle, dead) = (format!("{orders}.settle"), format!("{orders}.dead"));
+
     for (exchange, kind) in [(&orders, ExchangeKind::Direct), (&events, ExchangeKind::Topic)] {
         let declared = channel.exchange_declare(exchange.as_str().into(), kind, durable, FieldTable::default());
         declared.await.expect("declared");
     }
+
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let options = QueueDeclareOptions::durable();
@@ -39,6 +39,7 @@ async fn declare_as_before(backend: &Backend, as_user: &str) -> Connection {
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
     let declared = channel.queue_declare(settle.as_str().into(), options, arguments);
     declared.await.expect("declared");
+
     let (key, options) = ("settle".into(), QueueBindOptions::default());
     let bound = channel.queue_bind(
         settle.into(),
@@ -48,6 +49,7 @@ async fn declare_as_before(backend: &Backend, as_user: &str) -> Connection {
         FieldTable::default(),
     );
     bound.await.expect("bound");
+
     let options = BasicPublishOptions::default();
     let junk = channel.basic_publish(
         orders.into(),
@@ -57,10 +59,11 @@ async fn declare_as_before(backend: &Backend, as_user: &str) -> Connection {
         BasicProperties::default(),
     );
     junk.await.expect("published");
+
     connection
 }
 
-/// An order is settled, junk is laid aside, and the log names what is not as it should be.
+/// Asserts that an order is settled, junk is dead-lettered, and the log names the queues that differ.
 async fn works_on(backend: &Backend, reason: &str) {
     backend.stock(&[(100, 10)]).await;
     let (shop, worker) = (Shop::serve(backend), Shop::work(backend));
@@ -68,12 +71,14 @@ async fn works_on(backend: &Backend, reason: &str) {
     let id = client.order(&[(1, 1)]).await;
     assert_eq!(client.pay(&id).await.status, 202);
     assert_eq!(client.settled(&id).await["status"], "PAID");
-    eventually("the junk is a dead letter", || async {
+
+    eventually("the junk is dead-lettered", || async {
         let letters = run_to_end(backend, &["dead-letters", "list"], &[]);
         let letters = String::from_utf8_lossy(&letters.stdout).into_owned();
         (letters.contains("not JSON")).then_some(())
     })
     .await;
+
     for name in ["orders.settle", "orders.dead"] {
         let named = format!("{}.{name}", backend.prefix);
         let log = worker.log();
@@ -86,14 +91,14 @@ async fn works_on(backend: &Backend, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_that_an_older_version_declared_otherwise_are_used_as_they_are() {
+async fn queues_declared_differently_by_an_older_version_are_used_unchanged() {
     let backend = Backend::servers();
     let _connection = declare_as_before(&backend, &backend.queue_url).await;
     works_on(&backend, "PRECONDITION_FAILED").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_may_not_declare_works_on_what_the_operator_declared() {
+async fn a_user_without_the_right_to_declare_uses_the_queues_of_the_operator() {
     let mut backend = Backend::servers();
     let _connection = declare_as_before(&backend, &backend.queue_url).await;
     let rabbitmq = &servers::shared().rabbitmq;

@@ -1,4 +1,4 @@
-//! Waiting for an order instead of asking again and again: `Prefer: wait` and server-sent events.
+//! Waiting for an order instead of polling: `Prefer: wait` and server-sent events.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     servers::RabbitMq,
-    support::{Answer, Backend, Client, Shop, eventually},
+    support::{Answer, Backend, Client, Shop, eventually, ledger_report},
 };
 
 async fn wait(client: &Client, method: Method, path: &str, seconds: u64) -> Answer {
@@ -20,7 +20,7 @@ async fn wait(client: &Client, method: Method, path: &str, seconds: u64) -> Answ
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_answered_when_the_order_is_settled_on_any_replica(
+async fn a_waiting_request_is_answered_on_any_replica_when_the_order_is_settled(
     #[values("embedded", "servers")] backend: &str,
 ) {
     let backend = Backend::named(backend);
@@ -31,6 +31,7 @@ async fn whoever_waits_is_answered_when_the_order_is_settled_on_any_replica(
     let clients: Vec<Client> = shops.iter().map(Shop::client).collect();
     let client = clients[0].clone();
     let orders = join_all((0..100).map(|_| client.order(&[(1, 1)]))).await;
+
     let waiting: Vec<_> = orders
         .iter()
         .enumerate()
@@ -42,10 +43,11 @@ async fn whoever_waits_is_answered_when_the_order_is_settled_on_any_replica(
             })
         })
         .collect();
-    // All wait before the first is paid.
+    // All requests wait before the first order is paid.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let paid = join_all(orders.iter().map(|id| client.pay(id))).await;
     assert!(paid.iter().all(|answer| answer.status == 202));
+
     let mut longest = Duration::ZERO;
     for waiting in waiting {
         let (answer, when) = waiting.await.expect("answered");
@@ -56,7 +58,7 @@ async fn whoever_waits_is_answered_when_the_order_is_settled_on_any_replica(
         longest = longest.max((when - settled_at).unsigned_abs());
     }
     eprintln!("100 waiting clients were answered {longest:?} after their order was settled, at most");
-    let report = crate::support::books(&app).await;
+    let report = ledger_report(&app).await;
     assert!(report.is_clean());
 }
 
@@ -72,9 +74,11 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
         let client = client.clone();
         async move { wait(&client, Method::POST, &format!("/orders/{id}/pay"), 20).await }
     };
+
     let paid = pay(client.order(&[(1, 2)]).await).await;
     assert_eq!((paid.status, &paid.body["status"]), (200, &"PAID".into()));
     assert_eq!(paid.header("preference-applied"), Some("wait=20"));
+
     let failed = pay(client.order(&[(1, 2)]).await).await;
     failed.problem(409, "order-failed");
     assert!(
@@ -83,7 +87,8 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
             .is_some_and(|detail| detail.contains("1 there")),
         "{failed:?}"
     );
-    // Nobody settles: as it is, after the time.
+
+    // Without a worker the order is answered as it is after the wait.
     if !backend.is_embedded() {
         drop(workers);
         let id = client.order(&[(1, 1)]).await;
@@ -91,7 +96,8 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
         assert_eq!((waited.status, &waited.body["status"]), (202, &"PENDING".into()));
         assert_eq!(waited.header("preference-applied"), Some("wait=1"));
     }
-    // An order that nobody pays, and one that is not there.
+
+    // An order that is not paid, and one that does not exist.
     let unpaid = client.order(&[(1, 1)]).await;
     assert_eq!(
         wait(&client, Method::GET, &format!("/orders/{unpaid}"), 1).await.body["status"],
@@ -102,24 +108,25 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_works_while_no_event_can_be_heard() {
+async fn waiting_works_without_events() {
     let rabbitmq = RabbitMq::start();
     let mut backend = Backend::servers();
-    let app_backend = backend.queue_url.clone();
+    let other_broker = backend.queue_url.clone();
     backend.queue_url = rabbitmq.url();
     backend.stock(&[(100, 10)]).await;
     let shop = Shop::serve(&backend);
     let client = shop.client();
+
+    // A worker on another broker settles the orders whose settle requests its own sweeper publishes.
     rabbitmq.stop();
-    // A worker on another broker settles what the sweeper there notify_attempts for.
-    backend.queue_url = app_backend;
+    backend.queue_url = other_broker;
     let _worker = Shop::work(&backend);
     let id = client.order(&[(1, 1)]).await;
     let answer = wait(&client, Method::POST, &format!("/orders/{id}/pay"), 30).await;
     assert_eq!((answer.status, &answer.body["status"]), (200, &"PAID".into()));
 }
 
-/// The events of a stream, until it ends.
+/// The events of an order's stream, until the stream ends.
 async fn follow(client: &Client, id: &str) -> Vec<Value> {
     let response = client
         .request(Method::GET, &format!("/orders/{id}/events"))
@@ -145,6 +152,7 @@ async fn an_order_can_be_followed_until_it_is_settled(#[values("embedded", "serv
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     let client = shop.client();
+
     for (quantity, outcome) in [(2, "PAID"), (2, "FAILED")] {
         let id = client.order(&[(1, quantity)]).await;
         let following = tokio::spawn({
@@ -153,6 +161,7 @@ async fn an_order_can_be_followed_until_it_is_settled(#[values("embedded", "serv
         });
         tokio::time::sleep(Duration::from_millis(700)).await;
         client.pay(&id).await;
+
         let events = following.await.expect("followed");
         let statuses: Vec<&str> = events.iter().filter_map(|event| event["status"].as_str()).collect();
         assert_eq!(
@@ -165,35 +174,38 @@ async fn an_order_can_be_followed_until_it_is_settled(#[values("embedded", "serv
             *events.last().expect("one"),
             client.get(&format!("/orders/{id}")).await.body
         );
-        assert_eq!(follow(&client, &id).await.len(), 1, "what is settled is told once");
+        assert_eq!(follow(&client, &id).await.len(), 1, "a settled order is one event");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_who_wait_are_answered_at_once_and_a_stopping_process_lets_all_go() {
+async fn requests_over_the_waiting_limit_are_answered_at_once_and_a_stopping_process_answers_all() {
     let backend = Backend::embedded();
     backend.stock(&[(100, 3)]).await;
     let mut shop = Shop::start(&backend, &["serve"], &[("SHOP_MAX_WAITING", "2")]);
     let client = shop.client();
     let id = client.order(&[(1, 1)]).await;
     let path = format!("/orders/{id}");
+
     let waiting: Vec<_> = (0..2)
         .map(|_| {
             let (client, path) = (client.clone(), path.clone());
             tokio::spawn(async move { wait(&client, Method::GET, &path, 30).await })
         })
         .collect();
-    // A third one would take their place.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    eventually("both places are taken", || async {
+
+    // Both permits are taken, so another request does not wait.
+    eventually("both permits are taken", || async {
         let answer = wait(&client, Method::GET, &path, 1).await;
         assert_eq!(answer.status, 200);
         answer.header("preference-applied").is_none().then_some(())
     })
     .await;
     client.get(&format!("{path}/events")).await.problem(503, "overloaded");
+
     assert!(shop.terminate().success());
     for waiting in waiting {
-        assert_eq!(waiting.await.expect("let go").body["status"], "PENDING");
+        assert_eq!(waiting.await.expect("answered").body["status"], "PENDING");
     }
 }

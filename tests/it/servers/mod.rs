@@ -1,12 +1,12 @@
 //! Throwaway `PostgreSQL`, Redis and `RabbitMQ` servers, started from the binaries on the machine.
 //!
-//! A promise about a crash can only be proved on a server that may be killed, so each run has its own: on free
-//! ports, in one temporary folder, never those that already run here. However the test process ends, SIGKILL
-//! included, a reaper ends the servers and removes the folder.
+//! A promise about a crash can only be proved on a server that may be killed, so each run starts its own, on free ports
+//! and in one temporary folder. However the test process ends, SIGKILL included, a reaper ends the servers and removes
+//! the folder.
 #![allow(
     dead_code,
     unused_imports,
-    reason = "a kit: every server can do what only some tests need"
+    reason = "tests and benches share these servers, and neither uses all of it"
 )]
 
 mod pgbouncer;

@@ -25,6 +25,7 @@ impl PgBouncer {
             ("session", "default_pool_size = 60")
         };
         let (name, folder) = run().new_folder("pgbouncer");
+
         on_a_free_port(|port| {
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
@@ -35,11 +36,13 @@ impl PgBouncer {
             );
             let file = folder.join("pgbouncer.ini");
             fs::write(&file, settings).expect("the folder is ours");
+
             let mut command = run::command(&bouncer, &folder);
             command.arg(&file);
             if let Some((user, group)) = owner() {
                 command.uid(user).gid(group);
             }
+
             let process = Process::start(name.clone(), command, "INT", move || {
                 TcpStream::connect(("127.0.0.1", port)).is_ok()
             })?;
@@ -51,17 +54,17 @@ impl PgBouncer {
         })
     }
 
-    /// The same database, through this.
+    /// The same database, through `PgBouncer`.
     pub fn url(&self, database_url: &str) -> String {
         let (_, database) = database_url.rsplit_once('/').expect("a URL");
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 }
 
-/// `PgBouncer 1.24.1` and what it is built of.
+/// Reads `PgBouncer 1.24.1` from the first line of `--version`.
 fn keeps_statements(bouncer: &Path) -> bool {
-    let said = run().output(Command::new(bouncer).arg("--version"));
-    let version = said.split_whitespace().nth(1).unwrap_or_default();
+    let output = run().output(Command::new(bouncer).arg("--version"));
+    let version = output.split_whitespace().nth(1).unwrap_or_default();
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(1), Some(21))
 }

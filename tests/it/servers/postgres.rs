@@ -40,7 +40,7 @@ impl Postgres {
         url(self.port, &name)
     }
 
-    /// A user who has to give a password, unlike everybody else; may do everything.
+    /// A superuser who has to give a password, unlike all other users.
     pub fn require_password(&self, user: &str, password: &str) {
         let file = self.folder.join("pg_hba.conf");
         let others = fs::read_to_string(&file).expect("it was made by initdb");
@@ -50,7 +50,7 @@ impl Postgres {
         self.psql(&url(self.port, "postgres"), "SELECT pg_reload_conf()");
     }
 
-    /// What `psql` prints for `sql`: a line a row, `|` between columns, no heading. Panics where it fails.
+    /// The output of `psql` for `sql`: a line a row, `|` between columns, no heading. Panics when it fails.
     pub fn psql(&self, url: &str, sql: &str) -> String {
         let mut psql = psql(&self.folder, url, sql);
         run().output(&mut psql).trim_end().to_owned()
@@ -66,10 +66,11 @@ impl Postgres {
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories=", "-c", "max_connections=300"])
             .args(["-c", "dynamic_shared_memory_type=mmap"]);
-        let asked = folder.to_owned();
-        // SIGINT is the shutdown that does not wait for clients to leave.
+
+        let probed = folder.to_owned();
+        // SIGINT is the fast shutdown, which does not wait for clients to disconnect.
         let process = Process::start(name.to_owned(), command, "INT", move || {
-            let mut psql = psql(&asked, &url(port, "postgres"), "SELECT 1");
+            let mut psql = psql(&probed, &url(port, "postgres"), "SELECT 1");
             let status = psql.stdout(Stdio::null()).stderr(Stdio::null()).status();
             status.is_ok_and(|status| status.success())
         })?;
@@ -98,7 +99,7 @@ fn init(folder: &Path) {
     if let Some((user, group)) = owner() {
         chown(folder, Some(user), Some(group)).expect("root may give its folder away");
     }
-    // Not synced: the cluster is older than any crash that a test makes.
+    // Not synced: the cluster exists before any crash that a test causes.
     let mut initdb = command("initdb", folder);
     initdb
         .arg("-D")

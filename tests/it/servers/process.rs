@@ -16,7 +16,7 @@ const MAX_WAIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 20;
 
-/// What the servers and `epmd` say when somebody else has the port.
+/// What the servers and `epmd` log when another process has the port.
 const TAKEN: [&str; 4] = [
     "ddress already in use",
     "eaddrinuse",
@@ -41,7 +41,7 @@ struct State {
     child: Option<Child>,
 }
 
-/// Calls `start` with one free port after another until nobody else was faster.
+/// Calls `start` with one free port after another until no other process was faster.
 pub fn on_a_free_port<T>(start: impl Fn(u16) -> Result<T, PortTaken>) -> T {
     (0..ATTEMPTS)
         .find_map(|_| start(free_port()).ok())
@@ -61,6 +61,7 @@ impl Process {
         let file = file.expect("the log can be written");
         command.stderr(file.try_clone().expect("a file can be shared"));
         command.stdout(file);
+
         let state = State { command, child: None };
         let process = Self {
             name,
@@ -79,16 +80,19 @@ impl Process {
         let Some(mut child) = state.child.take() else {
             return;
         };
+
         signal("CONT", &family(child.id()));
         signal(self.stop_signal, &[child.id()]);
+
         if exited(&mut child, MAX_WAIT).is_none() {
             kill(&mut child);
             panic!("{} does not stop.\n{}", self.name, self.end_of_log());
         }
-        run().forget(&child);
+
+        run().unregister(&child);
     }
 
-    /// SIGKILL, as a crash would; it takes the server's own children along.
+    /// SIGKILL, as in a crash; the server's children are killed as well.
     pub fn kill(&self) {
         if let Some(mut child) = self.state().child.take() {
             kill(&mut child);
@@ -99,20 +103,20 @@ impl Process {
     pub fn start_again(&self) {
         let mut state = self.state();
         assert!(state.child.is_none(), "{} is still running", self.name);
-        let back = (0..ATTEMPTS).any(|attempt| {
+        let is_back = (0..ATTEMPTS).any(|attempt| {
             if attempt > 0 {
                 thread::sleep(MAX_WAIT / 100);
             }
             self.spawn(&mut state).is_ok()
         });
-        assert!(back, "somebody took the port of {}", self.name);
+        assert!(is_back, "another process took the port of {}", self.name);
     }
 
     /// SIGSTOP: connections stay open and nothing answers, as when a machine hangs.
     pub fn pause(&self) {
         let state = self.state();
         let child = state.child.as_ref().expect("a running server is paused");
-        // The server first, so that it has no further children while those are looked for.
+        // The server first, so that it starts no more children while they are listed.
         signal("STOP", &[child.id()]);
         signal("STOP", &family(child.id()));
         let stopped = wait_until(MAX_WAIT, || Stat::of(child.id()).is_some_and(|stat| stat.state == "T"));
@@ -170,12 +174,12 @@ impl Drop for Process {
 }
 
 fn kill(child: &mut Child) {
-    // Stopped first: what is about to die must not have another child that nobody looked for.
+    // Stopped first, so that it cannot start another child after its children were listed.
     signal("STOP", &[child.id()]);
     let family = family(child.id());
     signal("KILL", &family);
     child.wait().expect("a killed child can be waited for");
-    run().forget(child);
+    run().unregister(child);
     // The children die a moment later, and until then hold memory and ports that the next start needs.
     wait_until(MAX_WAIT, || {
         let dying = family.iter().filter_map(|pid| Stat::of(*pid));
@@ -192,14 +196,14 @@ fn exited(child: &mut Child, max_wait: Duration) -> Option<ExitStatus> {
     status
 }
 
-/// Whether `done` came true in time; asked once at least.
+/// Whether `done` became true within `max_wait`; it is called at least once.
 fn wait_until(max_wait: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         if done() {
             return true;
         }
-        if begun.elapsed() >= max_wait {
+        if started.elapsed() >= max_wait {
             return false;
         }
         thread::sleep(POLL);

@@ -1,5 +1,5 @@
-//! A `RabbitMQ` node, and the one port mapper (`epmd`) of the run that tells nodes and `rabbitmqctl` of each other.
-//! The mapper is ours because Erlang would otherwise leave a daemon behind, or use the one already there.
+//! A `RabbitMQ` node, and the port mapper (`epmd`) of the run, by which nodes and `rabbitmqctl` find each other.
+//! The run starts its own mapper, because Erlang would otherwise leave a daemon behind or use one that runs already.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use std::{
 
 use super::{
     process::{Process, on_a_free_port},
-    redis::ask,
+    redis::request,
     run::{self, folders_in, free_port, program, run},
 };
 
 /// A node of the installed version, with the durability it has by default.
 ///
-/// A kill within a second of the declaration of a quorum queue loses the queue for good (seen with 3.10: the table of
-/// their names is written out every half second). A test that kills declares its queues first, and waits that second.
+/// A kill within a second after the declaration of a quorum queue loses the queue for good (seen with 3.10: the table of
+/// their names is written out every half second). A test that kills a node declares its queues first and waits a second.
 pub struct RabbitMq {
     node: String,
     port: u16,
@@ -35,7 +35,7 @@ impl RabbitMq {
         Self::start_named(&node, &name, &folder)
     }
 
-    /// As many nodes as one cluster.
+    /// `size` nodes, joined to one cluster.
     pub fn start_cluster(size: usize) -> Vec<Self> {
         let nodes: Vec<Self> = (0..size).map(|_| Self::start()).collect();
         for joining in &nodes[1..] {
@@ -60,7 +60,7 @@ impl RabbitMq {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What `rabbitmqctl` prints when it is asked about this node. Panics where it fails.
+    /// The output of `rabbitmqctl` for this node. Panics when it fails.
     pub fn ctl(&self, args: &[&str]) -> String {
         let mut ctl = command("rabbitmqctl", &run().folder);
         // The command line tool is a node too, and would listen on a fixed port.
@@ -110,7 +110,7 @@ fn server(node: &str, folder: &Path, port: u16) -> Command {
         .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
         .env("RABBITMQ_CONF_ENV_FILE", folder.join("rabbitmq-env.conf"))
-        // The script then becomes the server, instead of waiting for it as a shell that takes our signals.
+        // The script then becomes the server; otherwise a shell waits for it and takes the signals.
         .env("RUNNING_UNDER_SYSTEMD", "true")
         .env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
@@ -133,7 +133,7 @@ fn command(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// The home of all nodes of the run, with the cookie by which they know each other.
+/// The home of all nodes of the run, with the cookie that they authenticate each other by.
 fn erlang_home() -> &'static Path {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
     HOME.get_or_init(|| {
@@ -167,5 +167,6 @@ fn epmd_port() -> u16 {
 /// Whether the greeting of AMQP 0-9-1 is answered by Connection.Start: a method frame (1) on channel 0, class 10,
 /// method 10.
 fn speaks_amqp(port: u16) -> bool {
-    ask(port, b"AMQP\x00\x00\x09\x01", 11).is_some_and(|frame| frame[..3] == [1, 0, 0] && frame[7..] == [0, 10, 0, 10])
+    request(port, b"AMQP\x00\x00\x09\x01", 11)
+        .is_some_and(|frame| frame[..3] == [1, 0, 0] && frame[7..] == [0, 10, 0, 10])
 }

@@ -1,4 +1,4 @@
-//! A Redis that keeps nothing: to the shop it is a cache.
+//! A Redis without persistence, since the shop uses it as a cache only.
 
 use std::{
     io::{Read, Write},
@@ -35,7 +35,7 @@ impl Redis {
             .args(["--save", "", "--appendonly", "no"])
             .args(["--port", &port.to_string()]);
         let process = Process::start(name, command, "TERM", move || {
-            ask(port, b"PING\r\n", 5).is_some_and(|answer| answer == b"+PONG")
+            request(port, b"PING\r\n", 5).is_some_and(|answer| answer == b"+PONG")
         })?;
         Ok(Self { port, process })
     }
@@ -49,8 +49,8 @@ impl Deref for Redis {
     }
 }
 
-/// Connects, says `words`, and reads the first `length` bytes of the answer.
-pub fn ask(port: u16, words: &[u8], length: usize) -> Option<Vec<u8>> {
+/// Connects, sends `words`, and reads the first `length` bytes of the answer.
+pub fn request(port: u16, words: &[u8], length: usize) -> Option<Vec<u8>> {
     let max_wait = Duration::from_secs(2);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, max_wait).ok()?;

@@ -18,12 +18,12 @@ use std::{
     },
 };
 
-/// Waits for the end of its input, which is the end of the test process, however it came.
+/// Waits for the end of its input, which is the end of the test process, SIGKILL included.
 ///
 /// Then it kills what was registered and all that descends from it: a paused `PostgreSQL` backend does not notice
-/// that its postmaster died. The start time tells a process of ours from a later one with the same id.
-/// What a killed `PostgreSQL` leaves outside its folder goes too: `initdb` has files in `/dev/shm`, and a postmaster a
-/// System V segment, which its pid file names.
+/// that its postmaster died. The start time distinguishes a registered process from a later one with the same id.
+/// It also removes what a killed `PostgreSQL` leaves outside its folder: files of `initdb` in `/dev/shm`, and the System V
+/// segment of a postmaster, which its pid file names.
 const REAPER: &str = r#"
 trap '' INT TERM HUP
 folder=$1 ours= family=' ' parents= shared=
@@ -69,7 +69,7 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// `PATH` where the environment has none, and the folders a normal user's may lack.
+/// `PATH` where the environment has none; also added to it, since a normal user's may lack some of these folders.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub struct Run {
@@ -79,23 +79,25 @@ pub struct Run {
     folders: AtomicUsize,
 }
 
-/// The run of this test process, begun on first use.
+/// The run of this test process, started on first use.
 pub fn run() -> &'static Run {
     static RUN: OnceLock<Run> = OnceLock::new();
-    RUN.get_or_init(Run::begin)
+    RUN.get_or_init(Run::start)
 }
 
 impl Run {
-    fn begin() -> Self {
+    fn start() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("shop-test-")
             .tempdir()
             .expect("a temporary folder can be made")
             .keep();
+
         if is_root() {
-            // PostgreSQL then runs as another user, who has to reach its own folder in here.
+            // PostgreSQL then runs as another user, who has to reach its folder in this one.
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("the folder is ours");
         }
+
         let reaper = Command::new("sh")
             .args(["-c", REAPER, "reaper"])
             .arg(&folder)
@@ -122,41 +124,41 @@ impl Run {
         (name, folder)
     }
 
-    /// Spawns a process that the reaper knows of until [`Run::forget`].
+    /// Spawns a process that the reaper knows of until [`Run::unregister`].
     pub fn spawn(&self, command: &mut Command) -> Child {
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-        let born = Stat::of(child.id()).map_or(0, |stat| stat.born);
-        self.tell(&format!("pid {} {born}", child.id()));
+        let start_time = Stat::of(child.id()).map_or(0, |stat| stat.start_time);
+        self.send(&format!("pid {} {start_time}", child.id()));
         child
     }
 
-    /// To be called once the process has been waited for: its id may be another's from then on.
-    pub fn forget(&self, child: &Child) {
-        self.tell(&format!("gone {}", child.id()));
+    /// Call it after the process was waited for: from then on its id may belong to another process.
+    pub fn unregister(&self, child: &Child) {
+        self.send(&format!("gone {}", child.id()));
     }
 
-    /// Runs a command to its end and gives what it printed; panics with what it complained of when it failed.
+    /// Runs a command to its end and returns its standard output; panics with its standard error when it fails.
     pub fn output(&self, command: &mut Command) -> String {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.spawn(command);
         let pid = child.id();
         let output = child.wait_with_output().expect("its output can be collected");
-        self.tell(&format!("gone {pid}"));
+        self.send(&format!("gone {pid}"));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{command:?} failed, {}: {text}{complaint}",
+            "{command:?} failed, {}: {text}{stderr}",
             output.status
         );
         text
     }
 
-    fn tell(&self, line: &str) {
+    fn send(&self, line: &str) {
         let reaper = self.reaper.lock().unwrap_or_else(PoisonError::into_inner);
-        // One write a line: half a line would be lost with a process killed between two.
+        // One write a line: if this process is killed between two writes, the reaper would read half a line.
         let mut input = reaper.stdin.as_ref().expect("its input is a pipe");
         input
             .write_all(format!("{line}\n").as_bytes())
@@ -164,7 +166,7 @@ impl Run {
     }
 }
 
-/// A command that takes nothing from the environment but `PATH`, works in `folder`, and is out of reach of Ctrl-C.
+/// A command that inherits only `PATH`, runs in `folder`, and does not get the Ctrl-C of the terminal.
 pub fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command
@@ -210,7 +212,7 @@ pub fn is_root() -> bool {
 /// A port that was free a moment ago.
 ///
 /// It lies below the ports that the system gives to outgoing connections: while a server is down, one of those (its
-/// own client's, trying again) could sit on its port and keep it from coming back.
+/// own client's, trying again) could take its port, and the server could not start again.
 pub fn free_port() -> u16 {
     let lowest_outgoing = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
@@ -223,14 +225,14 @@ pub fn free_port() -> u16 {
         .expect("one port in a thousand tries is free")
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// A process as `/proc/PID/stat` describes it.
 pub struct Stat {
     pub pid: u32,
     /// `T` is stopped, `Z` is a zombie.
     pub state: String,
     pub parent: u32,
-    /// Clock ticks from the machine's start.
-    pub born: u64,
+    /// Clock ticks since the machine's start.
+    pub start_time: u64,
 }
 
 impl Stat {
@@ -242,7 +244,7 @@ impl Stat {
             pid,
             state: (*fields.first()?).to_owned(),
             parent: fields.get(1)?.parse().ok()?,
-            born: fields.get(19)?.parse().ok()?,
+            start_time: fields.get(19)?.parse().ok()?,
         })
     }
 

@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -20,6 +17,8 @@ use shop::{
         orders::{self, Line, NewOrder},
     },
     entities::Timestamp,
+    queue::SettleRequest,
+    telemetry::traces::new_traceparent,
 };
 use uuid::Uuid;
 
@@ -48,7 +47,7 @@ impl Backend {
         }
     }
 
-    /// PostgreSQL, RabbitMQ and Redis, shared with the other tests but for what has a name.
+    /// PostgreSQL, RabbitMQ and Redis: servers that all tests share, with a database, queues and keys of its own.
     pub fn servers() -> Self {
         let (prefix, folder) = own_folder();
         let servers = servers::shared();
@@ -65,7 +64,7 @@ impl Backend {
         match name {
             "embedded" => Self::embedded(),
             "servers" => Self::servers(),
-            other => panic!("no back end is called {other}"),
+            other => panic!("unknown back end {other}"),
         }
     }
 
@@ -102,7 +101,7 @@ impl Backend {
         .expect("a valid configuration")
     }
 
-    /// The parts inside the test, on a schema that is up to date.
+    /// The application inside the test process, on an up-to-date schema.
     pub async fn app(&self) -> App {
         let app = App::connect(self.config()).await.expect("the back end is up");
         app::migrate(&app.db, &app.config, Change::Up).await.expect("migrates");
@@ -130,7 +129,7 @@ impl Backend {
     }
 }
 
-/// Orders of `lines` whose payment has been accepted, and for which nobody has rung yet.
+/// Orders of `lines` whose payment has been accepted, with no settle request published yet.
 pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64, i64)>) -> Vec<OrderId> {
     const AT_ONCE: usize = 500;
     let line = |(product_id, quantity)| Line { product_id, quantity };
@@ -144,31 +143,43 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             created_at: Timestamp::now(),
         })
         .collect();
+
     for batch in new.chunks(AT_ONCE) {
-        let batch: Arc<[NewOrder]> = batch.into();
-        let written = app.db.transaction(move |txn| {
-            let batch = Arc::clone(&batch);
-            Box::pin(async move {
-                let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
-                orders::create(&txn, &batch).await?;
-                orders::accept_payments(&txn, Timestamp::now(), &ids).await
-            })
+        let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
+        let ids = &ids;
+        let written = app.db.transaction(|txn| async move {
+            orders::create(&txn, batch).await?;
+            orders::accept_payments(&txn, Timestamp::now(), ids).await
         });
+
         let answers: Vec<Result<_, Error>> = written.await.expect("written");
         assert!(answers.iter().all(Result::is_ok));
     }
+
     new.iter().map(|order| order.id).collect()
 }
 
-/// What `shop verify` proves, from within the test.
-pub async fn books(app: &App) -> Report {
-    let report = app.db.snapshot(None, |txn| {
-        Box::pin(async move { ledger::check(&*txn, Timestamp::now(), MAX_AGE).await })
-    });
-    report
-        .await
-        .map_err(|error: Error| error)
-        .expect("the books can be read")
+/// Publishes a settle request for each order, as after an accepted payment.
+pub async fn publish(app: &App, orders: &[OrderId]) {
+    let requests: Vec<SettleRequest> = orders
+        .iter()
+        .map(|order_id| SettleRequest {
+            order_id: *order_id,
+            traceparent: new_traceparent(),
+        })
+        .collect();
+    app.queue.publish_settle_requests(&requests).await.expect("published");
+}
+
+/// The result of the ledger check, as `shop verify` prints it.
+pub async fn ledger_report(app: &App) -> Report {
+    let report: Result<Report, Error> = app
+        .db
+        .snapshot(None, |txn| async move {
+            ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
+        })
+        .await;
+    report.expect("the ledger can be read")
 }
 
 /// How many orders have this status.
@@ -186,6 +197,7 @@ pub async fn count(app: &App, status: &str) -> i64 {
 pub async fn all_settled(app: &App) {
     let backend = app.db.read().get_database_backend();
     let waiting = "SELECT COUNT(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+
     eventually("all that was accepted is settled", || async {
         let row = app
             .db

@@ -20,7 +20,8 @@ pub struct Answer {
 
 impl Client {
     pub fn new(address: &str) -> Self {
-        // The program's own way to a collector makes the client ask for this, though nothing here is encrypted.
+        // The features of the program's own `reqwest` leave out a default provider, so the client needs one, although nothing
+        // is encrypted here.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             base: format!("http://{address}"),
@@ -40,7 +41,7 @@ impl Client {
         Answer::of(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Orders `(product, quantity)` and gives the order's id.
+    /// Creates an order of `(product, quantity)` lines and returns its id.
     pub async fn order(&self, lines: &[(i64, i64)]) -> String {
         let items: Vec<Value> = lines
             .iter()
@@ -84,7 +85,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
     }
 
-    /// Asserts that it is a problem document of this kind, and gives the pointers of its faults.
+    /// Asserts that it is a problem document of this kind, and returns the pointers of its errors.
     pub fn problem(&self, status: u16, slug: &str) -> Vec<String> {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(
@@ -100,8 +101,8 @@ impl Answer {
                 "{field}: {self:?}"
             );
         }
-        let faults = self.body["errors"].as_array().cloned().unwrap_or_default();
-        let pointer = |fault: &Value| fault["pointer"].as_str().expect("a pointer").to_owned();
-        faults.iter().map(pointer).collect()
+        let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
+        let pointer = |error: &Value| error["pointer"].as_str().expect("a pointer").to_owned();
+        errors.iter().map(pointer).collect()
     }
 }

@@ -1,28 +1,30 @@
-//! What the tests share: a back end of their own, the program as a process of its own, and a client that speaks to it.
+//! What the tests share: a back end for one test, the program as a process, and a client of its API.
 
 mod backend;
+mod broker;
 mod client;
 mod crowd;
 mod shop;
 
 use std::time::{Duration, Instant};
 
-pub use backend::{Backend, accepted, all_settled, books, count};
+pub use backend::{Backend, accepted, all_settled, count, ledger_report, publish};
+pub use broker::{EventListener, channel};
 pub use client::{Answer, Client};
 pub use crowd::Crowd;
 pub use shop::{Shop, run_to_end};
 
-/// How long anything may take that is expected to happen.
+/// The longest that a test waits for something to happen.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Asks again and again until `look` finds what it looks for; panics with `what` after [`MAX_WAIT`].
-pub async fn eventually<T, Looking: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> Looking) -> T {
-    let begun = Instant::now();
+/// Calls `probe` again and again until it gives something; panics with `what` after [`MAX_WAIT`].
+pub async fn eventually<T, Probing: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> Probing) -> T {
+    let started = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = probe().await {
             return found;
         }
-        assert!(begun.elapsed() < MAX_WAIT, "in vain: {what}");
+        assert!(started.elapsed() < MAX_WAIT, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }

@@ -38,7 +38,7 @@ impl Shop {
         shop
     }
 
-    /// Whatever settles orders on this back end: `work`, or nothing where `serve` does it.
+    /// `count` `work` processes; none on the embedded back end, where `serve` settles orders itself.
     pub fn workers(backend: &Backend, count: usize) -> Vec<Self> {
         let count = if backend.is_embedded() { 0 } else { count };
         (0..count).map(|_| Self::work(backend)).collect()
@@ -48,8 +48,8 @@ impl Shop {
         Self::spawn(backend, program(arguments), environment)
     }
 
-    /// As a process that may write files of so many bytes only, and is told so by an error instead of being killed.
-    pub fn serve_with_small_files(backend: &Backend, bytes: u64) -> Self {
+    /// A process whose files may have `bytes` at most; a longer write fails with an error instead of a signal.
+    pub fn serve_with_file_size_limit(backend: &Backend, bytes: u64) -> Self {
         let mut command = Command::new("sh");
         let limited = "trap '' XFSZ; ulimit -Sf \"$0\" && exec \"$@\"";
         let blocks = (bytes / 512).to_string();
@@ -59,8 +59,8 @@ impl Shop {
         shop
     }
 
-    /// From now on files may be as large as they like.
-    pub fn lift_limit_of_files(&self) {
+    /// Lifts the limit on the size of files.
+    pub fn lift_file_size_limit(&self) {
         let pid = self.child.id().to_string();
         let lifted = Command::new("prlimit")
             .args(["--pid", &pid, "--fsize=unlimited:"])
@@ -76,10 +76,12 @@ impl Shop {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+
         let mut child = run().spawn(&mut command);
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("piped");
         let reading = Arc::clone(&log);
+
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 reading.lines().0.push(line);
@@ -88,6 +90,7 @@ impl Shop {
             reading.lines().1 = true;
             reading.more.notify_all();
         });
+
         Self { child, log }
     }
 
@@ -99,20 +102,25 @@ impl Shop {
         Client::new(&self.wait_for("management"))
     }
 
-    /// Waits for a line in the log with this message, and gives its `address`.
+    /// Waits for a log line with this message, and returns its `address`.
     pub fn wait_for(&self, message: &str) -> String {
         let found = |line: &String| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == message).then(|| line["address"].as_str().unwrap_or_default().to_owned())
         };
-        let begun = Instant::now();
+
+        let started = Instant::now();
         let mut lines = self.log.lines();
         loop {
             if let Some(address) = lines.0.iter().find_map(found) {
                 return address;
             }
-            let waiting = !lines.1 && begun.elapsed() < MAX_WAIT;
-            assert!(waiting, "it never said {message:?}, but:\n{}", lines.0.join("\n"));
+            let waiting = !lines.1 && started.elapsed() < MAX_WAIT;
+            assert!(
+                waiting,
+                "the message {message:?} was never logged:\n{}",
+                lines.0.join("\n")
+            );
             let (again, _) = self
                 .log
                 .more
@@ -132,20 +140,24 @@ impl Shop {
 
     /// Waits until the process has ended by itself.
     pub fn wait_for_end(&self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut lines = self.log.lines();
         while !lines.1 {
-            assert!(begun.elapsed() < MAX_WAIT, "it goes on:\n{}", lines.0.join("\n"));
+            assert!(
+                started.elapsed() < MAX_WAIT,
+                "it is still running:\n{}",
+                lines.0.join("\n")
+            );
             let waited = self.log.more.wait_timeout(lines, MAX_WAIT);
             lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// How it ended, once it has.
+    /// Waits for the end of the process.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.wait_for_end();
         let status = self.child.wait().expect("it can be waited for");
-        run().forget(&self.child);
+        run().unregister(&self.child);
         status.code()
     }
 
@@ -153,14 +165,14 @@ impl Shop {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run().forget(&self.child);
+        run().unregister(&self.child);
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and waits for the end of the process.
     pub fn terminate(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         let status = self.child.wait().expect("it can be waited for");
-        run().forget(&self.child);
+        run().unregister(&self.child);
         status
     }
 }
@@ -193,7 +205,7 @@ pub fn run_to_end(backend: &Backend, arguments: &[&str], environment: &[(&str, &
         .expect("it can be run")
 }
 
-/// With nothing of this process's own configuration.
+/// Without the `SHOP_` variables of this process.
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
     let own = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SHOP_"));

@@ -1,5 +1,5 @@
-//! A consumer that the broker has forgotten without a word. Brokers do that by accident; here a go-between does it on
-//! purpose: in the client's name it tells the broker that nobody wants messages any more.
+//! A consumer that the broker has lost without an error. Brokers do that by accident; here a proxy causes it: on the
+//! client's connection it sends the broker a `basic.cancel` that the client does not know of.
 
 use std::{
     slice,
@@ -8,7 +8,6 @@ use std::{
 };
 
 use lapin::{
-    Connection, ConnectionProperties,
     options::{QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
@@ -24,19 +23,19 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::support::{Backend, MAX_WAIT, eventually};
+use crate::support::{Backend, MAX_WAIT, channel, eventually};
 
-/// Longer than it takes to find out.
+/// Longer than the queue needs to notice a lost consumer.
 const QUIET: Duration = Duration::from_secs(10);
 /// Class and method of `basic.consume-ok` (AMQP 0-9-1, section 1.8.3).
 const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
 /// Class and method of `basic.cancel`.
 const CANCEL: [u8; 4] = [0, 60, 0, 30];
 
-/// Stands between the clients and the broker.
-struct Between {
+/// Passes everything on between the clients and the broker.
+struct CancellingProxy {
     url: String,
-    /// The consumers that were begun, and how to reach the broker in their name.
+    /// The consumers that were started, each with the connection to the broker that it uses.
     consumers: Arc<Mutex<Vec<Registered>>>,
 }
 
@@ -47,30 +46,33 @@ struct Registered {
     broker: Arc<AsyncMutex<OwnedWriteHalf>>,
 }
 
-impl Between {
+impl CancellingProxy {
     async fn before(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let (_, rest) = url.split_once('@').expect("user, host");
         let (host, vhost) = rest.split_once('/').expect("host, virtual host");
+
         let consumers = Arc::default();
         tokio::spawn(accept(listener, host.to_owned(), Arc::clone(&consumers)));
+
         Self {
             url: format!("amqp://guest:guest@127.0.0.1:{port}/{vhost}"),
             consumers,
         }
     }
 
-    /// Has the broker forget all consumers.
+    /// Cancels all consumers at the broker.
     async fn cancel_all(&self) {
-        let consumers = eventually("somebody consumes", || async {
+        let consumers = eventually("a consumer has started", || async {
             let consumers = self.consumers.lock().expect("whole").clone();
             (!consumers.is_empty()).then_some(consumers)
         })
         .await;
+
         for consumer in consumers {
             let tag = u8::try_from(consumer.tag.len()).expect("a short string");
-            // And no answer, please.
+            // The last byte is the flag `no-wait`: the broker sends no answer.
             let payload = [&CANCEL[..], &[tag], &consumer.tag, &[1]].concat();
             let size = u32::try_from(payload.len()).expect("short").to_be_bytes();
             let frame = [&[1][..], &consumer.channel, &size, &payload, &[0xCE]].concat();
@@ -85,13 +87,15 @@ async fn accept(listener: TcpListener, host: String, consumers: Arc<Mutex<Vec<Re
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_broker, to_broker) = broker.into_split();
         let to_broker = Arc::new(AsyncMutex::new(to_broker));
-        let forth = Arc::clone(&to_broker);
+
+        let requests = Arc::clone(&to_broker);
         tokio::spawn(async move {
             while let Some(frame) = frame(&mut from_client).await {
-                forth.lock().await.write_all(&frame).await?;
+                requests.lock().await.write_all(&frame).await?;
             }
-            forth.lock().await.shutdown().await
+            requests.lock().await.shutdown().await
         });
+
         let consumers = Arc::clone(&consumers);
         tokio::spawn(async move {
             while let Some(frame) = frame(&mut from_broker).await {
@@ -131,11 +135,9 @@ fn request() -> SettleRequest {
     }
 }
 
-/// How many consume from the queue of the requests, as the broker sees it.
+/// The number of consumers of the queue of settle requests, as the broker counts them.
 async fn consumers(backend: &Backend) -> u32 {
-    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+    let (_connection, channel) = channel(&backend.queue_url).await;
     let passive = QueueDeclareOptions {
         passive: true,
         ..Default::default()
@@ -146,59 +148,55 @@ async fn consumers(backend: &Backend) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_the_broker_forgot_without_a_word_is_noticed_and_made_anew() {
+async fn a_consumer_that_the_broker_lost_silently_is_replaced() {
     let backend = Backend::servers();
-    let between = Between::before(&backend.queue_url).await;
-    let queue = Queue::new(&between.url, &backend.prefix, 100).expect("a known URL");
+    let proxy = CancellingProxy::before(&backend.queue_url).await;
+    let queue = Queue::new(&proxy.url, &backend.prefix, 100).expect("a known URL");
     let first = request();
     queue
         .publish_settle_requests(slice::from_ref(&first))
         .await
-        .expect("notify_attempts");
+        .expect("published");
     let deliveries = queue.next(10).await.expect("delivers");
     queue.acknowledge(&deliveries).await.expect("acknowledges");
 
     assert_eq!(consumers(&backend).await, 1);
-    between.cancel_all().await;
-    eventually("the broker has forgotten it", || async {
+    proxy.cancel_all().await;
+    eventually("the broker has no consumer", || async {
         (consumers(&backend).await == 0).then_some(())
     })
     .await;
-    // Another consumes and has all it can hold, so that the number of consumers tells nothing.
+
+    // Another consumer holds as many messages as it may, so that the number of consumers proves nothing.
     let full = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
     let held = request();
     full.publish_settle_requests(slice::from_ref(&held))
         .await
-        .expect("notify_attempts");
-    let in_hand = full.next(1).await.expect("delivers");
-    assert_eq!(in_hand.messages[0].order_id, Ok(held.order_id));
+        .expect("published");
+    let unacknowledged = full.next(1).await.expect("delivers");
+    assert_eq!(unacknowledged.messages[0].order_id, Ok(held.order_id));
 
     let waiting = request();
     queue
         .publish_settle_requests(slice::from_ref(&waiting))
         .await
-        .expect("notify_attempts");
-    let forgotten = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
-    assert!(matches!(forgotten, Err(error) if error.to_string().contains("lost the consumer")));
+        .expect("published");
+    let lost = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
+    assert!(matches!(lost, Err(error) if error.to_string().contains("lost the consumer")));
     let deliveries = queue.next(10).await.expect("delivers again");
     assert_eq!(deliveries.messages[0].order_id, Ok(waiting.order_id));
 }
 
-/// A broker can also believe that it has delivered what never came. Here it does deliver: to somebody else.
+/// A broker can also count messages as delivered that never arrive. Here it routes them to another queue.
 #[tokio::test(flavor = "multi_thread")]
-async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
+async fn the_consumer_is_replaced_when_published_messages_never_arrive() {
     let backend = Backend::servers();
     let queue = Queue::new(&backend.queue_url, &backend.prefix, 100).expect("a known URL");
-    queue
-        .publish_settle_requests(&[request()])
-        .await
-        .expect("notify_attempts");
+    queue.publish_settle_requests(&[request()]).await.expect("published");
     let deliveries = queue.next(10).await.expect("delivers");
     queue.acknowledge(&deliveries).await.expect("acknowledges");
 
-    let connection = Connection::connect(&backend.queue_url, ConnectionProperties::default());
-    let connection = connection.await.expect("connects");
-    let channel = connection.create_channel().await.expect("opens");
+    let (_connection, channel) = channel(&backend.queue_url).await;
     let (settle, orders) = (
         format!("{}.orders.settle", backend.prefix),
         format!("{}.orders", backend.prefix),
@@ -219,36 +217,44 @@ async fn bells_that_were_rung_and_never_come_have_the_consumer_made_anew() {
     let unbound = channel.queue_unbind(settle.into(), orders.into(), "settle".into(), none);
     unbound.await.expect("unbound");
 
-    queue
-        .publish_settle_requests(&[request()])
-        .await
-        .expect("notify_attempts");
+    queue.publish_settle_requests(&[request()]).await.expect("published");
     let lost = timeout(MAX_WAIT, queue.next(10)).await.expect("it is noticed");
     assert!(matches!(lost, Err(error) if error.to_string().contains("delivers none")));
-    // The next connection has bound the queue again.
-    let heard = request();
-    let (delivered, rung) = tokio::join!(queue.next(10), async {
+
+    // The next connection binds the queue again.
+    let next = request();
+    let (delivered, published) = tokio::join!(queue.next(10), async {
         sleep(Duration::from_secs(1)).await;
-        queue.publish_settle_requests(slice::from_ref(&heard)).await
+        queue.publish_settle_requests(slice::from_ref(&next)).await
     });
-    rung.expect("notify_attempts");
-    assert_eq!(delivered.expect("delivers").messages[0].order_id, Ok(heard.order_id));
+    published.expect("published");
+    assert_eq!(delivered.expect("delivers").messages[0].order_id, Ok(next.order_id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_with_nothing_to_do_or_its_hands_full_is_left_alone() {
+async fn an_idle_or_busy_consumer_is_left_alone() {
     let backend = Backend::servers();
     let queue = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
     let idle = timeout(QUIET, queue.next(10)).await;
-    assert!(idle.is_err(), "nothing to tell of: {:?}", idle.map(Result::err));
+
+    assert!(
+        idle.is_err(),
+        "an idle consumer was replaced: {:?}",
+        idle.map(Result::err)
+    );
     queue
         .publish_settle_requests(&[request(), request()])
         .await
-        .expect("notify_attempts");
+        .expect("published");
+
     let first = queue.next(10).await.expect("delivers");
     assert_eq!(first.messages.len(), 1);
     let full = timeout(QUIET, queue.next(10)).await;
-    assert!(full.is_err(), "held back by right: {:?}", full.map(Result::err));
+    assert!(
+        full.is_err(),
+        "a busy consumer was replaced: {:?}",
+        full.map(Result::err)
+    );
     queue.acknowledge(&first).await.expect("the session is the same");
     let second = queue.next(10).await.expect("delivers");
     assert!(!second.messages[0].redelivered);

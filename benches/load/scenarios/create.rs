@@ -1,0 +1,119 @@
+//! Creating orders: by one process, by several, and beside a million stored orders.
+
+use std::time::Duration;
+
+use super::{
+    CONNECTIONS, PRODUCTS,
+    setup::{self, accepted_orders, sql, two_lines},
+};
+use crate::{
+    client::{load, post},
+    floors,
+    report::{Round, Table, median},
+    rounds, seconds,
+    shop::Process,
+};
+
+pub async fn create(table: &mut Table) {
+    let backend = setup::backend();
+    let serve = Process::serve(&backend);
+    let time = Duration::from_secs(seconds());
+
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+        let floor = floors::pgbench_create(&backend.database_url, CONNECTIONS, time);
+        sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+        let round = load(&serve.address, CONNECTIONS, time, 201, |number| {
+            post("/orders", two_lines(number))
+        })
+        .await;
+        measured.push(Round { floor, ..round });
+    }
+
+    table.rate(
+        "`POST /orders`, two lines, 64 connections",
+        "pgbench, one statement an order",
+        &measured,
+    );
+}
+
+/// Orders created through several `serve` processes, on 64 connections in all.
+pub async fn serves(table: &mut Table) {
+    let backend = setup::backend();
+    let processes: Vec<Process> = (0..3).map(|_| Process::serve(&backend)).collect();
+    let time = Duration::from_secs(seconds());
+
+    let mut measured: [Vec<Round>; 2] = Default::default();
+    for _ in 0..rounds() {
+        let mut floor = 0.0;
+        for count in 1..=processes.len() {
+            sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+            let loads = processes[..count].iter().map(|process| {
+                load(&process.address, CONNECTIONS / count as u64, time, 201, |number| {
+                    post("/orders", two_lines(number))
+                })
+            });
+
+            let rate = futures_util::future::join_all(loads)
+                .await
+                .iter()
+                .map(|round| round.rate)
+                .sum();
+
+            if count == 1 {
+                floor = rate;
+            } else {
+                measured[count - 2].push(Round {
+                    rate,
+                    floor,
+                    ..Round::default()
+                });
+            }
+        }
+    }
+
+    for (count, measured) in (2..).zip(&measured) {
+        table.rate(
+            &format!("`POST /orders` through {count} `serve` processes"),
+            "through one",
+            measured,
+        );
+    }
+}
+
+/// The rate with a hundred times as many stored orders.
+pub async fn growth(table: &mut Table) {
+    let backend = setup::backend();
+    let serve = Process::serve(&backend);
+    let time = Duration::from_secs(seconds());
+
+    let mut rates = Vec::new();
+    for stored in [10_000, 1_000_000] {
+        accepted_orders(&backend, stored, PRODUCTS);
+        sql(&backend, "UPDATE orders SET status = 'PAID', settled_at = now()");
+        sql(&backend, "VACUUM ANALYZE orders");
+        sql(&backend, "CHECKPOINT");
+
+        let mut measured = Vec::new();
+        for _ in 0..rounds() {
+            measured.push(
+                load(&serve.address, CONNECTIONS, time, 201, |number| {
+                    post("/orders", two_lines(number))
+                })
+                .await
+                .rate,
+            );
+        }
+        rates.push(median(measured));
+    }
+
+    table.add([
+        "`POST /orders` with 1,000,000 orders stored".to_owned(),
+        format!("{:.0}/s", rates[1]),
+        format!("{:.0}/s with 10,000", rates[0]),
+        format!("{:.2}", rates[1] / rates[0]),
+        String::new(),
+        String::new(),
+    ]);
+}
