@@ -1,25 +1,30 @@
 //! Every write runs in a batch. A [`Batcher`] passes the requests that gathered while the last batch ran to one function,
-//! which pays for locks, round trips and the commit once. It has no timer: a request that finds no batch under way is a
-//! batch of one, at once.
+//! which pays for locks, round trips and the commit once. It has no timer: a request that finds no batch running is a batch
+//! of one, at once.
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
 use crate::domain::Error;
+
+/// A batch starts beside a running one only once this many requests have gathered, or as many as the running one has if
+/// that is more. Two small batches cost the database nearly twice as much as one.
+const WORTH_A_TRANSACTION: usize = 16;
 
 /// The bounds of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The most requests in one batch.
     pub batch: usize,
-    /// The most requests that wait for a batch; any further one is refused at once.
+    /// The most requests that wait in the queue; any further one is refused at once.
     pub queued: usize,
     /// The most batches under way at once.
     pub in_flight: usize,
@@ -90,34 +95,76 @@ where
     }
 }
 
-/// Starts one batch after another. The permit is taken before the requests are, so that they gather while
-/// [`Limits::in_flight`] batches run.
+/// Starts one batch after another. Requests gather while a batch runs. Another batch may run beside it, up to
+/// [`Limits::in_flight`], as soon as enough have gathered to be worth a transaction of their own.
 async fn dispatch<T, R>(mut queue: mpsc::Receiver<Request<T, R>>, limits: Limits, run: Arc<Run<T, R>>)
 where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(limits.in_flight));
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut running: Vec<usize> = Vec::new();
+    let mut gathered = Vec::new();
+    let mut is_open = true;
 
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let mut batch = Vec::new();
-        if queue.recv_many(&mut batch, limits.batch).await == 0 {
-            return;
+    while is_open || !gathered.is_empty() {
+        if is_worth_starting(gathered.len(), &running, limits) {
+            let batch = without_expired(mem::take(&mut gathered), limits.max_wait);
+            if !batch.is_empty() {
+                let ended = Ended {
+                    size: batch.len(),
+                    ended: ended.clone(),
+                };
+                running.push(batch.len());
+                tokio::spawn(run_and_answer(batch, Arc::clone(&run), ended));
+            }
+            continue;
         }
 
-        for expired in batch.extract_if(.., |request| request.submitted.elapsed() > limits.max_wait) {
-            let _ = expired.answer.send(Err(Error::Overloaded));
-        }
-
-        if !batch.is_empty() {
-            tokio::spawn(run_and_answer(batch, Arc::clone(&run), permit));
+        let may_gather = is_open && running.len() < limits.in_flight && gathered.len() < limits.batch;
+        let room = limits.batch - gathered.len();
+        tokio::select! {
+            biased;
+            Some(size) = ends.recv() => {
+                let index = running.iter().position(|running| *running == size);
+                index.map(|index| running.swap_remove(index));
+            }
+            received = queue.recv_many(&mut gathered, room), if may_gather => is_open = received > 0,
         }
     }
 }
 
-/// Runs a batch and answers its requests. The permit is released as soon as the batch has run, so that the next one
-/// starts without waiting for the answers.
-async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, permit: OwnedSemaphorePermit) {
+/// A request that finds no batch running never waits. One that does waits for that batch to end, unless so many gather that
+/// a second one beside it does not make both too small.
+fn is_worth_starting(gathered: usize, running: &[usize], limits: Limits) -> bool {
+    match running.iter().max() {
+        None => gathered > 0,
+        Some(largest) => running.len() < limits.in_flight && gathered >= WORTH_A_TRANSACTION.max(*largest),
+    }
+}
+
+fn without_expired<T, R>(mut batch: Vec<Request<T, R>>, max_wait: Duration) -> Vec<Request<T, R>> {
+    for expired in batch.extract_if(.., |request| request.submitted.elapsed() > max_wait) {
+        let _ = expired.answer.send(Err(Error::Overloaded));
+    }
+    batch
+}
+
+/// Tells the dispatcher, when it is dropped, that a batch has run.
+struct Ended {
+    size: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.size);
+    }
+}
+
+/// Runs a batch and answers its requests. The dispatcher is told as soon as the batch has run, so that the next one starts
+/// without waiting for the answers.
+async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, ended: Ended) {
     // A trace shows the batch below the first of its requests.
     let span = batch.first().map_or_else(Span::none, |request| request.span.clone());
     let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
@@ -125,7 +172,7 @@ async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, 
 
     match run(Arc::clone(&items)).instrument(span).await {
         Ok(answers) => {
-            drop(permit);
+            drop(ended);
             assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");
             for (answer, waiting) in answers.into_iter().zip(waiting) {
                 let _ = waiting.send(answer);
@@ -226,6 +273,43 @@ mod tests {
             assert_eq!(answer.await.expect("runs").ok(), Some(item * 2));
         }
         assert_eq!(*sizes.lock().expect("not poisoned"), [1, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_second_batch_runs_beside_the_first_only_once_it_is_worth_a_transaction() {
+        let limits = Limits {
+            in_flight: 2,
+            queued: 100,
+            ..LIMITS
+        };
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let started = Arc::new(Notify::new());
+        let batcher: Batcher<(), ()> = {
+            let (sizes, started) = (Arc::clone(&sizes), Arc::clone(&started));
+            Batcher::start(limits, move |batch: Arc<[()]>| {
+                sizes.lock().expect("not poisoned").push(batch.len());
+                started.notify_one();
+                std::future::pending()
+            })
+        };
+        let submit = || {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(()).await })
+        };
+
+        let mut requests = vec![submit()];
+        started.notified().await;
+        requests.extend((1..WORTH_A_TRANSACTION).map(|_| submit()));
+        // One too few: they have gathered, and wait.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*sizes.lock().expect("not poisoned"), [1]);
+
+        requests.push(submit());
+        started.notified().await;
+        assert_eq!(*sizes.lock().expect("not poisoned"), [1, WORTH_A_TRANSACTION]);
+        requests.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{Created, Line, NewOrder, Order, find::find_many};
+use super::{Created, Line, NewOrder, Order, find::find_all};
 use crate::{
     db::sql::{Column, sql},
     domain::{Error, OrderId, ProductId, money},
@@ -238,7 +238,7 @@ async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrder>) -> Resu
 
     let mut ids: Vec<OrderId> = with_key.into_iter().flatten().collect();
     ids.extend(orders.iter().map(|order| order.id));
-    Ok(find_many(txn, &ids).await?.into_values().collect())
+    Ok(find_all(txn, &ids).await?.into_values().collect())
 }
 
 /// The idempotency keys, empty where there is none: no key is empty.
