@@ -32,6 +32,11 @@ impl Postgres {
         self.port
     }
 
+    /// The database that administrators connect to.
+    pub fn maintenance_url(&self) -> String {
+        url(self.port, "postgres")
+    }
+
     /// A fresh database, by its URL.
     pub fn create_database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
