@@ -114,7 +114,6 @@ fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
 }
 
 /// A problem of this type as the document shows it.
-#[must_use]
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {
         UNKNOWN_PRODUCT => Error::UnknownProducts(vec![(1, 9_999)]).into(),

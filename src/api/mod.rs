@@ -87,7 +87,6 @@ pub fn routes(
 }
 
 /// What the management address answers.
-#[must_use]
 pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response> {
     let service = OpenApiService::new(HealthApi, "shop management", env!("CARGO_PKG_VERSION"));
     let document: Value = serde_json::from_str(&service.spec()).unwrap_or_default();
@@ -130,7 +129,6 @@ fn layered(
 }
 
 /// The OpenAPI document as `shop openapi` prints it.
-#[must_use]
 pub fn openapi_document() -> Value {
     openapi::document(AuthMode::None)
 }

@@ -23,7 +23,6 @@ pub struct Page {
 }
 
 /// The pages of the API.
-#[must_use]
 pub fn api(document: &Value, auth: AuthMode) -> [Page; 3] {
     let json = Bytes::from(document.to_string());
     let yaml = Bytes::from(openapi::to_yaml(document));
@@ -40,7 +39,6 @@ pub fn api(document: &Value, auth: AuthMode) -> [Page; 3] {
 }
 
 /// The page of the management address.
-#[must_use]
 pub fn management() -> [Page; 1] {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     [Page::new("/metrics", content_type, || metrics::text().into())]

@@ -13,13 +13,11 @@ use super::{header::FromHeader, problem::Problem};
 pub struct IfNoneMatch(Option<headers::IfNoneMatch>);
 
 impl IfNoneMatch {
-    #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         Self(headers.typed_get())
     }
 
     /// Whether the client has the representation with this entity tag, quotes included.
-    #[must_use]
     pub fn matches(&self, etag: &str) -> bool {
         let Self(Some(known)) = self else { return false };
         etag.parse::<ETag>().is_ok_and(|etag| !known.precondition_passes(&etag))

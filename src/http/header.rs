@@ -12,7 +12,6 @@ use super::problem::Problem;
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {
     /// What the document says of the header's value.
-    #[must_use]
     fn schema() -> MetaSchema {
         MetaSchema::new("string")
     }

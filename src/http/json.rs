@@ -4,10 +4,7 @@
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use poem::{
-    IntoResponse, Request, RequestBody, Response,
-    http::{HeaderMap, header},
-};
+use poem::{IntoResponse, Request, RequestBody, Response, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,
@@ -20,29 +17,14 @@ use serde_json::{Value, json};
 
 use super::{
     body,
-    problem::{FieldError, Problem, types::UNSUPPORTED_MEDIA_TYPE},
-    validation,
+    problem::{Problem, types::UNSUPPORTED_MEDIA_TYPE},
+    validation::{self, ExtraValidation},
 };
 
 const JSON: &str = "application/json";
 
 /// A body that fits its schema and breaks none of the rules of [`ExtraValidation`].
 pub struct ValidJson<T>(pub T);
-
-/// What the derived schema of a body cannot say.
-pub trait ExtraValidation {
-    /// Whether a request without a body stands for an empty object.
-    const BODY_OPTIONAL: bool = false;
-
-    /// Adds to the derived schema what the derive macro has no word for.
-    fn extend_schema(_schema: &mut Value) {}
-
-    /// Faults that no schema finds, whether or not the body fits its schema. The headers are here so that their faults
-    /// come in the same answer as those of the body.
-    fn errors(_headers: &HeaderMap, _body: &Value) -> Vec<FieldError> {
-        Vec::new()
-    }
-}
 
 impl<T: ParseFromJSON> Payload for ValidJson<T> {
     const CONTENT_TYPE: &'static str = JSON;
@@ -144,7 +126,6 @@ pub struct RawJson<T> {
 }
 
 impl<T> RawJson<T> {
-    #[must_use]
     pub fn new(body: Bytes) -> Self {
         Self { body, of: PhantomData }
     }

@@ -18,4 +18,4 @@ pub mod schema;
 pub mod server;
 mod timeout_stream;
 pub mod trace;
-mod validation;
+pub mod validation;

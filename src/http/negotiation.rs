@@ -5,7 +5,6 @@ use poem::http::{HeaderMap, header};
 
 /// Whether the client takes an answer that is compressed by gzip (RFC 9110, section 12.5.3): it names gzip, or takes
 /// anything, and not with a weight of 0.
-#[must_use]
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     if !headers.contains_key(header::ACCEPT_ENCODING) {
         return false;
@@ -49,7 +48,6 @@ pub fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 /// The value of the parameter `name` if `part` is one, such as `q=0.5`: the name in any case, the value without quotes.
-#[must_use]
 pub fn parameter<'a>(part: &'a str, name: &str) -> Option<&'a str> {
     let (found, value) = part.split_once('=')?;
     let named = found.trim().eq_ignore_ascii_case(name);

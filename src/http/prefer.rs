@@ -22,7 +22,6 @@ pub struct Prefer {
 
 impl Prefer {
     /// Reads the first `wait=N` of all `Prefer` headers. What is not understood is no preference.
-    #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut preferences = elements(headers, "prefer").filter_map(|preference| parts(preference, ';').next());
         let seconds = preferences.find_map(|preference| parameter(preference, "wait"));
@@ -44,7 +43,6 @@ fn parse_wait(seconds: &str) -> Option<Duration> {
 }
 
 /// The value of `Preference-Applied` after waiting for up to `wait`.
-#[must_use]
 pub fn wait_applied(wait: Duration) -> String {
     format!("wait={}", wait.as_secs())
 }

@@ -21,7 +21,6 @@ struct Parameter {
 
 impl QueryParameters {
     /// Those of the `GET` operations of an OpenAPI document.
-    #[must_use]
     pub fn new(document: &Value) -> Self {
         let mut by_path = HashMap::new();
         for (path, operations) in document["paths"].as_object().into_iter().flatten() {
@@ -39,7 +38,6 @@ impl QueryParameters {
     }
 
     /// What is wrong with the query of a request for `uri`.
-    #[must_use]
     pub fn errors(&self, uri: &Uri) -> Vec<FieldError> {
         let Some(parameters) = self.0.get(uri.path()) else {
             return Vec::new();

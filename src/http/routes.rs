@@ -56,7 +56,6 @@ enum Part {
 impl Routes {
     /// The routes of an OpenAPI document, and pages that answer GET to everybody. `access` says by the tag of an
     /// operation who may call it.
-    #[must_use]
     pub fn new<'a>(
         document: &Value,
         pages: impl IntoIterator<Item = &'a str>,
@@ -95,7 +94,6 @@ impl Routes {
     }
 
     /// The route of a path, as the client sent it.
-    #[must_use]
     pub fn at(&self, path: &str) -> &Route {
         if let Some(route) = self.literal.get(path) {
             return route;
@@ -106,7 +104,6 @@ impl Routes {
     }
 
     /// The route of an operation, by its id in the document.
-    #[must_use]
     pub fn of_operation(&self, id: &str) -> Option<&Route> {
         let patterns = self.patterns.iter().map(|(_, route)| route);
         let mut routes = self.literal.values().chain(patterns);
@@ -170,38 +167,31 @@ impl Route {
     }
 
     /// A text of a fixed number: no client can add to them.
-    #[must_use]
     pub fn template(&self) -> &str {
         &self.template
     }
 
-    #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    #[must_use]
     pub fn access(&self) -> Access {
         self.access
     }
 
-    #[must_use]
     pub fn can_wait(&self) -> bool {
         self.can_wait
     }
 
-    #[must_use]
     pub fn allow(&self) -> Option<&HeaderValue> {
         self.allow.as_ref()
     }
 
-    #[must_use]
     pub fn meters(&self) -> &RouteMeters {
         &self.meters
     }
 
     /// What stands in a path of this route where the template has its first parameter.
-    #[must_use]
     pub fn parameter<'a>(&self, path: &'a str) -> Option<&'a str> {
         let mut pairs = self.template.split('/').zip(path.split('/'));
         pairs.find_map(|(part, given)| part.starts_with('{').then_some(given))

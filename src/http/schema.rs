@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 const PREFIX: &str = "#/components/schemas/";
 
 /// A reference to the schema of this name.
-#[must_use]
 pub fn reference(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
@@ -42,7 +41,6 @@ pub fn deny_unknown_fields(schemas: &mut Map<String, Value>, roots: BTreeSet<Str
 }
 
 /// The names of the schemas that `value` refers to anywhere in it.
-#[must_use]
 pub fn references(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(values) => values.iter().flat_map(references).collect(),

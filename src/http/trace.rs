@@ -65,7 +65,6 @@ pub struct RequestLogContext {
 
 impl RequestLogContext {
     /// Reads what the request brings along.
-    #[must_use]
     pub fn of(request: &mut Request) -> Self {
         let received = request.header(TRACEPARENT).and_then(traces::normalize);
         if received.is_some() {
@@ -85,7 +84,6 @@ impl RequestLogContext {
     }
 
     /// The id of the trace that the request belongs to.
-    #[must_use]
     pub fn trace_id(&self) -> Option<&str> {
         let exported = self.exported.as_ref().and_then(|exported| exported.get());
         let traceparent = exported.or(self.received.as_ref())?;

@@ -14,13 +14,27 @@ use poem_openapi::{registry::Registry, types::ParseFromJSON};
 use serde_json::{Value, json};
 
 use super::{
-    json::ExtraValidation,
     problem::{FieldError, Problem, types::INVALID_REQUEST},
     schema,
 };
 
 /// The most faults that one answer lists.
 const MAX_ERRORS: usize = 100;
+
+/// What the derived schema of a body cannot say.
+pub trait ExtraValidation {
+    /// Whether a request without a body stands for an empty object.
+    const BODY_OPTIONAL: bool = false;
+
+    /// Adds to the derived schema what the derive macro has no word for.
+    fn extend_schema(_schema: &mut Value) {}
+
+    /// Faults that no schema finds, whether or not the body fits its schema. The headers are here so that their faults
+    /// come in the same answer as those of the body.
+    fn errors(_headers: &HeaderMap, _body: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+}
 
 /// The body as a `T`, or everything that is wrong with the request.
 pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(

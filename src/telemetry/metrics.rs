@@ -41,7 +41,6 @@ const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
 const HTTP_IN_FLIGHT: &str = "shop_http_requests_in_flight";
 
 /// All metrics as text, version 0.0.4 of the format.
-#[must_use]
 pub fn text() -> String {
     recorder().map(PrometheusHandle::render).unwrap_or_default()
 }
@@ -217,7 +216,6 @@ struct MethodMeters {
 
 impl RouteMeters {
     /// `template` becomes a label: it must be one of a fixed number of texts.
-    #[must_use]
     pub fn new(template: &str) -> Self {
         Self {
             route: SharedString::from_shared(template.into()),
@@ -226,7 +224,6 @@ impl RouteMeters {
     }
 
     /// Counts a request as being handled, until what this returns is dropped.
-    #[must_use]
     pub fn begin(&self, method: &str) -> InFlight<'_> {
         let index = index_of(&METHODS, |known| known == method);
         let (route, method) = (&self.route, METHODS[index]);

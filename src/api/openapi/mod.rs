@@ -14,9 +14,9 @@ use super::{
 use crate::{
     config::AuthMode,
     http::{
-        json::ExtraValidation as _,
         problem::{ProblemBody, types::INVALID_REQUEST},
         schema,
+        validation::ExtraValidation as _,
     },
 };
 
@@ -45,7 +45,6 @@ problem document (RFC 9457) whose `type` names its kind.";
 /// All operations.
 pub type Apis = (ProductsApi, OrdersApi, HealthApi);
 
-#[must_use]
 pub fn service() -> OpenApiService<Apis, ()> {
     OpenApiService::new((ProductsApi, OrdersApi, HealthApi), "shop", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
@@ -57,7 +56,6 @@ pub fn service() -> OpenApiService<Apis, ()> {
 ///
 /// # Panics
 /// Never: the framework writes valid JSON.
-#[must_use]
 pub fn document(auth: AuthMode) -> Value {
     let mut document: Value = serde_json::from_str(&service().spec()).expect("the framework writes valid JSON");
 
@@ -86,13 +84,11 @@ pub fn document(auth: AuthMode) -> Value {
     document
 }
 
-#[must_use]
 pub fn to_yaml(document: &Value) -> String {
     serde_norway::to_string(document).unwrap_or_default()
 }
 
 /// Swagger UI with all that it needs in one page.
-#[must_use]
 pub fn swagger_ui(auth: AuthMode) -> String {
     let service = service();
     // `</` would end the script that the document stands in.

@@ -15,7 +15,7 @@ use crate::{
         Timestamp,
         order::{Failure, FailureReason, OrderStatus},
     },
-    http::{idempotency::IdempotencyKey, json::ExtraValidation, problem::FieldError},
+    http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
 /// An order to create.

@@ -78,7 +78,6 @@ struct Following {
 }
 
 /// The order as it is, then after every change, until it is settled.
-#[must_use]
 pub fn follow(app: Arc<App>, caller: Caller, subscription: Subscription) -> EventStream<BoxStream<'static, OrderBody>> {
     let following = Following {
         app,

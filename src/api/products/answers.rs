@@ -38,7 +38,6 @@ pub enum ListAnswer {
 }
 
 impl ListAnswer {
-    #[must_use]
     pub fn new(page: CachedPage, if_none_match: &IfNoneMatch) -> Self {
         let etag = page.etag.to_string();
         let cache_control = "no-cache".to_owned();

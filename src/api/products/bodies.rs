@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     domain::catalog::{NewProduct, ProductChange},
     entities::product,
-    http::json::ExtraValidation,
+    http::validation::ExtraValidation,
 };
 
 /// A product of the catalogue.
@@ -103,7 +103,6 @@ impl ExtraValidation for StockChangeBody {
 }
 
 impl NewProductBody {
-    #[must_use]
     pub fn product(self) -> NewProduct {
         NewProduct {
             name: self.name,
@@ -114,7 +113,6 @@ impl NewProductBody {
 }
 
 impl ProductChangeBody {
-    #[must_use]
     pub fn change(self) -> ProductChange {
         ProductChange {
             name: self.name,

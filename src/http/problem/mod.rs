@@ -57,6 +57,7 @@ pub struct FieldError {
 
 /// A problem that has not been answered yet.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Problem {
     kind: ProblemType,
     /// Boxed, since it travels in the error of many results.
@@ -70,7 +71,6 @@ pub struct Problem {
 }
 
 impl Problem {
-    #[must_use]
     pub fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self {
             kind,
@@ -89,7 +89,6 @@ impl Problem {
     }
 
     /// The request has this one fault.
-    #[must_use]
     pub fn invalid_field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         let error = FieldError {
@@ -101,7 +100,6 @@ impl Problem {
     }
 
     /// The request has all of these faults.
-    #[must_use]
     pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let detail = match errors.len() {
             1 => "the request has a fault".to_owned(),
@@ -112,60 +110,51 @@ impl Problem {
     }
 
     /// A fault of ours; only the log says which.
-    #[must_use]
     pub fn internal(cause: impl Into<String>) -> Self {
         Self::new(types::INTERNAL, "the cause has been logged").with_cause(cause)
     }
 
     /// The problem that a request ended in.
-    #[must_use]
     pub fn of(error: &poem::Error) -> Self {
         let own = error.downcast_ref::<Self>().cloned();
         own.unwrap_or_else(|| Self::from(error))
     }
 
-    #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors;
         self
     }
 
     /// Says how long the client should wait, in seconds.
-    #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
     /// Says how to authenticate.
-    #[must_use]
     pub fn with_challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
         self
     }
 
     /// Notes what only the log may say.
-    #[must_use]
     pub fn with_cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
     /// What only the log may say.
-    #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
     /// The document, about a request for `path`.
-    #[must_use]
     pub fn body(mut self, path: &str) -> ProblemBody {
         path.clone_into(&mut self.body.instance);
         *self.body
     }
 
     /// The answer to a request for `path`.
-    #[must_use]
     pub fn respond(self, path: &str) -> Response {
         let mut response = Response::builder()
             .status(self.kind.status)

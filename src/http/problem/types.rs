@@ -13,7 +13,6 @@ pub struct ProblemType {
 }
 
 impl ProblemType {
-    #[must_use]
     pub const fn new(slug: &'static str, title: &'static str, status: StatusCode) -> Self {
         Self { slug, title, status }
     }
