@@ -1,5 +1,5 @@
-//! The one place where an error of the shop becomes a problem document, and the types of problem that only a shop knows.
-//! Their names are part of the contract: add, never change.
+//! The one place where an error of the shop becomes a problem document, and the types of problem that only a shop
+//! knows. Their names are part of the contract: add, never change.
 
 use poem::http::StatusCode;
 use serde_json::{Value, json};
@@ -84,8 +84,8 @@ impl From<Error> for Problem {
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => Self::new(
                 DATABASE_UNAVAILABLE,
-                "the database did not answer in time; try again in a moment, with the same Idempotency-Key if there was \
-                 one",
+                "the database did not answer in time; try again in a moment, with the same Idempotency-Key if there \
+                 was one",
             )
             .with_cause(detail),
             Error::Internal(_) => Self::internal(detail),

@@ -1,5 +1,5 @@
-//! Lets pages of the configured web origins call, by the Fetch standard's CORS protocol. A page of any other origin gets
-//! no CORS headers, so its browser does not show it the answer.
+//! Lets pages of the configured web origins call, by the Fetch standard's CORS protocol. A page of any other origin
+//! gets no CORS headers, so its browser does not show it the answer.
 
 use poem::{
     Endpoint, Request, Response,

@@ -1,5 +1,5 @@
-//! Headers as parameters of operations: a type that reads itself from a request, and that the OpenAPI document describes
-//! where a handler asks for it. So no header is documented that is not used.
+//! Headers as parameters of operations: a type that reads itself from a request, and that the OpenAPI document
+//! describes where a handler asks for it. So no header is documented that is not used.
 
 use poem::{Request, RequestBody};
 use poem_openapi::{

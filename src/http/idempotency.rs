@@ -17,11 +17,11 @@ const MAX_LENGTH: usize = 255;
 pub struct IdempotencyKey(pub Option<String>);
 
 impl IdempotencyKey {
-    /// Reads the key as it was sent. The framework would take a value that is not ASCII for none at all, and whoever sent
-    /// it would believe that the request is safe to repeat.
+    /// Reads the key as it was sent. The framework would ignore a key that is not ASCII, and the client would believe
+    /// that the request is safe to repeat.
     ///
     /// # Errors
-    /// There are several keys, or one that cannot be kept.
+    /// There are several keys, or the key has another form.
     pub fn read(headers: &HeaderMap) -> Result<Self, FieldError> {
         let mut keys = headers.get_all(NAME).iter();
         let (Some(key), another) = (keys.next(), keys.next()) else {

@@ -1,5 +1,5 @@
-//! JSON in and out. A request's body is validated against the schema that the OpenAPI document publishes for it, and all
-//! its faults are answered at once. Answers are bytes that were made beforehand.
+//! JSON in and out. A request's body is validated against the schema that the OpenAPI document publishes for it, and
+//! all its faults are answered at once. Answers are bytes that were made beforehand.
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,8 @@
-//! The one table of what is served, made from the OpenAPI document and from the pages beside it. It gives every request
-//! its route before the framework has routed it: the in-flight gauge, the name of the span, the check of who calls and
-//! the time limit all need it by then.
+//! The one table of what is served, made from the OpenAPI document and from the pages beside it. It finds the route of
+//! a request before the framework has routed it: the in-flight gauge, the name of the span, authentication and the time
+//! limit need it by then.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use poem::http::HeaderValue;
 use serde_json::Value;
@@ -24,7 +24,7 @@ pub enum Access {
     Authenticated,
 }
 
-/// One path that is served, or the place of all that are not.
+/// One path that is served. All paths that are not share one route.
 pub struct Route {
     /// As the document writes it, such as `/things/{id}`.
     template: String,
@@ -42,10 +42,10 @@ pub struct Route {
 /// All routes of one server.
 pub struct Routes {
     /// Those without a parameter in their path, by their path.
-    literal: HashMap<String, Arc<Route>>,
+    literal: HashMap<String, Route>,
     /// Those with a parameter, each with the parts of its template.
-    patterns: Vec<(Vec<Part>, Arc<Route>)>,
-    other: Arc<Route>,
+    patterns: Vec<(Vec<Part>, Route)>,
+    other: Route,
 }
 
 enum Part {
@@ -64,7 +64,7 @@ impl Routes {
         let mut routes = Self {
             literal: HashMap::new(),
             patterns: Vec::new(),
-            other: Arc::new(Route::new(OTHER)),
+            other: Route::new(OTHER),
         };
         for (template, operations) in document["paths"].as_object().into_iter().flatten() {
             routes.add(Route::documented(template, operations, &access));
@@ -77,7 +77,6 @@ impl Routes {
     }
 
     fn add(&mut self, route: Route) {
-        let route = Arc::new(route);
         if !route.template.contains('{') {
             self.literal.insert(route.template.clone(), route);
             return;
@@ -107,8 +106,7 @@ impl Routes {
     pub fn of_operation(&self, id: &str) -> Option<&Route> {
         let patterns = self.patterns.iter().map(|(_, route)| route);
         let mut routes = self.literal.values().chain(patterns);
-        let found = routes.find(|route| route.operation_ids.iter().any(|known| known == id));
-        found.map(|route| &**route)
+        routes.find(|route| route.operation_ids.iter().any(|known| known == id))
     }
 }
 
@@ -166,7 +164,7 @@ impl Route {
         }
     }
 
-    /// A text of a fixed number: no client can add to them.
+    /// A label for metrics: one of a fixed number of texts, whatever path the client sends.
     pub fn template(&self) -> &str {
         &self.template
     }
@@ -198,7 +196,7 @@ impl Route {
     }
 }
 
-/// A method of the document as the header `Allow` names it; whoever answers GET answers HEAD.
+/// A method of the document as the header `Allow` names it. A path that answers GET answers HEAD too.
 fn allowed(method: &str) -> String {
     match method {
         "get" => "GET, HEAD".to_owned(),

@@ -1,5 +1,6 @@
-//! The HTTP/1.1 servers: they take connections up to a bound, cut off clients that send or read too slowly or stay idle,
-//! and finish the running requests when the process stops. The framework's own server does not bound the time for headers.
+//! The HTTP/1.1 servers: they take connections up to a bound, cut off clients that send or read too slowly or stay
+//! idle, and finish the running requests when the process stops. The framework's own server does not bound the time for
+//! headers.
 
 use std::{
     convert::Infallible,

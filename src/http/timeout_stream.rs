@@ -39,8 +39,8 @@ pub struct TimeoutStream {
     progress: Arc<Progress>,
     /// [`Progress::requests`] at the last read.
     requests_seen: usize,
-    /// Whether a part of the next request's headers has arrived, perhaps all of it. Most arrive in one piece, so the timer
-    /// starts only when more is waited for.
+    /// Whether a part of the next request's headers has arrived, perhaps all of it. Most arrive in one piece, so the
+    /// timer starts only when more is waited for.
     headers_started: bool,
     header_deadline: Option<Pin<Box<Sleep>>>,
     write_deadline: Option<Pin<Box<Sleep>>>,

@@ -1,5 +1,5 @@
-//! A request's place in a trace, where traces are exported (W3C Trace Context, OpenTelemetry's conventions for HTTP); and
-//! what is logged of a request that fails by our fault.
+//! A request's place in a trace, where traces are exported (W3C Trace Context, OpenTelemetry's conventions for HTTP);
+//! and what is logged of a request that fails by our fault.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,8 +22,8 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The longest request id that is taken from a caller, in characters.
 const MAX_REQUEST_ID: usize = 64;
 
-/// How the service writes its requests into traces and logs. The names of fields are fixed when the program is compiled,
-/// so whoever knows what a request is about writes them.
+/// How the service writes its requests into traces and logs. The names of fields are fixed when the program is
+/// compiled, so the service, which knows what a request is about, writes them.
 #[derive(Clone, Copy)]
 pub struct RequestLog {
     /// The span of a request. It declares `http.response.status_code` and `otel.status_code`, which are recorded here.

@@ -1,5 +1,5 @@
-//! Who is calling: bearer tokens (RFC 6750) that are JSON Web Tokens (RFC 7519, RFC 8725). A configuration has one key and
-//! one algorithm; a token whose header names another algorithm is refused.
+//! Who is calling: bearer tokens (RFC 6750) that are JSON Web Tokens (RFC 7519, RFC 8725). A configuration has one key
+//! and one algorithm; a token whose header names another algorithm is refused.
 
 use std::{
     fs,
@@ -127,7 +127,8 @@ impl Tokens {
 
         let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|_| not_valid())?;
         let claims = token.claims;
-        // An extension that must be understood is not (RFC 7515, section 4.1.11). A token holds until `exp`, not with it.
+        // A token with `crit` asks for an extension that is not understood here (RFC 7515, section 4.1.11). A token is
+        // valid before `exp`, not at `exp`.
         if token.header.crit.is_some() || claims.exp <= now() {
             return Err(not_valid());
         }

@@ -160,8 +160,8 @@ impl OrdersApi {
 
     /// Find an order
     ///
-    /// As it is now. An order that is PAID or FAILED does not change any more. With `Prefer: wait=N`, as it is once it is
-    /// settled.
+    /// As it is now. An order that is PAID or FAILED does not change any more. With `Prefer: wait=N`, as it is once it
+    /// is settled.
     #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
     async fn find(
         &self,
