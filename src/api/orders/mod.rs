@@ -160,8 +160,7 @@ impl OrdersApi {
 
     /// Find an order
     ///
-    /// As it is now. An order that is PAID or FAILED does not change any more. With `Prefer: wait=N`, as it is once it
-    /// is settled.
+    /// As it is now, or with `Prefer: wait=N` once it is settled. A PAID or FAILED order does not change any more.
     #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
     async fn find(
         &self,

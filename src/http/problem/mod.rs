@@ -49,8 +49,7 @@ pub struct ProblemBody {
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
 #[oai(rename = "Fault")]
 pub struct FieldError {
-    /// Where in the body (JSON Pointer, RFC 6901); `/query/NAME`, `/path/NAME` and `/header/NAME` for what is not in
-    /// it.
+    /// Where in the body (JSON Pointer, RFC 6901). Elsewhere it is `/query/NAME`, `/path/NAME` or `/header/NAME`.
     pub pointer: String,
     /// What is wrong there.
     pub detail: String,
