@@ -1,18 +1,19 @@
-//! Whether this process lives, and whether it can do its work.
+//! Whether this process runs, and whether it can do its work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use poem::web::Data;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, types::Example};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::Tag;
+use super::{Tag, errors::INTERNAL};
 use crate::{
     app::App,
     http::{json::RawJson, problem::problems},
 };
 
-/// How long a part may take to show that it is there.
+/// How long a part may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What this process does, which decides what it cannot be ready without.
@@ -24,10 +25,7 @@ pub enum Role {
     Work,
 }
 
-pub struct HealthApi {
-    pub app: Option<App>,
-    pub role: Role,
-}
+pub struct HealthApi;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[oai(rename_all = "lowercase")]
@@ -52,10 +50,10 @@ pub struct Health {
 }
 
 #[derive(ApiResponse)]
-pub enum LifeAnswer {
-    /// Alive.
+pub enum LiveAnswer {
+    /// The process answers.
     #[oai(status = 200)]
-    Alive(RawJson<Health>),
+    Live(RawJson<Health>),
 }
 
 #[derive(ApiResponse)]
@@ -68,7 +66,7 @@ pub enum ReadyAnswer {
     NotReady(RawJson<Health>),
 }
 
-problems!(HealthProblem: Internal);
+problems!(HealthProblem: INTERNAL);
 
 #[OpenApi(tag = "Tag::Health")]
 impl HealthApi {
@@ -76,18 +74,20 @@ impl HealthApi {
     ///
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
     #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
-    async fn healthz(&self) -> Result<LifeAnswer, HealthProblem> {
-        let health = Box::pin(check_health(super::wired(self.app.as_ref())?, self.role)).await;
-        Ok(LifeAnswer::Alive(RawJson::new(super::to_json(&health)?)))
+    async fn healthz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<LiveAnswer, HealthProblem> {
+        let health = Box::pin(check_health(&app, *role.0)).await;
+
+        Ok(LiveAnswer::Live(RawJson::of(&health)?))
     }
 
     /// Is it ready?
     ///
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
-    async fn readyz(&self) -> Result<ReadyAnswer, HealthProblem> {
-        let health = Box::pin(check_health(super::wired(self.app.as_ref())?, self.role)).await;
-        let body = RawJson::new(super::to_json(&health)?);
+    async fn readyz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<ReadyAnswer, HealthProblem> {
+        let health = Box::pin(check_health(&app, *role.0)).await;
+
+        let body = RawJson::of(&health)?;
         Ok(if health.ready {
             ReadyAnswer::Ready(body)
         } else {
@@ -102,6 +102,7 @@ async fn check_health(app: &App, role: Role) -> Health {
         probe(async { app.queue.ping().await.is_ok() }),
         probe(async { app.cache.ping().await.is_ok() }),
     );
+
     Health {
         ready: database == State::Up && (role == Role::Serve || queue == State::Up),
         database,

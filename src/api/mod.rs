@@ -1,61 +1,48 @@
-//! HTTP: routes, the layers around them, and the servers. The only place that names the web framework.
+//! The shop's endpoints: what is served, who may call it, and what stands around it.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
-use poem::{
-    Endpoint, EndpointExt as _, IntoResponse, Request, Response, Route,
-    endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, StatusCode, Uri, Version, header},
-};
-use poem_openapi::{OpenApiService, Tags, error::ParseParamError};
-use serde::Serialize;
-use tokio::{sync::Semaphore, time::timeout};
-use uuid::Uuid;
+use poem::{Endpoint, EndpointExt as _, Response, Route, endpoint::BoxEndpoint};
+use poem_openapi::{OpenApiService, Tags};
+use serde_json::Value;
 
 use crate::{
     app::App,
     config::{AuthMode, ConfigError},
-    domain::Error,
     http::{
         cors::Cors,
-        problem::{self, Kind, Problem},
-        query::Parameters,
-        trace::{RequestLogContext, Traced},
+        layers::Layers,
+        routes::{Access, Routes},
+        trace::Traced,
     },
     intake::OrderIntake,
     tasks::order_watch::OrderWatch,
-    telemetry::{self, metrics::InFlight},
 };
 use auth::layer::AuthLayer;
 use health::{HealthApi, Role};
-use openapi::Allowed;
-use orders::OrdersApi;
-use products::{CachedPages, ProductsApi};
+use pages::Page;
+use products::CachedPages;
+use request_log::REQUEST_LOG;
 
 pub mod auth;
+pub mod errors;
 pub mod health;
 pub mod openapi;
 pub mod orders;
+mod pages;
 pub mod products;
+mod request_log;
 
-/// No request runs longer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reading from the database takes no longer, or the database counts as away.
+/// Reading from the database takes no longer, or the database counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 #[derive(Tags)]
 pub enum Tag {
     /// What the shop sells.
     Catalogue,
-    /// From the basket to PAID or FAILED.
+    /// From creating an order to PAID or FAILED.
     Orders,
-    /// Whether the server lives and can work.
+    /// Whether the server runs and can work.
     Health,
 }
 
@@ -63,36 +50,36 @@ pub enum Tag {
 ///
 /// # Errors
 /// When the configuration of who may call cannot be used.
-pub fn routes(app: &App, desk: OrderIntake, watch: OrderWatch) -> Result<BoxEndpoint<'static, Response>, ConfigError> {
-    let service = openapi::service((
-        ProductsApi { app: Some(app.clone()) },
-        OrdersApi {
-            app: Some(app.clone()),
-            desk: Some(desk),
-            watch: Some(watch),
-        },
-        HealthApi {
-            app: Some(app.clone()),
-            role: Role::Serve,
-        },
-    ));
-    let document = openapi::document(&service, app.config.auth.mode);
-    let (json, yaml) = (document.to_string(), to_yaml(&document));
-    let auth = app.config.auth.mode;
-    let swagger_ui = move || openapi::swagger_ui(auth);
-    let route = Route::new()
-        .at("/docs", when_asked("text/html; charset=utf-8", swagger_ui))
-        .at("/openapi.json", when_asked("application/json", move || json.clone()))
-        .at("/openapi.yaml", when_asked("application/yaml", move || yaml.clone()))
-        .nest_no_strip("/", service);
-    let near_pages = CachedPages {
-        inner: Traced(route),
-        app: app.clone(),
+pub fn routes(
+    app: &App,
+    intake: OrderIntake,
+    watch: OrderWatch,
+) -> Result<BoxEndpoint<'static, Response>, ConfigError> {
+    let document = openapi::document(app.config.auth.mode);
+    let pages = pages::api(&document, app.config.auth.mode);
+    let catalogue_public = app.config.auth.catalogue_public;
+    // Nothing is served at the root, and everybody may know that.
+    let paths = pages.iter().map(|page| page.path).chain(["/"]);
+    let routes = Arc::new(Routes::new(&document, paths, |tag| access(tag, catalogue_public)));
+
+    let handlers = serve_pages(pages)
+        .nest_no_strip("/", openapi::service())
+        .data(Arc::new(app.clone()))
+        .data(intake)
+        .data(watch)
+        .data(Role::Serve);
+
+    let traced = Traced {
+        inner: handlers,
+        routes: Arc::clone(&routes),
+        log: REQUEST_LOG,
     };
-    let guard = AuthLayer::new(near_pages, &app.config)?;
-    let api = layered(guard, app.config.limits.max_in_flight, &document);
+    let cached = CachedPages::new(traced, app.cache.clone(), &routes);
+    let authenticated = AuthLayer::new(cached, Arc::clone(&routes), &app.config)?;
+    let api = layered(authenticated, routes, &document, app);
+
+    // Where no other origin may call, requests are spared the layer.
     let origins = &app.config.server.cors_origins;
-    // A layer less for every request, where nobody else may call.
     if origins.is_empty() {
         return Ok(api);
     }
@@ -100,176 +87,85 @@ pub fn routes(app: &App, desk: OrderIntake, watch: OrderWatch) -> Result<BoxEndp
 }
 
 /// What the management address answers.
-#[must_use]
 pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response> {
-    let health = HealthApi {
-        app: Some(app.clone()),
-        role,
-    };
-    let service = OpenApiService::new(health, "shop management", env!("CARGO_PKG_VERSION"));
-    let document: serde_json::Value = serde_json::from_str(&service.spec()).unwrap_or_default();
-    let metrics = poem::get(make_sync(|_| {
-        telemetry::metrics::text().with_content_type("text/plain; version=0.0.4; charset=utf-8")
-    }));
-    let route = Route::new().at("/metrics", metrics).nest_no_strip("/", service);
-    layered(route, app.config.limits.max_in_flight, &document)
+    let service = OpenApiService::new(HealthApi, "shop management", env!("CARGO_PKG_VERSION"));
+    let document: Value = serde_json::from_str(&service.spec()).unwrap_or_default();
+    let pages = pages::management();
+    let paths = pages.iter().map(|page| page.path);
+    let routes = Arc::new(Routes::new(&document, paths, |_| Access::Anyone));
+
+    let handlers = serve_pages(pages)
+        .nest_no_strip("/", service)
+        .data(Arc::new(app.clone()))
+        .data(role);
+
+    layered(handlers, routes, &document, app)
 }
 
-/// The OpenAPI document without any back end.
-#[must_use]
-pub fn openapi_document() -> serde_json::Value {
-    openapi::document(&openapi::unconnected(), AuthMode::None)
+/// Who may call the operations with this tag.
+fn access(tag: &str, catalogue_public: bool) -> Access {
+    if tag == Tag::Health.name() {
+        Access::Anyone
+    } else if tag == Tag::Catalogue.name() && catalogue_public {
+        Access::AnyoneReads
+    } else {
+        Access::Authenticated
+    }
 }
 
-#[must_use]
-pub fn to_yaml(document: &serde_json::Value) -> String {
-    serde_norway::to_string(document).unwrap_or_default()
+fn serve_pages(pages: impl IntoIterator<Item = Page>) -> Route {
+    pages
+        .into_iter()
+        .fold(Route::new(), |route, page| route.at(page.path, page))
 }
 
-/// Around every request: a bound on how many run, a bound on how long each runs, a request id, a problem document for
-/// every error, and a line in the log.
 fn layered(
     inner: impl Endpoint<Output = Response> + 'static,
-    max_in_flight: usize,
-    document: &serde_json::Value,
+    routes: Arc<Routes>,
+    document: &Value,
+    app: &App,
 ) -> BoxEndpoint<'static, Response> {
-    Layered {
-        inner,
-        places: Semaphore::new(max_in_flight),
-        allowed: Allowed::new(document),
-        parameters: Parameters::new(document),
-    }
-    .boxed()
+    Layers::new(inner, routes, document, REQUEST_LOG, app.config.limits.max_in_flight).boxed()
 }
 
-struct Layered<E> {
-    inner: E,
-    places: Semaphore,
-    allowed: Allowed,
-    parameters: Parameters,
+/// The OpenAPI document as `shop openapi` prints it.
+pub fn openapi_document() -> Value {
+    openapi::document(AuthMode::None)
 }
 
-impl<E: Endpoint<Output = Response>> Endpoint for Layered<E> {
-    type Output = Response;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::routes::Route;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let uri = request.uri().clone();
-        let mut response = self.handle(request, &uri).await;
-        if response.status() == StatusCode::METHOD_NOT_ALLOWED
-            && let Some(methods) = self.allowed.at(uri.path())
-            && let Ok(methods) = HeaderValue::from_str(methods)
-        {
-            response.headers_mut().insert(header::ALLOW, methods);
-        }
-        Ok(response)
-    }
-}
-
-impl<E: Endpoint<Output = Response>> Layered<E> {
-    async fn handle(&self, mut request: Request, uri: &Uri) -> Response {
-        let path = uri.path();
-        let started = Instant::now();
-        let method = request.method().clone();
-        let in_flight = InFlight::begin(method.as_str(), path);
-        let request_id = request_id(&request);
-        let told = RequestLogContext::of(&mut request);
-        let answered = async {
-            let Ok(_place) = self.places.try_acquire() else {
-                return Problem::from(Error::Overloaded).respond(path);
-            };
-            if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
-                let detail = "a request of HTTP/1.1 has one `Host` header";
-                return Problem::fault("/header/Host", detail).respond(path);
-            }
-            let limit = REQUEST_TIMEOUT + waiting_time(&request, path);
-            let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-            match timeout(limit, call).await {
-                Ok(Ok(Ok(response))) => response,
-                Ok(Ok(Err(error))) => {
-                    let problem = self.problem(&error, uri);
-                    told.log(&problem, path, &request_id);
-                    problem.respond(path)
-                }
-                // The panic hook has logged it.
-                Ok(Err(_)) => Problem::new(Kind::Internal, "the cause has been logged").respond(path),
-                Err(_) => Problem::new(Kind::Timeout, "the request was given up after 10 seconds").respond(path),
-            }
+    #[test]
+    fn every_path_has_one_template_and_what_is_open_is_open() {
+        let routes = |catalogue_public| {
+            let document = openapi_document();
+            Routes::new(&document, ["/docs"], |tag| access(tag, catalogue_public))
         };
-        let mut response = answered.await;
-        if let Ok(id) = HeaderValue::from_str(&request_id) {
-            response.headers_mut().insert("x-request-id", id);
+        let order = "/orders/019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11";
+        let routes = [routes(false), routes(true)];
+
+        for (path, template, access) in [
+            ("/products", "/products", Access::AnyoneReads),
+            ("/products/7", "/products/{id}", Access::AnyoneReads),
+            ("/products/7/stock", "/products/{id}/stock", Access::AnyoneReads),
+            ("/orders", "/orders", Access::Authenticated),
+            (order, "/orders/{id}", Access::Authenticated),
+            ("/docs", "/docs", Access::Anyone),
+            ("/readyz", "/readyz", Access::Anyone),
+            ("/wp-login.php", "other", Access::Authenticated),
+        ] {
+            let [private, public] = routes.each_ref().map(|routes| routes.at(path));
+            assert_eq!((public.template(), public.access()), (template, access), "{path}");
+            assert_eq!(private.access() == Access::Anyone, access == Access::Anyone, "{path}");
+            assert_ne!(private.access(), Access::AnyoneReads, "{path}");
         }
-        secure(&mut response, path);
-        let status = response.status().as_u16();
-        in_flight.answered(status, started.elapsed());
-        tracing::debug!(%method, path, status, request_id, elapsed = ?started.elapsed(), "answered");
-        response
+        assert!(routes[0].at(order).can_wait() && !routes[0].at("/orders").can_wait());
+        assert_eq!(
+            routes[0].of_operation("listProducts").map(Route::template),
+            Some("/products")
+        );
     }
-
-    /// The problem that a request ended in, with every fault of its query.
-    fn problem(&self, error: &poem::Error, uri: &Uri) -> Problem {
-        let faults = if error.is::<ParseParamError>() {
-            self.parameters.faults(uri)
-        } else {
-            Vec::new()
-        };
-        if faults.is_empty() {
-            problem::of(error)
-        } else {
-            Problem::faults(faults)
-        }
-    }
-}
-
-/// What browsers are to be told of every answer. What belongs to somebody is kept by nobody else.
-fn secure(response: &mut Response, path: &str) {
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // The only page.
-    if path == "/docs" {
-        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    }
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-}
-
-/// How much longer a request may run because it would rather wait; only an order can be waited for.
-fn waiting_time(request: &Request, path: &str) -> Duration {
-    let wait = path
-        .starts_with("/orders/")
-        .then(|| orders::preferred_wait(request.headers()));
-    wait.flatten().unwrap_or_default()
-}
-
-/// The caller's `X-Request-Id` if it is a short word, else a new one.
-fn request_id(request: &Request) -> String {
-    let given = request.header("x-request-id").filter(|id| {
-        (1..=64).contains(&id.len())
-            && id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    });
-    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
-/// A body that never changes, made when it is asked for first: most processes never show Swagger UI.
-fn when_asked(content_type: &'static str, make: impl Fn() -> String + Send + Sync + 'static) -> impl Endpoint {
-    let body: OnceLock<Bytes> = OnceLock::new();
-    poem::get(make_sync(move |_| {
-        let bytes = body.get_or_init(|| make().into());
-        bytes.clone().with_content_type(content_type)
-    }))
-}
-
-/// What the handlers need; absent only where the document alone is wanted.
-fn wired<T>(part: Option<&T>) -> Result<&T, Error> {
-    part.ok_or_else(|| Error::Internal("not connected".to_owned()))
-}
-
-fn to_json(body: &impl Serialize) -> Result<Bytes, Error> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|error| Error::Internal(error.to_string()))
 }

@@ -20,7 +20,7 @@ use moka::{Equivalent, future::Cache as LocalCache};
 
 use crate::{
     domain::{Error, OrderId, UserId},
-    telemetry::metrics::BUSY,
+    telemetry::metrics::CACHE,
 };
 
 mod redis;
@@ -114,7 +114,7 @@ impl Cache {
         let load_page = Box::pin(async {
             let loaded_since = Instant::now();
             let load = async {
-                BUSY.missed_pages.increment(1);
+                CACHE.missed_pages.increment(1);
                 load.await
             };
             let body = match &self.shared {
@@ -136,7 +136,7 @@ impl Cache {
 
         let page = page.filter(|page| !page.is_expired());
         if page.is_some() {
-            BUSY.near_pages.increment(1);
+            CACHE.local_pages.increment(1);
         }
         page
     }
@@ -153,7 +153,7 @@ impl Cache {
     /// The settled order, if either tier has it.
     pub async fn settled_order(&self, id: OrderId) -> Option<SettledOrder> {
         if let Some(order) = self.orders.get(&id).await {
-            BUSY.near_orders.increment(1);
+            CACHE.local_orders.increment(1);
             return Some(order);
         }
 
@@ -162,11 +162,11 @@ impl Cache {
             SharedTier::Redis(redis) => Box::pin(redis.order(id)).await,
         };
         let Some(order) = shared else {
-            BUSY.missed_orders.increment(1);
+            CACHE.missed_orders.increment(1);
             return None;
         };
 
-        BUSY.far_orders.increment(1);
+        CACHE.shared_orders.increment(1);
         self.orders.insert(id, order.clone()).await;
         Some(order)
     }

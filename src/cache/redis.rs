@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::SettledOrder;
 use crate::{
     domain::{Error, OrderId},
-    telemetry::metrics::BUSY,
+    telemetry::metrics::CACHE,
 };
 
 /// How long a command may take.
@@ -94,7 +94,7 @@ impl Redis {
         let found: Option<(Option<Bytes>, Option<Bytes>)> = found.ok();
         let generation = match found {
             Some((Some(generation), Some(stored))) if stored.starts_with(&generation) => {
-                BUSY.far_pages.increment(1);
+                CACHE.shared_pages.increment(1);
                 return Ok(stored.slice(generation.len()..));
             }
             Some((Some(generation), _)) => Some(generation),

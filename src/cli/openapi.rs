@@ -25,7 +25,7 @@ impl Openapi {
         };
 
         if self.yaml {
-            print_line(api::to_yaml(&document).trim_end())
+            print_line(api::openapi::to_yaml(&document).trim_end())
         } else {
             print_line(serde_json::to_string_pretty(&document)?)
         }

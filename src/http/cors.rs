@@ -1,5 +1,5 @@
-//! Lets pages of the configured web origins call, by the Fetch standard's CORS protocol. Others are answered as if there
-//! were no such thing: their browsers keep the answer from them, and a page of the server's own is no other's.
+//! Lets pages of the configured web origins call, by the Fetch standard's CORS protocol. A page of any other origin
+//! gets no CORS headers, so its browser does not show it the answer.
 
 use poem::{
     Endpoint, Request, Response,
@@ -13,13 +13,13 @@ use poem::{
 };
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH");
-const SENT: HeaderValue = HeaderValue::from_static(
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-Id, Traceparent",
 );
-const EXPOSED: HeaderValue = HeaderValue::from_static(
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "Location, ETag, Retry-After, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate",
 );
-/// How long a browser may keep what it was told, in seconds.
+/// How long a browser may keep the answer to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
 
 pub struct Cors<E> {
@@ -36,7 +36,7 @@ impl<E> Cors<E> {
         }
     }
 
-    /// The origin that is asking, if it may.
+    /// The origin of the page that sent the request, if it is configured.
     fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         self.origins.iter().any(|known| origin == known).then(|| origin.clone())
@@ -54,11 +54,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Cors<E> {
             Some(_) if preflight => preflight_answer(),
             _ => self.inner.call(request).await?,
         };
+
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
         }
         Ok(response)
     }
@@ -68,7 +69,7 @@ fn preflight_answer() -> Response {
     Response::builder()
         .status(StatusCode::NO_CONTENT)
         .header(ACCESS_CONTROL_ALLOW_METHODS, METHODS)
-        .header(ACCESS_CONTROL_ALLOW_HEADERS, SENT)
+        .header(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS)
         .header(ACCESS_CONTROL_MAX_AGE, MAX_AGE)
         .finish()
 }

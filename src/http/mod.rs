@@ -1,11 +1,21 @@
-//! HTTP without a shop: the server, the layers around every request, and the forms of requests and answers that RFCs
-//! define. Nothing here knows an order or a product; [`crate::api`] builds on it.
+//! HTTP without a shop: the server, the layers around every request, the table of routes, and the forms of requests and
+//! answers that RFCs define. Nothing here knows an order or a product; `api` builds on it and hands in what
+//! differs from route to route.
 
+mod body;
+pub mod conditional;
 pub mod cors;
+pub mod header;
+pub mod idempotency;
 pub mod json;
+pub mod layers;
 pub mod negotiation;
+pub mod prefer;
 pub mod problem;
 pub mod query;
+pub mod routes;
+pub mod schema;
 pub mod server;
 mod timeout_stream;
 pub mod trace;
+pub mod validation;

@@ -1,5 +1,5 @@
-//! All faults of a query at once. The framework stops at the first; here every parameter is held against the schema that
-//! the document publishes for it, as bodies are.
+//! All faults of a query in one answer. The framework stops at the first; here every parameter is validated against the
+//! schema that the document publishes for it, as bodies are.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::problem::FieldError;
 
 /// The query parameters of every path that has any.
-pub struct Parameters(HashMap<String, Vec<Parameter>>);
+pub struct QueryParameters(HashMap<String, Vec<Parameter>>);
 
 struct Parameter {
     name: String,
@@ -19,33 +19,38 @@ struct Parameter {
     schema: Validator,
 }
 
-impl Parameters {
+impl QueryParameters {
     /// Those of the `GET` operations of an OpenAPI document.
-    #[must_use]
     pub fn new(document: &Value) -> Self {
-        let paths = document["paths"].as_object().into_iter().flatten();
-        let of_path = paths.map(|(path, operations)| {
+        let mut by_path = HashMap::new();
+        for (path, operations) in document["paths"].as_object().into_iter().flatten() {
             let parameters = operations["get"]["parameters"].as_array().into_iter().flatten();
             let in_query = parameters.filter(|parameter| parameter["in"] == "query");
-            let read = |parameter| Parameter::new(parameter, &document["components"]);
-            (path.clone(), in_query.map(read).collect::<Vec<_>>())
-        });
-        Self(of_path.filter(|(_, parameters)| !parameters.is_empty()).collect())
+            let parameters: Vec<Parameter> = in_query
+                .map(|parameter| Parameter::new(parameter, &document["components"]))
+                .collect();
+            if !parameters.is_empty() {
+                by_path.insert(path.clone(), parameters);
+            }
+        }
+
+        Self(by_path)
     }
 
     /// What is wrong with the query of a request for `uri`.
-    #[must_use]
-    pub fn faults(&self, uri: &Uri) -> Vec<FieldError> {
+    pub fn errors(&self, uri: &Uri) -> Vec<FieldError> {
         let Some(parameters) = self.0.get(uri.path()) else {
             return Vec::new();
         };
+
         let request = Request::builder().uri(uri.clone()).finish();
         let given: Vec<(String, String)> = request.params().unwrap_or_default();
-        let faults = parameters.iter().flat_map(|parameter| {
+
+        let errors = parameters.iter().flat_map(|parameter| {
             let value = given.iter().find(|(name, _)| *name == parameter.name);
-            value.map(|(_, value)| parameter.faults(value)).unwrap_or_default()
+            value.map(|(_, value)| parameter.errors(value)).unwrap_or_default()
         });
-        faults.collect()
+        errors.collect()
     }
 }
 
@@ -59,6 +64,7 @@ impl Parameter {
             .should_validate_formats(true)
             .build(&schema)
             .unwrap_or_else(|error| panic!("the schema of the parameter {name} is not valid: {error}"));
+
         Self {
             name,
             is_number: parameter["schema"]["type"] == "integer",
@@ -66,17 +72,22 @@ impl Parameter {
         }
     }
 
-    fn faults(&self, value: &str) -> Vec<FieldError> {
+    fn errors(&self, value: &str) -> Vec<FieldError> {
         let number = value.parse().ok().filter(|_| self.is_number);
         let value = number.map_or_else(|| Value::from(value), |number: i64| Value::from(number));
-        let fault = |error: ValidationError| FieldError {
+
+        let field_error = |error: ValidationError| FieldError {
             pointer: format!("/query/{}", self.name),
-            detail: match error.kind() {
-                _ if self.name == "cursor" => "the value is not a cursor that this server gave out".to_owned(),
-                ValidationErrorKind::Pattern { .. } => "the value must not hold control characters".to_owned(),
-                _ => error.masked_with("the value").to_string(),
-            },
+            detail: self.detail(&error),
         };
-        self.schema.iter_errors(&value).map(fault).collect()
+        self.schema.iter_errors(&value).map(field_error).collect()
+    }
+
+    fn detail(&self, error: &ValidationError) -> String {
+        match error.kind() {
+            _ if self.name == "cursor" => "the value is not a cursor that this server gave out".to_owned(),
+            ValidationErrorKind::Pattern { .. } => "the value must not hold control characters".to_owned(),
+            _ => error.masked_with("the value").to_string(),
+        }
     }
 }

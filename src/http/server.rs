@@ -1,7 +1,10 @@
-//! The HTTP/1.1 servers: takes connections up to a bound, cuts off those who send or read too slowly or do nothing at all,
-//! and lets go of them in order when told to stop. The framework's own server does not bound the time for headers.
+//! The HTTP/1.1 servers: they take connections up to a bound, cut off clients that send or read too slowly or stay
+//! idle, and finish the running requests when the process stops. The framework's own server does not bound the time for
+//! headers.
 
 use std::{
+    convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -11,7 +14,7 @@ use anyhow::Context as _;
 use hyper::{Request as HyperRequest, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use poem::{
     Endpoint as _, Request, Response,
@@ -33,15 +36,23 @@ use super::timeout_stream::{Progress, TimeoutStream};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The largest request line and headers, in bytes; more is answered by 431.
 const MAX_HEADERS: usize = 64 * 1024;
-/// How long requests in hand may take when the process is told to stop.
+/// How long running requests may take when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
-/// Rest after a connection could not be taken, for instance for want of file descriptors.
+/// The pause after a connection could not be accepted, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that has its port and has not begun to answer.
+/// A server that has its port and does not answer yet.
 pub struct Bound {
     listener: TcpListener,
     pub address: SocketAddr,
+}
+
+/// A connection, and its share of the bound on connections.
+struct Accepted {
+    stream: TcpStream,
+    local: SocketAddr,
+    remote: SocketAddr,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Takes the port, so that a port in use is known before anything else starts.
@@ -55,7 +66,7 @@ pub async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<Bound> {
     Ok(Bound { listener, address })
 }
 
-/// Serves until `stop`, then finishes what is in hand, for [`DRAIN_TIMEOUT`] at most.
+/// Serves until `stop`, then finishes the running requests, for [`DRAIN_TIMEOUT`] at most.
 pub async fn run(
     bound: Bound,
     endpoint: BoxEndpoint<'static, Response>,
@@ -63,68 +74,79 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let endpoint = Arc::new(endpoint);
-    let places = Arc::new(Semaphore::new(max_connections));
+    let permits = Arc::new(Semaphore::new(max_connections));
     let (graceful, mut connections) = (GracefulShutdown::new(), JoinSet::new());
+
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&bound.listener, &places) => accepted,
+            accepted = accept(&bound, &permits) => accepted,
         };
-        let Ok((stream, remote, place)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (endpoint, local) = (Arc::clone(&endpoint), bound.address);
-        let progress = Arc::new(Progress::default());
-        let serving = Arc::clone(&progress);
-        let service = service_fn(move |request: HyperRequest<Incoming>| {
-            let (endpoint, serving) = (Arc::clone(&endpoint), Arc::clone(&serving));
-            serving.requests.fetch_add(1, Ordering::Relaxed);
-            serving.at_work.store(true, Ordering::Relaxed);
-            async move {
-                let request = Request::from((
-                    request,
-                    LocalAddr(local.into()),
-                    RemoteAddr(remote.into()),
-                    Scheme::HTTP,
-                ));
-                let response = endpoint.get_response(request).await;
-                serving.at_work.store(false, Ordering::Relaxed);
-                Ok::<hyper::Response<_>, std::convert::Infallible>(response.into())
+        match accepted {
+            Ok(accepted) => {
+                connections.spawn(serve(accepted, Arc::clone(&endpoint), graceful.watcher()));
             }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_TIMEOUT)
-            .max_buf_size(MAX_HEADERS)
-            .serve_connection(TokioIo::new(TimeoutStream::new(stream, progress)), service);
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted; retrying");
+                sleep(ACCEPT_PAUSE).await;
             }
-        });
+        }
     }
+
     drop(bound.listener);
     if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            "some requests did not end in time and are cut off"
+            "some requests timed out while the process stops and are cut off"
         );
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> anyhow::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await?;
-    let (stream, remote) = listener
-        .accept()
-        .await
-        .inspect_err(|error| tracing::warn!(%error, "a connection could not be taken"))?;
+async fn accept(bound: &Bound, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, remote) = bound.listener.accept().await?;
     let _ = stream.set_nodelay(true);
-    Ok((stream, remote, place))
+
+    Ok(Accepted {
+        stream,
+        local: bound.address,
+        remote,
+        _permit: permit,
+    })
+}
+
+/// Answers the requests of one connection, until the client closes it or the process stops.
+async fn serve(accepted: Accepted, endpoint: Arc<BoxEndpoint<'static, Response>>, watcher: Watcher) {
+    let Accepted {
+        stream,
+        local,
+        remote,
+        _permit,
+    } = accepted;
+    let progress = Arc::new(Progress::default());
+    let stream = TimeoutStream::new(stream, Arc::clone(&progress));
+
+    let service = service_fn(move |request: HyperRequest<Incoming>| {
+        let (endpoint, progress) = (Arc::clone(&endpoint), Arc::clone(&progress));
+        progress.requests.fetch_add(1, Ordering::Relaxed);
+        progress.handling.store(true, Ordering::Relaxed);
+
+        async move {
+            let (local, remote) = (LocalAddr(local.into()), RemoteAddr(remote.into()));
+            let request = Request::from((request, local, remote, Scheme::HTTP));
+            let response = endpoint.get_response(request).await;
+            progress.handling.store(false, Ordering::Relaxed);
+            Ok::<hyper::Response<_>, Infallible>(response.into())
+        }
+    });
+
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
 }

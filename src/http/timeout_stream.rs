@@ -1,5 +1,5 @@
-//! A connection that does not wait for ever for a client who sends the headers of a request in drops, or does not read
-//! the answer. Silence between two requests is the server's own business.
+//! A connection that fails when a client sends the headers of a request too slowly, or does not read the answer. The
+//! server itself bounds how long a connection may be idle between two requests.
 
 use std::{
     io,
@@ -23,11 +23,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may read nothing while there is something to read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a connection is about.
+/// How far the server has come with a connection.
 #[derive(Default)]
 pub struct Progress {
+    /// The requests whose headers have been read.
     pub requests: AtomicUsize,
-    pub at_work: AtomicBool,
+    /// Whether a request is being handled.
+    pub handling: AtomicBool,
 }
 
 /// A stream that fails when the headers of one request take longer than [`HEADER_TIMEOUT`], or when nothing can be
@@ -35,12 +37,13 @@ pub struct Progress {
 pub struct TimeoutStream {
     stream: TcpStream,
     progress: Arc<Progress>,
-    /// How many requests there had been when their headers were last looked at.
-    seen: usize,
-    /// A part of the next request's headers has come, and perhaps all: most come in one piece, and cost no timer.
-    begun: bool,
-    headers_due: Option<Pin<Box<Sleep>>>,
-    write_due: Option<Pin<Box<Sleep>>>,
+    /// [`Progress::requests`] at the last read.
+    requests_seen: usize,
+    /// Whether a part of the next request's headers has arrived, perhaps all of it. Most arrive in one piece, so the
+    /// timer starts only when more is waited for.
+    headers_started: bool,
+    header_deadline: Option<Pin<Box<Sleep>>>,
+    write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimeoutStream {
@@ -48,38 +51,39 @@ impl TimeoutStream {
         Self {
             stream,
             progress,
-            seen: 0,
-            begun: false,
-            headers_due: None,
-            write_due: None,
+            requests_seen: 0,
+            headers_started: false,
+            header_deadline: None,
+            write_deadline: None,
         }
     }
 
-    /// Ends the wait for headers that have begun and do not come to an end.
-    fn wait_for_headers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.begun || self.progress.at_work.load(Ordering::Relaxed) {
+    /// Fails once headers that have started take longer than [`HEADER_TIMEOUT`].
+    fn poll_header_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.headers_started || self.progress.handling.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        late(&mut self.headers_due, HEADER_TIMEOUT, context)
+        poll_deadline(&mut self.header_deadline, HEADER_TIMEOUT, context)
     }
 
-    fn written<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Fails once nothing could be written for [`WRITE_TIMEOUT`].
+    fn check_written<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_pending() {
-            return late(&mut self.write_due, WRITE_TIMEOUT, context).map(|late| late.and(Err(timed_out())));
+            return poll_deadline(&mut self.write_deadline, WRITE_TIMEOUT, context).map(Err);
         }
-        self.write_due = None;
+        self.write_deadline = None;
         written
     }
 }
 
-/// Pending until `limit` after this was first asked, then an error.
-fn late(due: &mut Option<Pin<Box<Sleep>>>, limit: Duration, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-    let due = due.get_or_insert_with(|| Box::pin(sleep(limit)));
-    due.as_mut().poll(context).map(|()| Err(timed_out()))
-}
-
-fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
+/// Pending until `limit` after the first call, then an error.
+fn poll_deadline(
+    deadline: &mut Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+    context: &mut Context<'_>,
+) -> Poll<io::Error> {
+    let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+    deadline.as_mut().poll(context).map(|()| io::ErrorKind::TimedOut.into())
 }
 
 impl AsyncRead for TimeoutStream {
@@ -89,25 +93,31 @@ impl AsyncRead for TimeoutStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let requests = self.progress.requests.load(Ordering::Relaxed);
-        if requests != self.seen {
-            (self.seen, self.begun, self.headers_due) = (requests, false, None);
+        if requests != self.requests_seen {
+            self.requests_seen = requests;
+            self.headers_started = false;
+            self.header_deadline = None;
         }
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Pending => self.wait_for_headers(context),
-            // Drops that come faster than anybody waits for them are late all the same.
-            Poll::Ready(Ok(())) if self.wait_for_headers(context).is_ready() => Poll::Ready(Err(timed_out())),
-            read @ Poll::Ready(_) => {
-                self.begun |= !self.progress.at_work.load(Ordering::Relaxed);
-                read
-            }
+
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+
+        // The deadline also applies when bytes keep trickling in.
+        if !matches!(read, Poll::Ready(Err(_)))
+            && let Poll::Ready(timed_out) = self.poll_header_deadline(context)
+        {
+            return Poll::Ready(Err(timed_out));
         }
+        if read.is_ready() {
+            self.headers_started |= !self.progress.handling.load(Ordering::Relaxed);
+        }
+        read
     }
 }
 
 impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(written, context)
+        self.check_written(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,6 +138,6 @@ impl AsyncWrite for TimeoutStream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.written(written, context)
+        self.check_written(written, context)
     }
 }

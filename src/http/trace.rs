@@ -1,5 +1,5 @@
-//! The server's part of a trace, where traces are exported (OpenTelemetry's conventions for HTTP); and what is logged of a
-//! request that fails by our fault: its cause, its id, its order and its trace.
+//! A request's place in a trace, where traces are exported (W3C Trace Context, OpenTelemetry's conventions for HTTP);
+//! and what is logged of a request that fails by our fault.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,88 +7,127 @@ use poem::{
     Endpoint, Request, Response,
     http::{StatusCode, header::HeaderName},
 };
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 
-use super::problem::Problem;
-use crate::telemetry::{metrics::route, traces as trace};
+use super::{
+    header::FromHeader,
+    problem::Problem,
+    routes::{Route, Routes},
+};
+use crate::telemetry::traces;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken from a caller, in characters.
+const MAX_REQUEST_ID: usize = 64;
 
-/// The `traceparent` to hand on from a request.
+/// How the service writes its requests into traces and logs. The names of fields are fixed when the program is
+/// compiled, so the service, which knows what a request is about, writes them.
+#[derive(Clone, Copy)]
+pub struct RequestLog {
+    /// The span of a request. It declares `http.response.status_code` and `otel.status_code`, which are recorded here.
+    pub span: fn(&Request, &Route) -> Span,
+    /// Logs why a request was answered by a 5xx.
+    pub failed: fn(&Failure<'_>),
+}
+
+/// A request that failed by our fault.
+pub struct Failure<'a> {
+    pub error: &'a str,
+    pub status: StatusCode,
+    pub path: &'a str,
+    pub route: &'a Route,
+    pub request_id: &'a str,
+    pub trace_id: Option<&'a str>,
+}
+
+/// The `traceparent` for what a request causes elsewhere: that of its own span where traces are exported, else that of
+/// the caller.
 #[derive(Clone)]
-pub struct TraceParent(pub String);
+pub struct TraceParent(pub Option<String>);
+
+impl FromHeader for TraceParent {
+    fn from_request(request: &Request) -> Result<Self, Problem> {
+        Ok(request.data().cloned().unwrap_or(Self(None)))
+    }
+}
+
+/// Where the span of a request leaves its `traceparent` for the log.
+type Exported = Arc<OnceLock<String>>;
 
 /// What the log says of a request, should it fail.
 pub struct RequestLogContext {
-    /// That of the caller, or of the span that is exported, once it is known.
-    traceparent: Arc<OnceLock<String>>,
+    pub request_id: String,
+    received: Option<String>,
+    exported: Option<Exported>,
 }
 
 impl RequestLogContext {
-    /// Notes what the request brings along.
-    #[must_use]
+    /// Reads what the request brings along.
     pub fn of(request: &mut Request) -> Self {
-        let told = Self {
-            traceparent: Arc::default(),
-        };
-        let given = request.header(TRACEPARENT).and_then(trace::normalize);
-        if let Some(given) = given {
-            if trace::is_enabled() {
-                request.set_data(Arc::clone(&told.traceparent));
-            } else {
-                let _ = told.traceparent.set(given.clone());
-            }
-            request.set_data(TraceParent(given));
-        } else if trace::is_enabled() {
-            request.set_data(Arc::clone(&told.traceparent));
+        let received = request.header(TRACEPARENT).and_then(traces::normalize);
+        if received.is_some() {
+            request.set_data(TraceParent(received.clone()));
         }
-        told
+
+        let exported = traces::is_enabled().then(Exported::default);
+        if let Some(exported) = &exported {
+            request.set_data(Arc::clone(exported));
+        }
+
+        Self {
+            request_id: request_id(request),
+            received,
+            exported,
+        }
     }
 
-    /// Logs what the answer does not tell.
-    pub fn log(&self, problem: &Problem, path: &str, request_id: &str) {
-        let Some((error, status)) = problem.cause() else { return };
-        let trace_id = self.traceparent.get().map(|traceparent| trace::trace_id(traceparent));
-        let order_id = order_of(path);
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error, path, request_id, order_id, trace_id, "answered 500");
-        } else {
-            tracing::warn!(error, path, request_id, order_id, trace_id, "answered 503");
-        }
+    /// The id of the trace that the request belongs to.
+    pub fn trace_id(&self) -> Option<&str> {
+        let exported = self.exported.as_ref().and_then(|exported| exported.get());
+        let traceparent = exported.or(self.received.as_ref())?;
+        Some(traces::trace_id(traceparent))
     }
 }
 
-pub struct Traced<E>(pub E);
+/// The caller's `X-Request-Id` if it is a short word, else a new one.
+fn request_id(request: &Request) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let given = request
+        .header(REQUEST_ID)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(is_plain));
+
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Makes a span for every request while traces are exported.
+pub struct Traced<E> {
+    pub inner: E,
+    pub routes: Arc<Routes>,
+    pub log: RequestLog,
+}
 
 impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        if !trace::is_enabled() {
-            return self.0.call(request).await;
+        if !traces::is_enabled() {
+            return self.inner.call(request).await;
         }
-        let (method, path) = (request.method().as_str(), request.uri().path());
-        let route = route(path);
-        let span = tracing::info_span!(
-            "request",
-            otel.name = format!("{method} {route}"),
-            otel.kind = "server",
-            otel.status_code = Empty,
-            http.request.method = method,
-            http.route = route,
-            http.response.status_code = Empty,
-            order_id = order_of(path),
-        );
-        if let Some(given) = request.data::<TraceParent>() {
-            trace::set_parent(&span, &given.0);
+
+        let span = (self.log.span)(&request, self.routes.at(request.uri().path()));
+        if let Some(TraceParent(Some(received))) = request.data() {
+            traces::set_parent(&span, received);
         }
-        if let Some(own) = trace::traceparent_of(&span) {
-            if let Some(told) = request.data::<Arc<OnceLock<String>>>() {
-                let _ = told.set(own.clone());
+        if let Some(own) = traces::traceparent_of(&span) {
+            if let Some(exported) = request.data::<Exported>() {
+                let _ = exported.set(own.clone());
             }
-            request.set_data(TraceParent(own));
+            request.set_data(TraceParent(Some(own)));
         }
-        let answer = self.0.call(request).instrument(span.clone()).await;
+
+        let answer = self.inner.call(request).instrument(span.clone()).await;
         record(&span, &answer);
         answer
     }
@@ -99,13 +138,9 @@ fn record(span: &Span, answer: &poem::Result<Response>) {
         Ok(response) => response.status(),
         Err(error) => error.status(),
     };
+
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
-}
-
-/// The id in the path of an order.
-fn order_of(path: &str) -> Option<&str> {
-    path.strip_prefix("/orders/")?.split('/').next()
 }

@@ -1,5 +1,5 @@
-//! The figures of a process in Prometheus text: their names, what they mean, and the busiest of them ready-made. No label
-//! grows with users, ids or whatever a client sends.
+//! The metrics of a process in Prometheus text: their names and what they mean. The handles of those that every request
+//! updates are made beforehand. No label takes a value that a client, a user or an id decides.
 
 use std::{
     sync::{LazyLock, OnceLock},
@@ -7,7 +7,8 @@ use std::{
 };
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -39,247 +40,236 @@ const HTTP_REQUESTS: &str = "shop_http_requests_total";
 const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
 const HTTP_IN_FLIGHT: &str = "shop_http_requests_in_flight";
 
-/// All of it as text, version 0.0.4 of the format.
-#[must_use]
+/// All metrics as text, version 0.0.4 of the format.
 pub fn text() -> String {
     recorder().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Folds what has been recorded into the buckets; without it every observation takes up room until somebody asks.
+/// Adds what has been recorded to the buckets of the histograms. Call it every few seconds: until then every single
+/// observation takes up memory.
 pub fn upkeep() {
     if let Some(recorder) = recorder() {
         recorder.run_upkeep();
     }
 }
 
-/// The recorder of this process; none where another one was there first.
+/// The recorder of this process; none if another one was installed before.
 pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-    let start = || {
-        let seconds = |name: &str| Matcher::Full(name.to_owned());
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(seconds(HTTP_DURATION), &SECONDS)
-            .and_then(|builder| builder.set_buckets_for_metric(seconds(SETTLE_DURATION), &SECONDS))
-            .and_then(|builder| builder.set_buckets_for_metric(seconds(SETTLEMENT_LAG), &SECONDS))
-            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &SIZES));
-        let handle = builder.ok()?.install_recorder().ok()?;
-        describe();
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
-        // There from the start, so that the first one is an increase.
-        for name in [
-            ORDERS_CREATED,
-            PAYMENTS_ACCEPTED,
-            ORDERS_PAID,
-            REDELIVERIES,
-            DEAD_LETTERS,
-            SETTLE_REQUESTS_RESENT,
-        ] {
-            counter!(name).increment(0);
-        }
-        counter!(ORDERS_FAILED, "reason" => "insufficient_stock").increment(0);
-        Some(handle)
-    };
-    RECORDER.get_or_init(start).as_ref()
+    RECORDER.get_or_init(install).as_ref()
+}
+
+fn install() -> Option<PrometheusHandle> {
+    let buckets: [(&str, &[f64]); 4] = [
+        (HTTP_DURATION, &SECONDS),
+        (SETTLE_DURATION, &SECONDS),
+        (SETTLEMENT_LAG, &SECONDS),
+        (BATCH_SIZE, &SIZES),
+    ];
+    let mut builder = PrometheusBuilder::new();
+    for (name, buckets) in buckets {
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+            .ok()?;
+    }
+    let handle = builder.install_recorder().ok()?;
+
+    describe();
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
+
+    // At zero from the start, so that the first one is an increase.
+    for name in [
+        ORDERS_CREATED,
+        PAYMENTS_ACCEPTED,
+        ORDERS_PAID,
+        REDELIVERIES,
+        DEAD_LETTERS,
+        SETTLE_REQUESTS_RESENT,
+    ] {
+        counter!(name).increment(0);
+    }
+    counter!(ORDERS_FAILED, "reason" => "insufficient_stock").increment(0);
+
+    Some(handle)
 }
 
 fn describe() {
+    describe_http();
+    describe_orders();
+    describe_queue();
+    describe_cache_and_database();
+    describe_ledger();
+    describe_gauge!(BUILD_INFO, "Always 1, with the version of the program as a label.");
+}
+
+fn describe_http() {
     describe_counter!(
         HTTP_REQUESTS,
         "HTTP requests answered, by route template, method and status."
     );
-    describe_histogram!(HTTP_DURATION, Unit::Seconds, "How long HTTP requests took.");
-    describe_gauge!(HTTP_IN_FLIGHT, "HTTP requests being served.");
-    describe_counter!(ORDERS_CREATED, "Orders made, replays not counted.");
-    describe_counter!(PAYMENTS_ACCEPTED, "Orders accepted for payment, each once.");
+    describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time from a request to its answer.");
+    describe_gauge!(HTTP_IN_FLIGHT, "HTTP requests that are being handled.");
+}
+
+fn describe_orders() {
+    describe_counter!(ORDERS_CREATED, "Orders created. Repeated requests are not counted.");
+    describe_counter!(
+        PAYMENTS_ACCEPTED,
+        "Orders whose payment was accepted. Each is counted once."
+    );
     describe_counter!(ORDERS_PAID, "Orders settled as PAID.");
     describe_counter!(ORDERS_FAILED, "Orders settled as FAILED, by reason.");
-    describe_histogram!(BATCH_SIZE, "Requests in one transaction, by what it does.");
-    describe_histogram!(SETTLE_DURATION, Unit::Seconds, "How long it took to settle a batch.");
+    describe_histogram!(BATCH_SIZE, "Requests in one transaction, by what the transaction does.");
+    describe_histogram!(SETTLE_DURATION, Unit::Seconds, "Time to settle one batch of orders.");
     describe_histogram!(
         SETTLEMENT_LAG,
         Unit::Seconds,
-        "From an order's acceptance to its settlement."
+        "Time from the acceptance of a payment to the settlement of the order."
     );
+}
+
+fn describe_queue() {
     describe_gauge!(
         QUEUE_DEPTH,
-        "Messages waiting to be delivered, as this process last saw it."
+        "Messages in the queue that wait for delivery, when this process asked last."
     );
-    describe_counter!(REDELIVERIES, "Messages that came again.");
-    describe_counter!(DEAD_LETTERS, "Messages laid aside because they can never be processed.");
+    describe_counter!(REDELIVERIES, "Messages that were delivered again.");
+    describe_counter!(
+        DEAD_LETTERS,
+        "Messages that were dead-lettered because they can never be processed."
+    );
     describe_counter!(
         SETTLE_REQUESTS_RESENT,
-        "Orders rung for again because nobody had settled them."
+        "Settle requests that were published again because the order was overdue."
     );
+}
+
+fn describe_cache_and_database() {
     describe_counter!(
         CACHE_HITS,
-        "Answers found in a cache: near (this process) or far (Redis)."
+        "Answers found in a cache. The tier is local (this process) or shared (Redis)."
     );
-    describe_counter!(CACHE_MISSES, "Answers that had to be loaded from the database.");
+    describe_counter!(
+        CACHE_MISSES,
+        "Answers that were in no cache and were loaded from the database."
+    );
     describe_gauge!(DATABASE_CONNECTIONS, "Connections to the database, by state.");
+}
+
+fn describe_ledger() {
     describe_gauge!(
         LEDGER_STOCK_DISCREPANCIES,
-        "Products whose stock the books do not explain, at the last check."
+        "Products whose stock does not equal their stock movements less the units sold, at the last check."
     );
     describe_gauge!(
         LEDGER_ORDER_DISCREPANCIES,
-        "Orders that contradict themselves, at the last check."
+        "Orders whose own data contradicts itself, at the last check."
     );
     describe_gauge!(
         LEDGER_OVERDUE,
-        "Orders accepted more than five minutes ago and not settled, at the last check."
+        "Orders that are not settled five minutes after their payment was accepted, at the last check."
     );
     describe_gauge!(
         LEDGER_CHECKED,
         Unit::Seconds,
-        "When the books were last checked, since the Unix epoch."
+        "Time of the last ledger check, in seconds since the Unix epoch."
     );
-    describe_gauge!(BUILD_INFO, "Always 1, with the version of the program.");
 }
 
-/// The counters of one process that are busy enough to be kept at hand.
-pub struct Busy {
-    pub near_pages: Counter,
-    pub far_pages: Counter,
+/// The counters of the cache.
+pub struct CacheCounters {
+    pub local_pages: Counter,
+    pub shared_pages: Counter,
     pub missed_pages: Counter,
-    pub near_orders: Counter,
-    pub far_orders: Counter,
+    pub local_orders: Counter,
+    pub shared_orders: Counter,
     pub missed_orders: Counter,
 }
 
-pub static BUSY: LazyLock<Busy> = LazyLock::new(|| Busy {
-    near_pages: counter!(CACHE_HITS, "cache" => "products", "tier" => "near"),
-    far_pages: counter!(CACHE_HITS, "cache" => "products", "tier" => "far"),
+pub static CACHE: LazyLock<CacheCounters> = LazyLock::new(|| CacheCounters {
+    local_pages: counter!(CACHE_HITS, "cache" => "products", "tier" => "local"),
+    shared_pages: counter!(CACHE_HITS, "cache" => "products", "tier" => "shared"),
     missed_pages: counter!(CACHE_MISSES, "cache" => "products"),
-    near_orders: counter!(CACHE_HITS, "cache" => "orders", "tier" => "near"),
-    far_orders: counter!(CACHE_HITS, "cache" => "orders", "tier" => "far"),
+    local_orders: counter!(CACHE_HITS, "cache" => "orders", "tier" => "local"),
+    shared_orders: counter!(CACHE_HITS, "cache" => "orders", "tier" => "shared"),
     missed_orders: counter!(CACHE_MISSES, "cache" => "orders"),
 });
 
-const ROUTES: [&str; 15] = [
-    "/products",
-    "/products/{id}",
-    "/products/{id}/stock",
-    "/orders",
-    "/orders/{id}",
-    "/orders/{id}/pay",
-    "/orders/{id}/events",
-    "/docs",
-    "/openapi.json",
-    "/openapi.yaml",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/",
-    OTHER,
-];
-/// Whatever is not served.
-const OTHER: &str = "other";
 const METHODS: [&str; 7] = ["GET", "POST", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
 const STATUSES: [&str; 21] = [
     "200", "201", "202", "304", "400", "401", "402", "403", "404", "405", "408", "409", "411", "413", "415", "422",
     "429", "500", "501", "503", OTHER,
 ];
+/// The label of every other method, and of every other status.
+const OTHER: &str = "other";
 
-/// The template of a path: one of a fixed number of texts.
-#[must_use]
-pub fn route(path: &str) -> &'static str {
-    ROUTES[route_number(path)]
+/// The metrics of the requests to one route. Each is made when its method, or its method and status, first occurs.
+pub struct RouteMeters {
+    route: SharedString,
+    by_method: [OnceLock<Box<MethodMeters>>; METHODS.len()],
 }
 
-fn route_number(path: &str) -> usize {
-    let number = |template: &str| {
-        ROUTES
-            .iter()
-            .position(|route| *route == template)
-            .unwrap_or(ROUTES.len() - 1)
-    };
-    let below = |rest: &str, templates: [&'static str; 3]| match rest.split_once('/') {
-        None if !rest.is_empty() => number(templates[0]),
-        Some((_, "pay" | "stock")) => number(templates[1]),
-        Some((_, "events")) => number(templates[2]),
-        _ => number(OTHER),
-    };
-    if let Some(rest) = path.strip_prefix("/products/") {
-        below(rest, ["/products/{id}", "/products/{id}/stock", OTHER])
-    } else if let Some(rest) = path.strip_prefix("/orders/") {
-        below(rest, ["/orders/{id}", "/orders/{id}/pay", "/orders/{id}/events"])
-    } else {
-        number(path)
-    }
-}
-
-/// What is counted of requests to one route by one method.
-struct Meter {
+struct MethodMeters {
     in_flight: Gauge,
-    answers: [OnceLock<(Counter, Histogram)>; STATUSES.len()],
+    by_status: [OnceLock<(Counter, Histogram)>; STATUSES.len()],
 }
 
-/// A request that is being served; counted as such until it is dropped.
-pub struct InFlight {
-    place: (usize, usize),
-    meter: &'static Meter,
-}
+impl RouteMeters {
+    /// `template` becomes a label: it must be one of a fixed number of texts.
+    pub fn new(template: &str) -> Self {
+        Self {
+            route: SharedString::from_shared(template.into()),
+            by_method: [const { OnceLock::new() }; METHODS.len()],
+        }
+    }
 
-impl InFlight {
-    #[must_use]
-    pub fn begin(method: &str, path: &str) -> Self {
-        static METERS: [[OnceLock<Box<Meter>>; METHODS.len()]; ROUTES.len()] =
-            [const { [const { OnceLock::new() }; METHODS.len()] }; ROUTES.len()];
-        let method = METHODS
-            .iter()
-            .position(|known| *known == method)
-            .unwrap_or(METHODS.len() - 1);
-        let place = (route_number(path), method);
-        let meter = METERS[place.0][place.1].get_or_init(|| {
-            Box::new(Meter {
-                in_flight: gauge!(HTTP_IN_FLIGHT, "route" => ROUTES[place.0], "method" => METHODS[place.1]),
-                answers: [const { OnceLock::new() }; STATUSES.len()],
+    /// Counts a request as being handled, until what this returns is dropped.
+    pub fn begin(&self, method: &str) -> InFlight<'_> {
+        let index = index_of(&METHODS, |known| known == method);
+        let (route, method) = (&self.route, METHODS[index]);
+        let meters = self.by_method[index].get_or_init(|| {
+            Box::new(MethodMeters {
+                in_flight: gauge!(HTTP_IN_FLIGHT, "route" => route.clone(), "method" => method),
+                by_status: [const { OnceLock::new() }; STATUSES.len()],
             })
         });
-        meter.in_flight.increment(1);
-        Self { place, meter }
-    }
 
+        meters.in_flight.increment(1);
+        InFlight { route, method, meters }
+    }
+}
+
+/// A request that is being handled.
+pub struct InFlight<'a> {
+    route: &'a SharedString,
+    method: &'static str,
+    meters: &'a MethodMeters,
+}
+
+impl InFlight<'_> {
+    /// Records the answer.
     pub fn answered(&self, status: u16, took: Duration) {
-        let known = |text: &&str| text.parse() == Ok(status);
-        let number = STATUSES.iter().position(known).unwrap_or(STATUSES.len() - 1);
-        let (requests, duration) = self.meter.answers[number].get_or_init(|| {
-            let (route, method, status) = (ROUTES[self.place.0], METHODS[self.place.1], STATUSES[number]);
+        let index = index_of(&STATUSES, |known| known.parse() == Ok(status));
+        let (requests, duration) = self.meters.by_status[index].get_or_init(|| {
+            let (route, method, status) = (self.route, self.method, STATUSES[index]);
             (
-                counter!(HTTP_REQUESTS, "route" => route, "method" => method, "status" => status),
-                histogram!(HTTP_DURATION, "route" => route, "method" => method, "status" => status),
+                counter!(HTTP_REQUESTS, "route" => route.clone(), "method" => method, "status" => status),
+                histogram!(HTTP_DURATION, "route" => route.clone(), "method" => method, "status" => status),
             )
         });
+
         requests.increment(1);
         duration.record(took);
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.meter.in_flight.decrement(1);
+        self.meters.in_flight.decrement(1);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_becomes_one_of_few_templates() {
-        for (path, template) in [
-            ("/products", "/products"),
-            ("/products/7", "/products/{id}"),
-            ("/products/7/stock", "/products/{id}/stock"),
-            ("/orders/x", "/orders/{id}"),
-            ("/orders/x/pay", "/orders/{id}/pay"),
-            ("/orders/x/events", "/orders/{id}/events"),
-            ("/orders/", OTHER),
-            ("/orders/x/y/z", OTHER),
-            ("/wp-login.php", OTHER),
-            ("/readyz", "/readyz"),
-        ] {
-            assert_eq!(route(path), template, "{path}");
-        }
-    }
+/// The index of the first that fits, or of the last, which is [`OTHER`].
+fn index_of(known: &[&str], fits: impl Fn(&str) -> bool) -> usize {
+    known.iter().position(|known| fits(known)).unwrap_or(known.len() - 1)
 }

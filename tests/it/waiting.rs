@@ -84,7 +84,7 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
     assert!(
         failed.body["errors"][0]["detail"]
             .as_str()
-            .is_some_and(|detail| detail.contains("1 there")),
+            .is_some_and(|detail| detail.contains("available 1")),
         "{failed:?}"
     );
 

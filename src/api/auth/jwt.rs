@@ -1,5 +1,5 @@
-//! Who is calling: bearer tokens (RFC 6750) that are JSON Web Tokens (RFC 7519, RFC 8725). One configuration knows one
-//! key and one algorithm; what a token says of its own algorithm is compared with that and never obeyed.
+//! Who is calling: bearer tokens (RFC 6750) that are JSON Web Tokens (RFC 7519, RFC 8725). A configuration has one key
+//! and one algorithm; a token whose header names another algorithm is refused.
 
 use std::{
     fs,
@@ -7,28 +7,29 @@ use std::{
 };
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use poem::{
-    Request,
-    http::header::{AUTHORIZATION, HeaderValue},
-};
+use poem::{Request, http::header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{AuthMode, Config, ConfigError},
     domain::{Caller, UserId},
     entities::Timestamp,
-    http::problem::{Kind, Problem},
+    http::problem::{Problem, types::UNAUTHORIZED},
 };
 
 /// The scope that allows catalogue changes and every order.
 pub const ADMIN: &str = "shop:admin";
-/// The largest token that is looked at, in bytes.
+/// The largest token that is decoded, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
+/// A request without a token is answered by this `WWW-Authenticate` (RFC 6750, section 3).
+const CHALLENGE: &str = "Bearer realm=\"shop\"";
+/// One with a token that does not hold, by this.
+const CHALLENGE_INVALID: &str = "Bearer realm=\"shop\", error=\"invalid_token\"";
 
-/// Tells who sends a request.
+/// Finds out who sends a request.
 pub enum Authenticator {
     /// Everybody is trusted.
-    Open,
+    Trusting,
     Tokens(Box<Tokens>),
 }
 
@@ -37,26 +38,27 @@ pub struct Tokens {
     validation: Validation,
 }
 
-/// Who sent a request, as far as the shop asks.
+/// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub user_id: Option<UserId>,
     pub caller: Caller,
 }
 
-/// What a token says, as far as the library does not look at it.
+/// The claims of a token that the library does not check.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
-    /// Seconds since the Unix epoch, and parts of them (RFC 7519, section 2).
+    /// In seconds since the Unix epoch, with a fraction (RFC 7519, section 2).
     exp: f64,
     #[serde(default)]
     scope: String,
-    /// One, where the library would take any of several.
+    /// A single issuer: the library would take any of several.
     #[serde(default, rename = "iss")]
     _iss: Option<String>,
 }
 
+/// The claims of a token for trying things out.
 #[derive(Debug, Serialize)]
 struct Minted<'a> {
     sub: String,
@@ -74,8 +76,9 @@ impl Authenticator {
     /// When the key cannot be used, naming the configuration's key and never its value.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         if config.auth.mode == AuthMode::None {
-            return Ok(Self::Open);
+            return Ok(Self::Trusting);
         }
+
         let (key, algorithm) = if config.auth.jwt_public_key_file.is_empty() {
             (
                 DecodingKey::from_secret(config.auth.jwt_secret.as_bytes()),
@@ -84,9 +87,11 @@ impl Authenticator {
         } else {
             public_key(config)?
         };
+
         let mut validation = Validation::new(algorithm);
         validation.leeway = 0;
         validation.validate_nbf = true;
+
         let mut required = vec!["exp", "sub"];
         if config.auth.jwt_audience.is_empty() {
             validation.validate_aud = false;
@@ -99,6 +104,7 @@ impl Authenticator {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
+
         Ok(Self::Tokens(Box::new(Tokens { key, validation })))
     }
 
@@ -106,7 +112,7 @@ impl Authenticator {
     /// 401 without a token that holds.
     pub fn identify(&self, request: &Request) -> Result<Identity, Problem> {
         match self {
-            Self::Open => Ok(Identity {
+            Self::Trusting => Ok(Identity {
                 user_id: None,
                 caller: Caller::Admin,
             }),
@@ -117,24 +123,20 @@ impl Authenticator {
 
 impl Tokens {
     fn identify(&self, request: &Request) -> Result<Identity, Problem> {
-        let unauthorized = |detail: &str| Problem::new(Kind::Unauthorized, detail);
-        let mut values = request.headers().get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(unauthorized("send one header `Authorization: Bearer` with a token"));
-        };
-        let token =
-            bearer(value).ok_or_else(|| unauthorized("send `Authorization: Bearer` with a token").invalid_token())?;
-        let refused = || unauthorized("the token is not valid, not for this shop, or has expired").invalid_token();
-        let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|_| refused())?;
+        let token = bearer(request)?;
+
+        let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|_| not_valid())?;
         let claims = token.claims;
-        // What must be understood is not (RFC 7515, section 4.1.11); and it holds until `exp`, not with it.
+        // A token with `crit` asks for an extension that is not understood here (RFC 7515, section 4.1.11). A token is
+        // valid before `exp`, not at `exp`.
         if token.header.crit.is_some() || claims.exp <= now() {
-            return Err(refused());
+            return Err(not_valid());
         }
-        let user_id = claims.sub.parse().ok();
-        let user_id = user_id.filter(|user_id: &UserId| *user_id >= 1 && user_id.to_string() == claims.sub);
-        let user_id: UserId =
-            user_id.ok_or_else(|| unauthorized("the token's `sub` is not a user id").invalid_token())?;
+
+        let user_id: Option<UserId> = claims.sub.parse().ok();
+        let user_id = user_id.filter(|id| *id >= 1 && id.to_string() == claims.sub);
+        let user_id = user_id.ok_or_else(|| invalid_token("the token's `sub` is not a user id"))?;
+
         let admin = claims.scope.split(' ').any(|scope| scope == ADMIN);
         Ok(Identity {
             user_id: Some(user_id),
@@ -143,27 +145,46 @@ impl Tokens {
     }
 }
 
-/// The token after `Bearer`, whose case does not matter (RFC 9110, section 11.1).
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && (1..=MAX_TOKEN).contains(&token.len())).then_some(token)
+/// The token of the one `Authorization: Bearer`; the case of `Bearer` does not matter (RFC 9110, section 11.1).
+fn bearer(request: &Request) -> Result<&str, Problem> {
+    let mut values = request.headers().get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        let detail = "send one header `Authorization: Bearer` with a token";
+        return Err(Problem::new(UNAUTHORIZED, detail).with_challenge(CHALLENGE));
+    };
+
+    let value = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let token = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = token.map(|(_, token)| token.trim());
+    token
+        .filter(|token| (1..=MAX_TOKEN).contains(&token.len()))
+        .ok_or_else(|| invalid_token("send `Authorization: Bearer` with a token"))
+}
+
+fn not_valid() -> Problem {
+    invalid_token("the token is not valid, not for this shop, or has expired")
+}
+
+fn invalid_token(detail: &str) -> Problem {
+    Problem::new(UNAUTHORIZED, detail).with_challenge(CHALLENGE_INVALID)
 }
 
 /// A point of the curve P-256, uncompressed (SEC 1, section 2.3.3), in bytes: those of other curves are longer.
-const P256: usize = 65;
+const P256_LENGTH: usize = 65;
 /// The modulus of 2048 bits that RFC 7518, section 3.3, asks for at least, in bytes; a key is somewhat longer.
-const LEAST_RSA: usize = 256;
+const MIN_RSA_LENGTH: usize = 256;
 
 /// The kind of key decides the algorithm.
 fn public_key(config: &Config) -> Result<(DecodingKey, Algorithm), ConfigError> {
     let file = &config.auth.jwt_public_key_file;
-    let bad = |problem: String| config.invalid("jwt_public_key_file", problem);
-    let pem = fs::read(file).map_err(|error| bad(format!("cannot be read: {file}: {error}")))?;
+    let invalid = |problem: String| config.invalid("jwt_public_key_file", problem);
+
+    let pem = fs::read(file).map_err(|error| invalid(format!("cannot be read: {file}: {error}")))?;
     let is_private = String::from_utf8_lossy(&pem).contains("PRIVATE KEY");
-    let rsa = DecodingKey::from_rsa_pem(&pem).map(|key| (key, Algorithm::RS256, LEAST_RSA..=usize::MAX));
-    let ec = || DecodingKey::from_ec_pem(&pem).map(|key| (key, Algorithm::ES256, P256..=P256));
+    let rsa = DecodingKey::from_rsa_pem(&pem).map(|key| (key, Algorithm::RS256, MIN_RSA_LENGTH..=usize::MAX));
+    let ec = || DecodingKey::from_ec_pem(&pem).map(|key| (key, Algorithm::ES256, P256_LENGTH..=P256_LENGTH));
     let ed = || DecodingKey::from_ed_pem(&pem).map(|key| (key, Algorithm::EdDSA, 0..=usize::MAX));
+
     let key = rsa
         .or_else(|_| ec())
         .or_else(|_| ed())
@@ -172,9 +193,10 @@ fn public_key(config: &Config) -> Result<(DecodingKey, Algorithm), ConfigError> 
             let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
             !is_private && lengths.contains(&length)
         });
+
     key.map(|(key, algorithm, _)| (key, algorithm)).ok_or_else(|| {
         let wanted = "an RSA (2048 bits or more), P-256 or Ed25519 public key (-----BEGIN PUBLIC KEY-----)";
-        bad(format!("{file} does not hold {wanted} in PEM form"))
+        invalid(format!("{file} does not hold {wanted} in PEM form"))
     })
 }
 
@@ -190,9 +212,10 @@ fn now() -> f64 {
 pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Result<String, ConfigError> {
     if config.auth.mode == AuthMode::None || config.auth.jwt_secret.is_empty() {
         let problem = "is not set: tokens are minted with SHOP_AUTH=jwt and SHOP_JWT_SECRET; with \
-                       SHOP_JWT_PUBLIC_KEY_FILE whoever holds the private key mints them";
+                       SHOP_JWT_PUBLIC_KEY_FILE they are minted by whoever has the private key";
         return Err(config.invalid("jwt_secret", problem));
     }
+
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = Minted {
         sub: user_id.to_string(),
@@ -202,6 +225,7 @@ pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Res
         aud: &config.auth.jwt_audience,
         iss: &config.auth.jwt_issuer,
     };
+
     let key = EncodingKey::from_secret(config.auth.jwt_secret.as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|error| config.invalid("jwt_secret", format_args!("cannot sign: {error}")))

@@ -1,4 +1,4 @@
-//! What requests about orders carry, and what answers show.
+//! The JSON bodies of requests about orders, and of their answers.
 
 use std::collections::HashSet;
 
@@ -15,10 +15,10 @@ use crate::{
         Timestamp,
         order::{Failure, FailureReason, OrderStatus},
     },
-    http::{json::ExtraValidation, problem::FieldError},
+    http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
-/// An order to be made.
+/// An order to create.
 #[derive(Debug, Object)]
 #[oai(rename = "NewOrder", example)]
 pub struct NewOrderBody {
@@ -30,7 +30,7 @@ pub struct NewOrderBody {
     pub items: Vec<NewItemBody>,
 }
 
-/// A line of an order to be made.
+/// A line of an order to create.
 #[derive(Debug, Object)]
 #[oai(rename = "NewOrderItem")]
 pub struct NewItemBody {
@@ -46,12 +46,12 @@ pub struct NewItemBody {
 #[derive(Debug, Object)]
 #[oai(rename = "Payment", example)]
 pub struct PaymentBody {
-    /// `pm_card_declined` is declined, everything else is approved, and so is nothing.
+    /// `pm_card_declined` is declined. Any other method is approved, and so is leaving it out.
     #[oai(validator(max_length = 255))]
     pub payment_method: Option<String>,
 }
 
-/// PENDING until it is settled, then PAID or FAILED for ever.
+/// PENDING until it is settled, then PAID or FAILED. A settled order does not change any more.
 #[derive(Clone, Copy, Debug, Enum, Serialize)]
 #[oai(rename = "OrderStatus", rename_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
@@ -65,7 +65,7 @@ pub enum StatusBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Order", example)]
 pub struct OrderBody {
-    /// A UUID of version 7.
+    /// A UUID (version 7).
     order_id: Uuid,
     /// Whose order it is.
     user_id: i64,
@@ -76,10 +76,10 @@ pub struct OrderBody {
     total_price: i64,
     /// ISO 4217.
     currency: String,
-    /// When the order was made.
+    /// When the order was created.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
-    /// The lines, in the order in which they were asked for.
+    /// The lines, as they were sent.
     items: Vec<ItemBody>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
@@ -101,7 +101,7 @@ pub struct OrderBody {
 pub struct OrderPageBody {
     /// The orders of this page.
     items: Vec<OrderBody>,
-    /// Give this as `cursor` to get the next page; null on the last one.
+    /// Send this as `cursor` to get the next page; null on the last one.
     next_cursor: Option<String>,
 }
 
@@ -109,13 +109,13 @@ pub struct OrderPageBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "OrderItem")]
 pub struct ItemBody {
-    /// Of the line itself.
+    /// The line's id.
     id: i64,
     /// A product of the catalogue.
     product_id: i64,
     /// Units.
     quantity: i64,
-    /// The catalogue's price when the order was made, in the currency's minor unit.
+    /// The catalogue's price when the order was created, in the currency's minor unit.
     unit_price: i64,
 }
 
@@ -125,7 +125,7 @@ pub struct ItemBody {
 pub struct FailureBody {
     /// What kind of failure it is.
     reason: ReasonBody,
-    /// The lines that were short. Nothing was taken for any line.
+    /// The lines that were short of stock. Nothing was taken for any line.
     lines: Vec<ShortLineBody>,
 }
 
@@ -136,7 +136,7 @@ pub enum ReasonBody {
     InsufficientStock,
 }
 
-/// A line that could not be served.
+/// A line that there was not enough stock for.
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "ShortLine")]
 pub struct ShortLineBody {
@@ -144,23 +144,24 @@ pub struct ShortLineBody {
     product_id: i64,
     /// Units that the order asked for.
     requested: i64,
-    /// Units that were there when its turn came.
+    /// Units that were available when the order was settled.
     available: i64,
 }
 
 impl ExtraValidation for NewOrderBody {
-    fn faults(headers: &HeaderMap, body: &Value) -> Vec<FieldError> {
+    fn errors(headers: &HeaderMap, body: &Value) -> Vec<FieldError> {
         let mut seen = HashSet::new();
-        let repeated = |(place, item): (usize, &Value)| {
+        let repeated = |(index, item): (usize, &Value)| {
             let product = item["product_id"].as_i64()?;
             let first = seen.insert(product);
             (!first).then(|| FieldError {
-                pointer: format!("/items/{place}/product_id"),
+                pointer: format!("/items/{index}/product_id"),
                 detail: format!("product {product} is in the order already; give it one line"),
             })
         };
+
         let items = body["items"].as_array().into_iter().flatten();
-        let bad_key = super::idempotency_key(headers).err();
+        let bad_key = IdempotencyKey::read(headers).err();
         items.enumerate().filter_map(repeated).chain(bad_key).collect()
     }
 }
@@ -201,6 +202,13 @@ impl From<OrderPage> for OrderPageBody {
 impl From<Order> for OrderBody {
     fn from(order: Order) -> Self {
         let Order { row, items } = order;
+        let items = items.into_iter().map(|item| ItemBody {
+            id: item.id,
+            product_id: item.product_id,
+            quantity: item.quantity,
+            unit_price: item.unit_price,
+        });
+
         Self {
             order_id: row.id,
             user_id: row.user_id,
@@ -212,15 +220,7 @@ impl From<Order> for OrderBody {
             total_price: row.total_price,
             currency: row.currency,
             created_at: row.created_at.to_utc(),
-            items: items
-                .into_iter()
-                .map(|item| ItemBody {
-                    id: item.id,
-                    product_id: item.product_id,
-                    quantity: item.quantity,
-                    unit_price: item.unit_price,
-                })
-                .collect(),
+            items: items.collect(),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(FailureBody::from),
@@ -235,6 +235,7 @@ impl From<Failure> for FailureBody {
             requested: line.requested,
             available: line.available,
         });
+
         Self {
             reason: match failure.reason {
                 FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
@@ -270,6 +271,7 @@ impl Example for OrderBody {
             quantity,
             unit_price,
         };
+
         Self {
             order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
             user_id: 1,
@@ -296,10 +298,11 @@ impl Example for OrderPageBody {
 }
 
 impl OrderBody {
-    /// The example as it is once its payment is accepted, and as it is once settled.
+    /// The example once its payment is accepted, and once it is settled.
     pub fn examples() -> [Self; 2] {
         let accepted_at = Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC));
         let settled_at = Some(time::macros::datetime!(2026-01-15 09:31:40.508127 UTC));
+
         let accepted = Self {
             accepted_at,
             ..Self::example()
@@ -310,6 +313,7 @@ impl OrderBody {
             status: StatusBody::Paid,
             ..Self::example()
         };
+
         [accepted, settled]
     }
 }

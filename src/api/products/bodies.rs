@@ -1,32 +1,33 @@
-//! What requests about products carry, and what answers show.
+//! The JSON bodies of requests about products, and of their answers.
 
 use poem_openapi::{Object, types::Example};
 use serde::Serialize;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
     domain::catalog::{NewProduct, ProductChange},
     entities::product,
-    http::json::ExtraValidation,
+    http::validation::ExtraValidation,
 };
 
 /// A product of the catalogue.
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Product", example)]
 pub struct ProductBody {
-    /// Whole numbers, counted up.
+    /// A whole number, counted up.
     pub id: i64,
-    /// What to call it.
+    /// What it is called.
     pub name: String,
     /// In the currency's minor unit: 1999 is 19.99 USD.
     #[oai(validator(minimum(value = "0")))]
     pub price: i64,
     /// ISO 4217.
     pub currency: String,
-    /// Units that can be sold now.
+    /// Units in stock.
     #[oai(validator(minimum(value = "0")))]
     pub stock: i64,
-    /// When it came into the catalogue.
+    /// When it was added to the catalogue.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -37,11 +38,11 @@ pub struct ProductBody {
 pub struct ProductPageBody {
     /// The products of this page.
     pub items: Vec<ProductBody>,
-    /// Give this as `cursor` to get the next page; null on the last one.
+    /// Send this as `cursor` to get the next page; null on the last one.
     pub next_cursor: Option<String>,
 }
 
-/// A product to be added.
+/// A product to add.
 #[derive(Debug, Object)]
 #[oai(rename = "NewProduct", example)]
 pub struct NewProductBody {
@@ -55,12 +56,12 @@ pub struct NewProductBody {
     /// In the currency's minor unit, not negative.
     #[oai(validator(minimum(value = "0")))]
     price: i64,
-    /// Units on the shelf to begin with, 0 to 1,000,000,000,000.
+    /// Its first stock in units, 0 to 1,000,000,000,000.
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     stock: i64,
 }
 
-/// What of a product is to be different.
+/// A change of a product.
 #[derive(Debug, Object)]
 #[oai(rename = "ProductChange", example)]
 pub struct ProductChangeBody {
@@ -76,11 +77,11 @@ pub struct ProductChangeBody {
     price: Option<i64>,
 }
 
-/// Units that come or go.
+/// A change of a product's stock.
 #[derive(Debug, Object)]
 #[oai(rename = "StockChange", example)]
 pub struct StockChangeBody {
-    /// Units to put on the shelf, or to write off if negative; not 0, and 1,000,000,000,000 at most either way.
+    /// Units to add, or to write off if negative; not 0, and 1,000,000,000,000 at most either way.
     #[oai(validator(minimum(value = "-1000000000000"), maximum(value = "1000000000000")))]
     pub delta: i64,
     /// Why, in 1 to 200 characters, none of them control characters, and not blank.
@@ -94,10 +95,14 @@ pub struct StockChangeBody {
 
 impl ExtraValidation for NewProductBody {}
 impl ExtraValidation for ProductChangeBody {}
-impl ExtraValidation for StockChangeBody {}
+
+impl ExtraValidation for StockChangeBody {
+    fn extend_schema(schema: &mut Value) {
+        schema["properties"]["delta"]["not"] = json!({ "enum": [0] });
+    }
+}
 
 impl NewProductBody {
-    #[must_use]
     pub fn product(self) -> NewProduct {
         NewProduct {
             name: self.name,
@@ -108,7 +113,6 @@ impl NewProductBody {
 }
 
 impl ProductChangeBody {
-    #[must_use]
     pub fn change(self) -> ProductChange {
         ProductChange {
             name: self.name,
@@ -117,14 +121,13 @@ impl ProductChangeBody {
     }
 }
 
-impl ProductBody {
-    #[must_use]
-    pub fn new(product: product::Model, currency: &str) -> Self {
+impl From<product::Model> for ProductBody {
+    fn from(product: product::Model) -> Self {
         Self {
             id: product.id,
             name: product.name,
             price: product.price,
-            currency: currency.to_owned(),
+            currency: product.currency,
             stock: product.stock,
             created_at: product.created_at.to_utc(),
         }

@@ -1,0 +1,135 @@
+//! The one place where an error of the shop becomes a problem document, and the types of problem that only a shop
+//! knows. Their names are part of the contract: add, never change.
+
+use poem::http::StatusCode;
+use serde_json::{Value, json};
+
+pub use crate::http::problem::types::{
+    FORBIDDEN, INTERNAL, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, OVERLOADED, PAYLOAD_TOO_LARGE,
+    REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
+};
+use crate::{
+    domain::Error,
+    entities::order::{Failure, ShortLine},
+    http::problem::{FieldError, Problem, types::ProblemType},
+};
+
+pub const PAYMENT_DECLINED: ProblemType = ProblemType::new(
+    "payment-declined",
+    "The payment was declined",
+    StatusCode::PAYMENT_REQUIRED,
+);
+pub const ORDER_FAILED: ProblemType = ProblemType::new("order-failed", "The order has failed", StatusCode::CONFLICT);
+pub const STOCK_OUT_OF_RANGE: ProblemType = ProblemType::new(
+    "stock-out-of-range",
+    "The stock cannot change by this much",
+    StatusCode::CONFLICT,
+);
+pub const UNKNOWN_PRODUCT: ProblemType = ProblemType::new(
+    "unknown-product",
+    "A product does not exist",
+    StatusCode::UNPROCESSABLE_ENTITY,
+);
+pub const TOTAL_TOO_LARGE: ProblemType = ProblemType::new(
+    "total-too-large",
+    "The total is too large",
+    StatusCode::UNPROCESSABLE_ENTITY,
+);
+pub const IDEMPOTENCY_KEY_REUSED: ProblemType = ProblemType::new(
+    "idempotency-key-reused",
+    "The idempotency key belongs to another request",
+    StatusCode::UNPROCESSABLE_ENTITY,
+);
+pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
+    "database-unavailable",
+    "The shop cannot reach its database",
+    StatusCode::SERVICE_UNAVAILABLE,
+);
+
+/// Every type of problem that the API answers with.
+pub const ALL: [ProblemType; 19] = [
+    INVALID_REQUEST,
+    UNAUTHORIZED,
+    PAYMENT_DECLINED,
+    FORBIDDEN,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    ORDER_FAILED,
+    STOCK_OUT_OF_RANGE,
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    UNKNOWN_PRODUCT,
+    TOTAL_TOO_LARGE,
+    IDEMPOTENCY_KEY_REUSED,
+    TOO_MANY_REQUESTS,
+    INTERNAL,
+    OVERLOADED,
+    DATABASE_UNAVAILABLE,
+    TIMEOUT,
+];
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::ProductNotFound(_) | Error::OrderNotFound(_) => Self::new(NOT_FOUND, detail),
+            Error::UnknownProducts(lines) => Self::new(UNKNOWN_PRODUCT, detail).with_errors(unknown_products(lines)),
+            Error::TotalTooLarge => Self::new(TOTAL_TOO_LARGE, detail),
+            Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
+            Error::PaymentDeclined => Self::new(PAYMENT_DECLINED, detail),
+            Error::StockOutOfRange { .. } => Self::new(STOCK_OUT_OF_RANGE, detail),
+            Error::OrderFailed(_, failure) => Self::new(ORDER_FAILED, detail).with_errors(short_lines(failure)),
+            Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
+            Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
+            Error::Unavailable(_) | Error::Busy(_) => Self::new(
+                DATABASE_UNAVAILABLE,
+                "the database did not answer in time; try again in a moment, with the same Idempotency-Key if there \
+                 was one",
+            )
+            .with_cause(detail),
+            Error::Internal(_) => Self::internal(detail),
+        }
+    }
+}
+
+fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
+    let field_error = |(index, id)| FieldError {
+        pointer: format!("/items/{index}/product_id"),
+        detail: format!("there is no product {id}"),
+    };
+    lines.into_iter().map(field_error).collect()
+}
+
+fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
+    let field_error = |line: ShortLine| FieldError {
+        pointer: String::new(),
+        detail: format!(
+            "product {}: requested {}, available {}",
+            line.product_id, line.requested, line.available
+        ),
+    };
+    let lines = failure.into_iter().flat_map(|failure| failure.lines);
+    lines.map(field_error).collect()
+}
+
+/// A problem of this type as the document shows it.
+pub fn example(kind: ProblemType, instance: &str) -> Value {
+    let problem = match kind {
+        UNKNOWN_PRODUCT => Error::UnknownProducts(vec![(1, 9_999)]).into(),
+        TOTAL_TOO_LARGE => Error::TotalTooLarge.into(),
+        IDEMPOTENCY_KEY_REUSED => Error::IdempotencyKeyReused.into(),
+        PAYMENT_DECLINED => Error::PaymentDeclined.into(),
+        OVERLOADED => Error::Overloaded.into(),
+        INVALID_REQUEST => {
+            let error = FieldError {
+                pointer: "/items/0/quantity".to_owned(),
+                detail: "the value is less than the minimum of 1".to_owned(),
+            };
+            Problem::new(kind, "1 fault in the request").with_errors(vec![error])
+        }
+        other => Problem::new(other, "what went wrong this time"),
+    };
+
+    json!(problem.body(instance))
+}

@@ -1,0 +1,162 @@
+//! The OpenAPI document, and Swagger UI around it. What the framework cannot say about the API is added here, once.
+
+use std::collections::BTreeSet;
+
+use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags as _, types::Type as _};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Tag, errors,
+    health::HealthApi,
+    orders::OrdersApi,
+    products::{ProductsApi, bodies::StockChangeBody},
+};
+use crate::{
+    config::AuthMode,
+    http::{
+        problem::{ProblemBody, types::INVALID_REQUEST},
+        schema,
+        validation::ExtraValidation as _,
+    },
+};
+
+mod responses;
+
+/// The name of the security scheme.
+const SCHEME: &str = "bearer";
+const TOKENS: &str = "\
+A JSON Web Token, asked for when the server runs with SHOP_AUTH=jwt. `sub` is the user id, `exp` is required, and the \
+scope `shop:admin` allows catalogue changes and every order. `shop token --user 1` mints one for trying things out.";
+
+const DESCRIPTION: &str = "\
+A headless order service. **The way of an order:**
+
+1. `GET /products` lists what is for sale.
+2. `POST /orders` creates an order. It is `PENDING` and keeps the prices of this moment. Stock is not checked yet.
+3. `POST /orders/{id}/pay` accepts the payment: `202`. From then on the order will be settled, whatever happens.
+4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short. `GET /orders/{id}` shows it,
+   `Prefer: wait=10` waits for it, and `GET /orders/{id}/events` follows it.
+
+An administrator adds products, changes their prices, and changes their stock.
+
+Money is a whole number of the currency's minor unit: 1999 is 19.99 USD. Times are RFC 3339 in UTC. Every error is a \
+problem document (RFC 9457) whose `type` names its kind.";
+
+/// All operations.
+pub type Apis = (ProductsApi, OrdersApi, HealthApi);
+
+pub fn service() -> OpenApiService<Apis, ()> {
+    OpenApiService::new((ProductsApi, OrdersApi, HealthApi), "shop", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
+        .server(ServerObject::new("/").description("this server"))
+}
+
+/// The document as a value.
+///
+/// # Panics
+/// Never: the framework writes valid JSON.
+pub fn document(auth: AuthMode) -> Value {
+    let mut document: Value = serde_json::from_str(&service().spec()).expect("the framework writes valid JSON");
+
+    let requests = request_schemas(&document["paths"]);
+    if let Value::Object(schemas) = &mut document["components"]["schemas"] {
+        schema::deny_unknown_fields(schemas, requests);
+        complete(schemas);
+    }
+    schema::correct(&mut document["components"]["schemas"]);
+    schema::write_whole_numbers(&mut document["paths"]);
+
+    document["components"]["securitySchemes"] = json!({ SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": TOKENS,
+    } });
+    for (path, operations) in document["paths"].as_object_mut().into_iter().flatten() {
+        for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+            describe_parameters(operation);
+            describe_security(operation, auth);
+            responses::describe(operation, path);
+        }
+    }
+
+    document
+}
+
+pub fn to_yaml(document: &Value) -> String {
+    serde_norway::to_string(document).unwrap_or_default()
+}
+
+/// Swagger UI with all that it needs in one page.
+pub fn swagger_ui(auth: AuthMode) -> String {
+    let service = service();
+    // `</` would end the script that the document stands in.
+    let document = document(auth).to_string().replace("</", "<\\/");
+
+    service
+        .swagger_ui_html()
+        .replacen(&service.spec(), &document, 1)
+        .replacen("<html charset=\"UTF-8\">", "<!DOCTYPE html>\n<html lang=\"en\">", 1)
+        .replacen(
+            "<title>Swagger UI</title>",
+            "<title>shop · API</title><link rel=\"icon\" href=\"data:,\">",
+            1,
+        )
+}
+
+/// The names of the schemas that request bodies refer to.
+fn request_schemas(paths: &Value) -> BTreeSet<String> {
+    let operations = paths.as_object().into_iter().flatten();
+    let operations = operations.flat_map(|(_, operations)| operations.as_object().into_iter().flatten());
+    operations
+        .flat_map(|(_, operation)| schema::references(&operation["requestBody"]))
+        .collect()
+}
+
+/// Adds what the derive macros have no word for.
+fn complete(schemas: &mut Map<String, Value>) {
+    for (_, schema) in schemas.iter_mut() {
+        mark_optional(schema);
+    }
+
+    schemas
+        .entry(StockChangeBody::name())
+        .and_modify(StockChangeBody::extend_schema);
+    schemas.entry(ProblemBody::name()).and_modify(|problem| {
+        problem["example"] = errors::example(INVALID_REQUEST, "/orders");
+    });
+}
+
+/// Marks what is null on the last page, and what is left out where there is nothing to list.
+fn mark_optional(schema: &mut Value) {
+    if let Some(cursor) = schema.pointer_mut("/properties/next_cursor") {
+        cursor["nullable"] = Value::Bool(true);
+        if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+            required.push(json!("next_cursor"));
+        }
+    }
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|field| field != "errors");
+    }
+}
+
+/// An example stands beside the schema of its parameter, where Swagger UI fills it in.
+fn describe_parameters(operation: &mut Value) {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let schema = parameter["schema"].as_object_mut();
+        if let Some(example) = schema.and_then(|schema| schema.remove("example")) {
+            parameter["example"] = example;
+        }
+    }
+}
+
+/// Says which operations ask for a token. Without authentication a token does no harm.
+fn describe_security(operation: &mut Value, auth: AuthMode) {
+    operation["security"] = match auth {
+        _ if operation["tags"][0] == Tag::Health.name() => json!([]),
+        AuthMode::Jwt => json!([{ SCHEME: [] }]),
+        AuthMode::None => json!([{}, { SCHEME: [] }]),
+    };
+}

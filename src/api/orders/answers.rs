@@ -1,0 +1,90 @@
+//! The answers of the operations on orders, as the document describes them, and the problems that each can end in.
+
+use futures_util::stream::BoxStream;
+use poem_openapi::{ApiResponse, payload::EventStream};
+
+use super::bodies::{OrderBody, OrderPageBody};
+use crate::{
+    api::errors::{
+        DATABASE_UNAVAILABLE, FORBIDDEN, IDEMPOTENCY_KEY_REUSED, INTERNAL, INVALID_REQUEST, NOT_FOUND, ORDER_FAILED,
+        OVERLOADED, PAYLOAD_TOO_LARGE, PAYMENT_DECLINED, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, TOTAL_TOO_LARGE,
+        UNAUTHORIZED, UNKNOWN_PRODUCT, UNSUPPORTED_MEDIA_TYPE,
+    },
+    http::{json::RawJson, problem::problems},
+};
+
+#[derive(ApiResponse)]
+pub enum CreateAnswer {
+    /// The order was created, now or before under the same Idempotency-Key.
+    #[oai(status = 201)]
+    Created(
+        RawJson<OrderBody>,
+        /// Where the order is.
+        #[oai(header = "Location")]
+        String,
+        /// `true` when this is the first answer again.
+        #[oai(header = "Idempotent-Replayed")]
+        Option<String>,
+    ),
+}
+
+#[derive(ApiResponse)]
+pub enum FindAnswer {
+    /// The order.
+    #[oai(status = 200)]
+    Order(
+        RawJson<OrderBody>,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+}
+
+#[derive(ApiResponse)]
+pub enum ListAnswer {
+    /// A page of orders.
+    #[oai(status = 200)]
+    Page(RawJson<OrderPageBody>),
+}
+
+#[derive(ApiResponse)]
+pub enum EventsAnswer {
+    /// The order as it is, then again after every change, until it is settled. An event is called `order`.
+    #[oai(status = 200)]
+    Events(EventStream<BoxStream<'static, OrderBody>>),
+}
+
+#[derive(ApiResponse)]
+pub enum PayAnswer {
+    /// The order is paid and settled.
+    #[oai(status = 200)]
+    Paid(
+        RawJson<OrderBody>,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+    /// The payment is accepted, and the order will be settled.
+    #[oai(status = 202)]
+    Accepted(
+        RawJson<OrderBody>,
+        /// Where the order is.
+        #[oai(header = "Location")]
+        String,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+}
+
+problems!(CreateProblem:
+    INVALID_REQUEST, UNAUTHORIZED, FORBIDDEN, REQUEST_TIMEOUT, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE,
+    UNKNOWN_PRODUCT, TOTAL_TOO_LARGE, IDEMPOTENCY_KEY_REUSED, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED,
+    DATABASE_UNAVAILABLE, TIMEOUT);
+problems!(FindProblem:
+    INVALID_REQUEST, UNAUTHORIZED, NOT_FOUND, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED, DATABASE_UNAVAILABLE, TIMEOUT);
+problems!(ListProblem:
+    INVALID_REQUEST, UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED, DATABASE_UNAVAILABLE, TIMEOUT);
+problems!(PayProblem:
+    INVALID_REQUEST, UNAUTHORIZED, PAYMENT_DECLINED, NOT_FOUND, REQUEST_TIMEOUT, ORDER_FAILED, PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED, DATABASE_UNAVAILABLE, TIMEOUT);

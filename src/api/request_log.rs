@@ -1,0 +1,55 @@
+//! How requests appear in traces and logs. The order that a request is about is part of both, so that everything about
+//! one order can be found by its id.
+
+use poem::{Request, http::StatusCode};
+use poem_openapi::Tags as _;
+use tracing::{Span, field::Empty};
+
+use super::Tag;
+use crate::http::{
+    routes::Route,
+    trace::{Failure, RequestLog},
+};
+
+pub const REQUEST_LOG: RequestLog = RequestLog { span, failed };
+
+/// By OpenTelemetry's conventions for HTTP servers.
+fn span(request: &Request, route: &Route) -> Span {
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let template = route.template();
+
+    tracing::info_span!(
+        "request",
+        otel.name = format!("{method} {template}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = template,
+        http.response.status_code = Empty,
+        order_id = order_id(route, path),
+    )
+}
+
+fn failed(failure: &Failure<'_>) {
+    let Failure {
+        error,
+        status,
+        path,
+        route,
+        request_id,
+        trace_id,
+    } = *failure;
+    let order_id = order_id(route, path);
+
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(error, path, request_id, order_id, trace_id, "answered 500");
+    } else {
+        tracing::warn!(error, path, request_id, order_id, trace_id, "answered 503");
+    }
+}
+
+/// The order that the path names.
+fn order_id<'a>(route: &Route, path: &'a str) -> Option<&'a str> {
+    let is_order = route.tag() == Some(Tag::Orders.name());
+    route.parameter(path).filter(|_| is_order)
+}

@@ -1,0 +1,163 @@
+//! The layers around every request: a bound on how many run, a bound on how long each runs, a request id, a problem
+//! document for every error, headers that every answer has, metrics, and a line in the log.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt as _;
+use poem::{
+    Endpoint, Request, Response,
+    error::ResponseError as _,
+    http::{HeaderValue, StatusCode, Uri, Version, header},
+};
+use poem_openapi::error::ParseParamError;
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    prefer::Prefer,
+    problem::{
+        Problem,
+        types::{INTERNAL, OVERLOADED, TIMEOUT},
+    },
+    query::QueryParameters,
+    routes::{Route, Routes},
+    trace::{Failure, REQUEST_ID, RequestLog, RequestLogContext},
+};
+
+/// No request runs longer, save for what it would rather wait.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An endpoint with all layers around it.
+pub struct Layers<E> {
+    inner: E,
+    routes: Arc<Routes>,
+    query: QueryParameters,
+    log: RequestLog,
+    permits: Semaphore,
+}
+
+impl<E> Layers<E> {
+    /// `document` describes what `inner` answers; at most `max_in_flight` requests run at once.
+    pub fn new(inner: E, routes: Arc<Routes>, document: &Value, log: RequestLog, max_in_flight: usize) -> Self {
+        Self {
+            inner,
+            routes,
+            query: QueryParameters::new(document),
+            log,
+            permits: Semaphore::new(max_in_flight),
+        }
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let started = Instant::now();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let path = uri.path();
+        let route = self.routes.at(path);
+        let in_flight = route.meters().begin(method.as_str());
+        let context = RequestLogContext::of(&mut request);
+
+        let mut response = match self.handle(request, &uri, route).await {
+            Ok(response) => response,
+            Err(problem) => {
+                self.log_failure(&problem, path, route, &context);
+                problem.respond(path)
+            }
+        };
+        set_headers(&mut response, route, &context.request_id);
+
+        let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+        in_flight.answered(status, elapsed);
+        tracing::debug!(%method, path, status, request_id = context.request_id, ?elapsed, "answered");
+        Ok(response)
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Layers<E> {
+    async fn handle(&self, request: Request, uri: &Uri, route: &Route) -> Result<Response, Problem> {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            let detail = "too many requests are waiting; try again in a moment";
+            return Err(Problem::new(OVERLOADED, detail));
+        };
+        check_host(&request)?;
+
+        let limit = REQUEST_TIMEOUT + waiting_time(&request, route);
+        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+
+        match timeout(limit, call).await {
+            Ok(Ok(Ok(response))) => Ok(response),
+            Ok(Ok(Err(error))) => Err(self.problem(&error, uri)),
+            // The panic hook has logged it.
+            Ok(Err(_)) => Err(Problem::new(INTERNAL, "the cause has been logged")),
+            Err(_) => Err(Problem::new(TIMEOUT, "the request was given up after 10 seconds")),
+        }
+    }
+
+    /// The problem that a request ended in, with every fault of its query.
+    fn problem(&self, error: &poem::Error, uri: &Uri) -> Problem {
+        if error.is::<ParseParamError>() {
+            let errors = self.query.errors(uri);
+            if !errors.is_empty() {
+                return Problem::invalid_fields(errors);
+            }
+        }
+
+        Problem::of(error)
+    }
+
+    /// Logs what the answer does not say.
+    fn log_failure(&self, problem: &Problem, path: &str, route: &Route, context: &RequestLogContext) {
+        let Some(error) = problem.cause() else { return };
+
+        (self.log.failed)(&Failure {
+            error,
+            status: problem.status(),
+            path,
+            route,
+            request_id: &context.request_id,
+            trace_id: context.trace_id(),
+        });
+    }
+}
+
+/// RFC 9112, section 3.2.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if request.version() == Version::HTTP_11 && hosts != 1 {
+        let detail = "a request of HTTP/1.1 has one `Host` header";
+        return Err(Problem::invalid_field("/header/Host", detail));
+    }
+    Ok(())
+}
+
+/// How much longer than others a request may run because it would rather wait.
+fn waiting_time(request: &Request, route: &Route) -> Duration {
+    if !route.can_wait() {
+        return Duration::ZERO;
+    }
+    Prefer::of(request.headers()).wait.unwrap_or_default()
+}
+
+/// Sets what every answer says. Unless a handler says otherwise, no cache may store it: it may belong to somebody.
+fn set_headers(response: &mut Response, route: &Route, request_id: &str) {
+    let not_allowed = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+    let headers = response.headers_mut();
+
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Some(allow) = route.allow().filter(|_| not_allowed) {
+        headers.insert(header::ALLOW, allow.clone());
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,114 @@
+//! Corrections to the JSON schemas that the framework writes. The published document and the validation of bodies use
+//! the same ones, so what is documented is what is enforced.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+const PREFIX: &str = "#/components/schemas/";
+
+/// A reference to the schema of this name.
+pub fn reference(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// Corrects what the framework writes in a way that says something else than it means.
+pub fn correct(schemas: &mut Value) {
+    write_whole_numbers(schemas);
+    dedupe_descriptions(schemas);
+}
+
+/// Adds `additionalProperties: false` to the schemas of objects that requests send: those of `roots`, and all that they
+/// refer to.
+pub fn deny_unknown_fields(schemas: &mut Map<String, Value>, roots: BTreeSet<String>) {
+    let mut reachable = BTreeSet::new();
+    let mut open: Vec<String> = roots.into_iter().collect();
+    while let Some(name) = open.pop() {
+        if let Some(schema) = schemas.get(&name)
+            && reachable.insert(name)
+        {
+            open.extend(references(schema));
+        }
+    }
+
+    for name in reachable {
+        if let Some(Value::Object(schema)) = schemas.get_mut(&name)
+            && schema.get("type").is_some_and(|kind| kind == "object")
+        {
+            schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+        }
+    }
+}
+
+/// The names of the schemas that `value` refers to anywhere in it.
+pub fn references(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(references).collect(),
+        Value::Object(fields) => {
+            let named = fields.get("$ref").and_then(Value::as_str);
+            let named = named.and_then(|reference| reference.strip_prefix(PREFIX));
+            let below = fields.values().flat_map(references);
+            below.chain(named.map(str::to_owned)).collect()
+        }
+        _ => BTreeSet::new(),
+    }
+}
+
+/// Drops a description that the framework writes a second time beside a reference: it would hide that the field is just
+/// of another type.
+fn dedupe_descriptions(value: &mut Value) {
+    if let Some(parts) = value.get_mut("allOf").and_then(Value::as_array_mut) {
+        let is_description = |part: &Value| {
+            let fields = part.as_object();
+            fields.is_some_and(|fields| fields.len() == 1 && fields.contains_key("description"))
+        };
+        parts.retain(|part| !is_description(part));
+    }
+
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(dedupe_descriptions),
+        Value::Object(fields) => fields.values_mut().for_each(dedupe_descriptions),
+        _ => {}
+    }
+}
+
+/// Writes 1 where the framework, which keeps bounds as floating point, writes 1.0.
+pub fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0)
+                && let Ok(whole) = float.to_string().parse::<i64>()
+            {
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_denied_in_what_requests_send_and_nowhere_else() {
+        let mut schemas = json!({
+            "Sent": { "type": "object", "properties": { "part": { "items": { "$ref": reference("Part") } } } },
+            "Part": { "type": "object", "properties": { "whole": { "allOf": [{ "$ref": reference("Sent") }] } } },
+            "Answered": { "type": "object" },
+            "Word": { "type": "string" },
+        });
+        let schemas = schemas.as_object_mut().expect("an object");
+
+        deny_unknown_fields(schemas, ["Sent".to_owned(), "Word".to_owned()].into());
+
+        let closed = schemas
+            .iter()
+            .filter(|(_, schema)| schema["additionalProperties"] == false);
+        assert_eq!(closed.map(|(name, _)| name).collect::<Vec<_>>(), ["Part", "Sent"]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Every fault of a body in one answer: those that its schema finds, numbers that are too large for the schema to see,
+//! and those of its own rules.
+
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+};
+
+use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
+use poem::http::HeaderMap;
+use poem_openapi::{registry::Registry, types::ParseFromJSON};
+use serde_json::{Value, json};
+
+use super::{
+    problem::{FieldError, Problem, types::INVALID_REQUEST},
+    schema,
+};
+
+/// The most faults that one answer lists.
+const MAX_ERRORS: usize = 100;
+
+/// What the derived schema of a body cannot say.
+pub trait ExtraValidation {
+    /// Whether a request without a body stands for an empty object.
+    const BODY_OPTIONAL: bool = false;
+
+    /// Adds to the derived schema what the derive macro has no word for.
+    fn extend_schema(_schema: &mut Value) {}
+
+    /// Faults that no schema finds, whether or not the body fits its schema. The headers are here so that their faults
+    /// come in the same answer as those of the body.
+    fn errors(_headers: &HeaderMap, _body: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+}
+
+/// The body as a `T`, or everything that is wrong with the request.
+pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
+    headers: &HeaderMap,
+    value: Value,
+) -> Result<T, Problem> {
+    let mut errors = schema_errors::<T>(&value);
+    errors.extend(T::errors(headers, &value));
+    if errors.is_empty() {
+        match T::parse_from_json(Some(value)) {
+            Ok(parsed) => return Ok(parsed),
+            Err(error) => errors.push(field_error("", error.into_message())),
+        }
+    }
+
+    // Of very many, those of the whole before those of its parts.
+    errors.sort_by_key(|error| error.pointer.matches('/').count());
+    if errors.len() <= MAX_ERRORS {
+        return Err(Problem::invalid_fields(errors));
+    }
+    errors.truncate(MAX_ERRORS);
+    let detail = format!("the request has more than {MAX_ERRORS} faults");
+    Err(Problem::new(INVALID_REQUEST, detail).with_errors(errors))
+}
+
+fn schema_errors<T: ParseFromJSON + ExtraValidation + 'static>(value: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    find_oversized(value, &mut String::new(), &mut errors);
+
+    let validator = validator::<T>();
+    if !validator.is_valid(value) {
+        let found = validator.iter_errors(value).take(10 * MAX_ERRORS);
+        errors.extend(found.flat_map(|error| field_errors(&error)));
+    }
+
+    errors
+}
+
+/// What the schema found, at the very field: also at one that is missing, or that is not known.
+fn field_errors(error: &ValidationError) -> Vec<FieldError> {
+    let parent = error.instance_path();
+    let at = |field: &str, detail: &str| field_error(format!("{parent}/{}", escaped(field)), detail);
+
+    let detail = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let unknown = unexpected.iter().map(|field| at(field, "there is no such field"));
+            return unknown.collect();
+        }
+        ValidationErrorKind::Required { property } => {
+            return vec![at(property.as_str().unwrap_or_default(), "the field is missing")];
+        }
+        ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
+        ValidationErrorKind::Not { .. } => "the value must not be 0".to_owned(),
+        _ => error.masked_with("the value").to_string(),
+    };
+    vec![field_error(parent.to_string(), detail)]
+}
+
+fn field_error(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
+    FieldError {
+        pointer: pointer.into(),
+        detail: detail.into(),
+    }
+}
+
+/// A field's name as a part of a JSON Pointer (RFC 6901, section 3).
+fn escaped(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
+}
+
+/// Finds whole numbers that do not fit 64 bits, which a schema cannot distinguish from others.
+fn find_oversized(value: &Value, pointer: &mut String, errors: &mut Vec<FieldError>) {
+    let length = pointer.len();
+    match value {
+        Value::Number(number) if number.is_u64() && number.as_i64().is_none() && errors.len() < MAX_ERRORS => {
+            errors.push(field_error(pointer.clone(), "the value does not fit 64 bits"));
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                let _ = write!(pointer, "/{index}");
+                find_oversized(value, pointer, errors);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let _ = write!(pointer, "/{}", escaped(name));
+                find_oversized(value, pointer, errors);
+                pointer.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The validator of a type, made once from the schema that the type registers for the document.
+fn validator<T: ParseFromJSON + ExtraValidation + 'static>() -> Arc<Validator> {
+    static MADE: LazyLock<RwLock<HashMap<TypeId, Arc<Validator>>>> = LazyLock::new(RwLock::default);
+
+    let key = TypeId::of::<T>();
+    if let Some(made) = MADE.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Arc::clone(made);
+    }
+
+    let validator = Arc::new(build::<T>());
+    MADE.write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key, Arc::clone(&validator));
+    validator
+}
+
+fn build<T: ParseFromJSON + ExtraValidation>() -> Validator {
+    let name = T::name().into_owned();
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+
+    let mut schemas = json!(registry.schemas);
+    schema::correct(&mut schemas);
+    if let Some(schemas) = schemas.as_object_mut() {
+        schema::deny_unknown_fields(schemas, [name.clone()].into());
+        schemas.entry(&name).and_modify(T::extend_schema);
+    }
+
+    let schema = json!({ "$ref": schema::reference(&name), "components": { "schemas": schemas } });
+    jsonschema::options()
+        .with_draft(Draft::Draft4)
+        .build(&schema)
+        .unwrap_or_else(|error| panic!("the schema of {name} is not valid: {error}"))
+}
