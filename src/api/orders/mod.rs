@@ -182,10 +182,12 @@ impl OrdersApi {
 
         let wait = Wait::start(&watch, id.0, prefer.0).await;
         let applied = wait.as_ref().map(Wait::applied);
-        let order = match wait {
-            Some(wait) => wait.until_settled(&app, caller).await?,
-            None => load(&app, caller, id.0).await?,
-        };
+        let mut order = load(&app, caller, id.0).await?;
+        if let Some(wait) = wait
+            && order.row.status == OrderStatus::Pending
+        {
+            order = wait.until_settled(&app, caller).await?;
+        }
 
         let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);
         let body = json::to_bytes(&OrderBody::from(order))?;
