@@ -221,7 +221,9 @@ impl OrderWatch {
             let progress = orders::progress(app.db.read(), &ids);
             match app.db.timeout(READ_TIMEOUT, progress).await {
                 Ok(found) => {
-                    found.iter().for_each(|(id, _)| self.notify(*id, Progress::Accepted));
+                    for (id, _) in &found {
+                        self.notify(*id, Progress::Accepted);
+                    }
                     let settled = found.into_iter().filter(|(_, is_settled)| *is_settled);
                     self.hand_out(app, settled.map(|(id, _)| id).collect()).await;
                 }

@@ -5,7 +5,7 @@
 //! `SHOP_BEFORE=/path/to/shop` another build is measured by turns with this one.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -44,7 +44,7 @@ pub async fn whole_way(table: &mut Table) {
         let (mut rounds_before, mut costs_before) = (Vec::new(), Vec::new());
 
         for _ in 0..rounds() {
-            let (backend, serve, work) = start(this_build());
+            let (backend, serve, work) = start(&this_build());
             let floor = floors::pgbench_whole_way(&backend.database_url, clients, Duration::from_secs(seconds()));
             let (round, cost) = measure(&backend, &serve, &work, clients).await;
             rounds_now.push(Round { floor, ..round });
@@ -52,7 +52,7 @@ pub async fn whole_way(table: &mut Table) {
             drop((serve, work));
 
             if let Some(before) = &before {
-                let (backend, serve, work) = start(before.clone());
+                let (backend, serve, work) = start(before);
                 let (round, cost) = measure(&backend, &serve, &work, clients).await;
                 rounds_before.push(Round { floor, ..round });
                 costs_before.push(cost);
@@ -67,13 +67,13 @@ pub async fn whole_way(table: &mut Table) {
 }
 
 /// A database of its own, filled through the API, which every build understands; one `serve` and one `work`.
-fn start(binary: PathBuf) -> (Backend, Process, Process) {
-    let backend = setup::empty_backend(&binary);
-    run_to_end_by(&binary, &backend, &["seed", "--products", &PRODUCTS.to_string()]);
+fn start(binary: &Path) -> (Backend, Process, Process) {
+    let backend = setup::empty_backend(binary);
+    run_to_end_by(binary, &backend, &["seed", "--products", &PRODUCTS.to_string()]);
     sql(&backend, "UPDATE products SET stock = 1000000000; ANALYZE; CHECKPOINT");
 
-    let serve = Process::serve_by(&binary, &backend);
-    let work = Process::work_by(&binary, &backend);
+    let serve = Process::serve_by(binary, &backend);
+    let work = Process::work_by(binary, &backend);
     (backend, serve, work)
 }
 
