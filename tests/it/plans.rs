@@ -30,6 +30,9 @@ const CUSTOMERS: i64 = 40;
 /// The ledger check reads all tables, and so should it.
 const NO_LEDGER_CHECK: (&str, &str) = ("SHOP_BOOKS_EVERY_SECONDS", "0");
 
+/// Both roles read the currency of all products once, when they start.
+const AT_THE_START: &str = "SELECT currency FROM products";
+
 /// Statements that must be seen, or the test has looked at nothing.
 const SEEN: [&str; 14] = [
     "INSERT INTO orders",
@@ -87,16 +90,18 @@ async fn no_statement_scans_a_table_whatever_the_planner_believes(
     if statistics == "fresh" {
         psql("ANALYZE");
     }
+    let _work = Shop::start(&backend, &["work"], &[NO_LEDGER_CHECK]);
     let seen_before = postgres.read_file(LOG).len();
 
-    let _work = Shop::start(&backend, &["work"], &[NO_LEDGER_CHECK]);
     go_through_everything(&backend, &serve.client(), &postgres).await;
 
     let log = postgres.read_file(LOG).split_off(seen_before);
     for statement in SEEN.iter().chain(&FOREIGN_KEYS) {
         assert!(log.contains(statement), "no plan of {statement}");
     }
-    let scans: Vec<&str> = plans_of("shop", &log).filter(|plan| scans_a_table(plan)).collect();
+    let on_the_hot_path = |plan: &&str| !plan.contains(AT_THE_START);
+    let plans = plans_of("shop", &log).filter(on_the_hot_path);
+    let scans: Vec<&str> = plans.filter(|plan| scans_a_table(plan)).collect();
     assert!(scans.is_empty(), "{} scans, such as\n{}", scans.len(), scans[0]);
 
     // A scan would have been seen.
