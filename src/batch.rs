@@ -19,6 +19,9 @@ use crate::domain::Error;
 /// that is more. Two small batches cost the database nearly twice as much as one.
 const WORTH_A_TRANSACTION: usize = 16;
 
+/// How often tasks that are ready may run before a batch starts: once to read their sockets, once to submit.
+const READY_ROUNDS: usize = 2;
+
 /// The bounds of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -109,6 +112,7 @@ where
 
     while is_open || !gathered.is_empty() {
         if is_worth_starting(gathered.len(), &running, limits) {
+            gather_ready(&mut queue, &mut gathered, limits.batch).await;
             let batch = without_expired(mem::take(&mut gathered), limits.max_wait);
             if !batch.is_empty() {
                 let ended = Ended {
@@ -130,6 +134,19 @@ where
                 index.map(|index| running.swap_remove(index));
             }
             received = queue.recv_many(&mut gathered, room), if may_gather => is_open = received > 0,
+        }
+    }
+}
+
+/// Adds the requests that are about to arrive: those of connections that the runtime knows to be ready, and has not come to.
+/// It lets them run first, which costs microseconds where there are none.
+async fn gather_ready<T, R>(queue: &mut mpsc::Receiver<Request<T, R>>, gathered: &mut Vec<Request<T, R>>, max: usize) {
+    for _ in 0..READY_ROUNDS {
+        tokio::task::yield_now().await;
+        while gathered.len() < max
+            && let Ok(request) = queue.try_recv()
+        {
+            gathered.push(request);
         }
     }
 }

@@ -17,11 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    domain::{
-        OrderId,
-        orders::{self, Order},
-    },
-    entities::order::OrderStatus,
+    domain::{OrderId, orders},
+    entities::order::{self, OrderStatus},
     queue::Listener,
 };
 
@@ -52,8 +49,8 @@ pub enum Progress {
 #[derive(Clone, Debug, Default)]
 struct State {
     progress: Progress,
-    /// The settled order, if it could be read.
-    settled: Option<Arc<Order>>,
+    /// The row of the settled order, if it could be read.
+    settled: Option<Arc<order::Model>>,
 }
 
 /// Knows which orders are waited for. Clones share it.
@@ -116,7 +113,7 @@ impl OrderWatch {
         self.update(id, progress, None);
     }
 
-    fn update(&self, id: OrderId, progress: Progress, settled: Option<Arc<Order>>) {
+    fn update(&self, id: OrderId, progress: Progress, settled: Option<Arc<order::Model>>) {
         if let Some(order) = self.shared.orders().get(&id) {
             order.send_if_modified(|known| {
                 let is_news = known.progress < progress;
@@ -138,16 +135,17 @@ impl OrderWatch {
             return;
         }
 
-        let read = orders::find_all(app.db.read(), &awaited);
-        let mut found = app.db.timeout(READ_TIMEOUT, read).await.unwrap_or_else(|error| {
+        let read = orders::find_rows(app.db.read(), &awaited);
+        let rows = app.db.timeout(READ_TIMEOUT, read).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "could not read settled orders; each request reads its own");
-            HashMap::new()
+            Vec::new()
         });
+
+        for row in rows.into_iter().filter(|row| row.status != OrderStatus::Pending) {
+            self.update(row.id, Progress::Settled, Some(Arc::new(row)));
+        }
         for id in awaited {
-            let order = found
-                .remove(&id)
-                .filter(|order| order.row.status != OrderStatus::Pending);
-            self.update(id, Progress::Settled, order.map(Arc::new));
+            self.notify(id, Progress::Settled);
         }
     }
 
@@ -257,8 +255,8 @@ impl Subscription {
         }
     }
 
-    /// Waits until the order is settled. `None` when its row has to be read, or when the process stops.
-    pub async fn until_settled(&mut self) -> Option<Arc<Order>> {
+    /// Waits until the order is settled, and answers with its row. `None` when that has to be read, or when the process stops.
+    pub async fn until_settled(&mut self) -> Option<Arc<order::Model>> {
         let state = self.state.as_mut()?;
         tokio::select! {
             () = self.shared.stop.cancelled() => None,

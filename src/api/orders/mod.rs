@@ -150,8 +150,8 @@ impl OrdersApi {
         match wait {
             Some(wait) if accepted.row.status == OrderStatus::Pending => {
                 let applied = wait.applied();
+                let settled = wait.until_settled(&app, caller, accepted.clone()).await;
                 // The payment is accepted even if the waiting fails.
-                let settled = wait.until_settled(&app, caller).await;
                 pay_answer(settled.unwrap_or(accepted), Some(applied))
             }
             _ => pay_answer(accepted, None),
@@ -186,7 +186,7 @@ impl OrdersApi {
         if let Some(wait) = wait
             && order.row.status == OrderStatus::Pending
         {
-            order = wait.until_settled(&app, caller).await?;
+            order = wait.until_settled(&app, caller, order).await?;
         }
 
         let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);

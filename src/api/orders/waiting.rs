@@ -15,7 +15,7 @@ use super::{bodies::OrderBody, load};
 use crate::{
     app::App,
     domain::{Caller, Error, OrderId, orders::Order},
-    entities::order::OrderStatus,
+    entities::order::{self, OrderStatus},
     http::prefer::{Prefer, wait_applied},
     tasks::order_watch::{OrderWatch, Subscription},
 };
@@ -47,14 +47,18 @@ impl Wait {
         wait_applied(self.max_wait)
     }
 
-    /// The order once it is settled, or as it is when the time is up.
+    /// The PENDING order once it is settled, or as it is when the time is up.
     ///
     /// # Errors
     /// As [`load`].
-    pub async fn until_settled(mut self, app: &App, caller: Caller) -> Result<Order, Error> {
+    pub async fn until_settled(mut self, app: &App, caller: Caller, pending: Order) -> Result<Order, Error> {
         let settled = timeout(self.max_wait, self.subscription.until_settled()).await;
         match settled {
-            Ok(Some(order)) if caller.can_view(order.row.user_id) => Ok(Order::clone(&order)),
+            // The lines of an order never change.
+            Ok(Some(row)) => Ok(Order {
+                row: order::Model::clone(&row),
+                items: pending.items,
+            }),
             // It could not be read there, the time is up, or the process stops.
             _ => load(app, caller, self.subscription.id()).await,
         }

@@ -46,8 +46,8 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
     Ok(Order { row, items })
 }
 
-/// The orders that exist among `ids`, with their lines, whoever they belong to.
-pub async fn find_all(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, Error> {
+/// The orders that exist among `ids`, without their lines, whoever they belong to.
+pub async fn find_rows(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, accepted_at, notify_after, notify_attempts,
                settled_at, failure, created_at, updated_at
@@ -57,6 +57,15 @@ pub async fn find_all(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Res
     .list("ids", Column::Uuid(ids.to_vec()))
     .rows(connection, |row| read_order(row, 0))
     .await?;
+    Ok(rows)
+}
+
+/// The orders that exist among `ids`, with their lines, whoever they belong to.
+pub(super) async fn find_all(
+    connection: &impl ConnectionTrait,
+    ids: &[OrderId],
+) -> Result<HashMap<OrderId, Order>, Error> {
+    let rows = find_rows(connection, ids).await?;
     let items = sql("
         SELECT id, order_id, product_id, quantity, unit_price
           FROM order_items
