@@ -105,6 +105,8 @@ pub(super) fn postgres_options(
                 // Every statement here has an index that serves it. PostgreSQL keeps plans for a session: one that was made
                 // while a table was empty would go on reading all of it when it has grown, foreign-key checks included.
                 ("enable_seqscan", "off"),
+                // Their plans do not depend on the values either, so none is made anew for each execution.
+                ("plan_cache_mode", "force_generic_plan"),
                 // A plan that has no other way but a scan looks so expensive that PostgreSQL would compile it first.
                 ("jit", "off"),
             ])

@@ -90,7 +90,9 @@ impl Db {
         E: From<DbErr>,
     {
         let limit = limit.unwrap_or_default().as_millis();
-        let settings = format!("SET LOCAL statement_timeout = {limit}; SET LOCAL enable_seqscan = on");
+        let settings = format!(
+            "SET LOCAL statement_timeout = {limit}; SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto"
+        );
         self.read_only(Some(settings), read).await
     }
 
