@@ -1,6 +1,6 @@
-//! Every write runs in a batch. A [`Batcher`] passes the requests that gathered while the last batch ran to one function,
-//! which pays for locks, round trips and the commit once. It has no timer: a request that finds no batch running is a batch
-//! of one, at once.
+//! Creating orders and accepting payments run in batches. A [`Batcher`] passes the requests that gathered while the last batch
+//! ran to one function, which pays for locks, round trips and the commit once. It has no timer: when no batch is running, one
+//! starts as soon as the tasks that are already runnable have had two turns, which costs microseconds.
 
 use std::{
     future::Future,
@@ -19,7 +19,8 @@ use crate::domain::Error;
 /// that is more. Two small batches cost the database nearly twice as much as one.
 const WORTH_A_TRANSACTION: usize = 16;
 
-/// How often tasks that are ready may run before a batch starts: once to read their sockets, once to submit.
+/// How often the dispatcher yields before it starts a batch. A task that is runnable needs two turns to submit: one to read its
+/// socket, one to run its handler.
 const READY_ROUNDS: usize = 2;
 
 /// The bounds of a [`Batcher`].
@@ -138,10 +139,13 @@ where
     }
 }
 
-/// Adds the requests that are about to arrive: those of connections that the runtime knows to be ready, and has not come to.
-/// It lets them run first, which costs microseconds where there are none.
+/// Adds the requests that are about to arrive: yields, so that tasks which the runtime knows to be runnable can submit theirs.
 async fn gather_ready<T, R>(queue: &mut mpsc::Receiver<Request<T, R>>, gathered: &mut Vec<Request<T, R>>, max: usize) {
     for _ in 0..READY_ROUNDS {
+        // A batch that is worth its transaction is not kept waiting for the sake of a larger one.
+        if gathered.len() >= WORTH_A_TRANSACTION {
+            return;
+        }
         tokio::task::yield_now().await;
         while gathered.len() < max
             && let Ok(request) = queue.try_recv()
@@ -151,8 +155,8 @@ async fn gather_ready<T, R>(queue: &mut mpsc::Receiver<Request<T, R>>, gathered:
     }
 }
 
-/// A request that finds no batch running never waits. One that does waits for that batch to end, unless so many gather that
-/// a second one beside it does not make both too small.
+/// Whether to start a batch now: yes if none is running. Beside a running one only if at least [`WORTH_A_TRANSACTION`] have
+/// gathered, and as many as the largest has.
 fn is_worth_starting(gathered: usize, running: &[usize], limits: Limits) -> bool {
     match running.iter().max() {
         None => gathered > 0,
@@ -236,173 +240,4 @@ fn concerns_all(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        batch: 100,
-        queued: 10,
-        in_flight: 1,
-        max_wait: Duration::from_millis(200),
-    };
-
-    #[tokio::test]
-    async fn what_arrives_while_a_batch_runs_becomes_the_next_batch() {
-        let sizes = Arc::new(Mutex::new(Vec::new()));
-        let gate = Arc::new(Notify::new());
-        let started = Arc::new(Notify::new());
-        let batcher = {
-            let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
-            Batcher::start(LIMITS, move |batch: Arc<[u32]>| {
-                let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
-                async move {
-                    let first = {
-                        let mut sizes = sizes.lock().expect("not poisoned");
-                        sizes.push(batch.len());
-                        sizes.len() == 1
-                    };
-                    if first {
-                        started.notify_one();
-                        gate.notified().await;
-                    }
-                    Ok(batch.iter().map(|item| Ok(item * 2)).collect())
-                }
-            })
-        };
-        let submit = |item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        };
-
-        let mut answers = vec![submit(0)];
-        started.notified().await;
-        answers.extend((1..=5).map(submit));
-        while batcher.requests.capacity() > LIMITS.queued - 5 {
-            tokio::task::yield_now().await;
-        }
-        gate.notify_one();
-
-        for (item, answer) in (0..).zip(answers) {
-            assert_eq!(answer.await.expect("runs").ok(), Some(item * 2));
-        }
-        assert_eq!(*sizes.lock().expect("not poisoned"), [1, 5]);
-    }
-
-    #[tokio::test]
-    async fn a_second_batch_runs_beside_the_first_only_once_it_is_worth_a_transaction() {
-        let limits = Limits {
-            in_flight: 2,
-            queued: 100,
-            ..LIMITS
-        };
-        let sizes = Arc::new(Mutex::new(Vec::new()));
-        let started = Arc::new(Notify::new());
-        let batcher: Batcher<(), ()> = {
-            let (sizes, started) = (Arc::clone(&sizes), Arc::clone(&started));
-            Batcher::start(limits, move |batch: Arc<[()]>| {
-                sizes.lock().expect("not poisoned").push(batch.len());
-                started.notify_one();
-                std::future::pending()
-            })
-        };
-        let submit = || {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(()).await })
-        };
-
-        let mut requests = vec![submit()];
-        started.notified().await;
-        requests.extend((1..WORTH_A_TRANSACTION).map(|_| submit()));
-        // One too few: they have gathered, and wait.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(*sizes.lock().expect("not poisoned"), [1]);
-
-        requests.push(submit());
-        started.notified().await;
-        assert_eq!(*sizes.lock().expect("not poisoned"), [1, WORTH_A_TRANSACTION]);
-        requests.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-
-    #[tokio::test]
-    async fn one_poisoned_request_does_not_fail_its_neighbours() {
-        let batcher = Batcher::start(LIMITS, |batch: Arc<[i32]>| async move {
-            if batch.iter().any(|item| *item < 0) {
-                return Err(Error::Internal("refused".to_owned()));
-            }
-            Ok(batch.iter().map(|item| Ok(*item)).collect())
-        });
-
-        let submits = [1, -1, 3].map(|item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        });
-
-        let mut answers = Vec::new();
-        for submit in submits {
-            answers.push(submit.await.expect("runs").ok());
-        }
-        assert_eq!(answers, [Some(1), None, Some(3)]);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_waited_too_long_is_refused_and_never_run() {
-        let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let ran = Arc::new(Mutex::new(Vec::new()));
-        let batcher = {
-            let (started, gate, ran) = (Arc::clone(&started), Arc::clone(&gate), Arc::clone(&ran));
-            Batcher::start(LIMITS, move |batch: Arc<[i32]>| {
-                ran.lock().expect("not poisoned").extend(batch.iter().copied());
-                let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
-                async move {
-                    started.notify_one();
-                    gate.notified().await;
-                    Ok(batch.iter().map(|_| Ok(())).collect())
-                }
-            })
-        };
-        let submit = |item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        };
-
-        let first = submit(1);
-        started.notified().await;
-        let expired = submit(2);
-        tokio::time::sleep(LIMITS.max_wait * 2).await;
-        gate.notify_one();
-
-        assert!(first.await.expect("runs").is_ok());
-        assert!(matches!(expired.await.expect("runs"), Err(Error::Overloaded)));
-        assert_eq!(*ran.lock().expect("not poisoned"), [1]);
-    }
-
-    #[tokio::test]
-    async fn beyond_the_bound_requests_are_refused_at_once() {
-        let started = Arc::new(Notify::new());
-        let starting = Arc::clone(&started);
-        let batcher: Batcher<(), ()> = Batcher::start(LIMITS, move |_| {
-            starting.notify_one();
-            std::future::pending()
-        });
-        let submit = || {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(()).await })
-        };
-
-        let mut busy = vec![submit()];
-        started.notified().await;
-        busy.extend((0..LIMITS.queued).map(|_| submit()));
-        while batcher.requests.capacity() > 0 {
-            tokio::task::yield_now().await;
-        }
-
-        assert!(matches!(batcher.submit(()).await, Err(Error::Overloaded)));
-        busy.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! Lets requests wait until an order is settled, by whichever process. The watch listens to the queue's events, and only
 //! while a request waits. An event says no more than that the order's row is worth reading again; the watch reads the rows of
 //! all orders that were settled together at once, and hands each to those who wait for it. While no events can be received,
-//! the watch polls the database instead: one query a second for all orders that are waited for.
+//! the watch polls the database instead: one query a second for all orders that are waited for. While events are received it
+//! still polls every ten seconds, for orders that were settled between two listeners.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use crate::{
     queue::Listener,
 };
 
-/// How long a request that is about to wait lets the listener connect.
+/// How long a request that is about to wait waits for the listener to connect.
 const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// The listener disconnects after no request has waited for so long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@ mod read;
 mod settle;
 mod setup;
 mod statements;
+mod statistics;
 mod whole_way;
 
 use crate::report::Table;
@@ -57,6 +58,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
     }
     if is_wanted("memory") {
         process::memory(table).await;
+    }
+    if is_wanted("statistics") {
+        statistics::statistics(table).await;
     }
     if is_wanted("growth") {
         create::growth(table).await;

@@ -81,7 +81,7 @@ impl OrdersApi {
 
     /// List orders
     ///
-    /// Newest first, a page at a time. A user lists its own orders, an administrator all orders.
+    /// Newest first, a page at a time. A user lists their own orders, an administrator all orders.
     #[oai(path = "/orders", method = "get", operation_id = "listOrders")]
     async fn list(
         &self,
@@ -138,7 +138,7 @@ impl OrdersApi {
         body: ValidJson<PaymentBody>,
     ) -> Result<PayAnswer, PayProblem> {
         if body.0.payment_method.as_deref() == Some(DECLINED) {
-            decline_unless_paid(&app, caller, id.0).await?;
+            decline_unless_accepted(&app, caller, id.0).await?;
         }
 
         // Subscribed before the order can be settled.
@@ -231,8 +231,8 @@ async fn load(app: &App, caller: Caller, id: OrderId) -> Result<Order, Error> {
         .await
 }
 
-/// Declines the payment, save for an order that another payment has been accepted for.
-async fn decline_unless_paid(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
+/// Declines the payment, unless an earlier payment of the order was accepted.
+async fn decline_unless_accepted(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
     let order = load(app, caller, id).await?;
     if order.row.status == OrderStatus::Pending && order.row.accepted_at.is_none() {
         return Err(Error::PaymentDeclined);
