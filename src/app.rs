@@ -14,7 +14,7 @@ use crate::{
     cache::Cache,
     config::Config,
     db::{self, Db, DbErrorClass, schema},
-    domain::shop::{self, CurrencyError},
+    domain::shop,
     queue::Queue,
 };
 
@@ -68,10 +68,17 @@ impl App {
     }
 
     async fn check_currency(&self) -> anyhow::Result<()> {
-        match shop::settle_currency(self.db.write(), &self.config.catalog.currency).await {
-            Err(error @ CurrencyError::Mismatch { .. }) => Err(self.config.unusable("currency", error).into()),
-            outcome => outcome.context("the currency of the shop cannot be read"),
-        }
+        let configured = &self.config.catalog.currency;
+        let other = adopt_currency(&self.db, configured)
+            .await
+            .context("the currency of the shop cannot be read")?;
+
+        let Some(stored) = other else { return Ok(()) };
+        let problem = format!(
+            "the prices in the database are in {stored}, not in {configured}: set SHOP_CURRENCY={stored}, or give this shop \
+             a database of its own"
+        );
+        Err(self.config.unusable("currency", problem).into())
     }
 
     /// Closes all connections.
@@ -106,9 +113,24 @@ pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow
 
     if change != schema::Change::Down {
         // A shop that has prices in another currency keeps it, and `serve` and `work` refuse to start.
-        let _ = shop::settle_currency(db.write(), &config.catalog.currency).await;
+        adopt_currency(db, &config.catalog.currency).await?;
     }
     Ok(())
+}
+
+/// Makes `configured` the currency of a shop in which nothing has a price yet. Answers with another currency that prices
+/// are stored in.
+async fn adopt_currency(db: &Db, configured: &str) -> Result<Option<String>, DbErr> {
+    let stored = async || {
+        let read = db.report(None, |txn| async move { shop::currencies(&*txn).await });
+        read.await
+    };
+    if stored().await? == [configured] {
+        return Ok(None);
+    }
+
+    shop::adopt_currency(db.write(), configured).await?;
+    Ok(stored().await?.into_iter().find(|stored| stored != configured))
 }
 
 /// Connects to the database, and retries for about `database_wait_seconds` while it cannot be reached. The error never

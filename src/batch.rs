@@ -1,25 +1,34 @@
-//! Every write runs in a batch. A [`Batcher`] passes the requests that gathered while the last batch ran to one function,
-//! which pays for locks, round trips and the commit once. It has no timer: a request that finds no batch under way is a
-//! batch of one, at once.
+//! Creating orders and accepting payments run in batches. A [`Batcher`] passes the requests that gathered while the last batch
+//! ran to one function, which pays for locks, round trips and the commit once. It has no timer: when no batch is running, one
+//! starts as soon as the tasks that are already runnable have had two turns, which costs microseconds.
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 
 use crate::domain::Error;
+
+/// A batch starts beside a running one only once this many requests have gathered, or as many as the running one has if
+/// that is more. Two small batches cost the database nearly twice as much as one.
+const WORTH_A_TRANSACTION: usize = 16;
+
+/// How often the dispatcher yields before it starts a batch. A task that is runnable needs two turns to submit: one to read its
+/// socket, one to run its handler.
+const READY_ROUNDS: usize = 2;
 
 /// The bounds of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The most requests in one batch.
     pub batch: usize,
-    /// The most requests that wait for a batch; any further one is refused at once.
+    /// The most requests that wait in the queue; any further one is refused at once.
     pub queued: usize,
     /// The most batches under way at once.
     pub in_flight: usize,
@@ -90,34 +99,93 @@ where
     }
 }
 
-/// Starts one batch after another. The permit is taken before the requests are, so that they gather while
-/// [`Limits::in_flight`] batches run.
+/// Starts one batch after another. Requests gather while a batch runs. Another batch may run beside it, up to
+/// [`Limits::in_flight`], as soon as enough have gathered to be worth a transaction of their own.
 async fn dispatch<T, R>(mut queue: mpsc::Receiver<Request<T, R>>, limits: Limits, run: Arc<Run<T, R>>)
 where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(limits.in_flight));
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut running: Vec<usize> = Vec::new();
+    let mut gathered = Vec::new();
+    let mut is_open = true;
 
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let mut batch = Vec::new();
-        if queue.recv_many(&mut batch, limits.batch).await == 0 {
-            return;
+    while is_open || !gathered.is_empty() {
+        if is_worth_starting(gathered.len(), &running, limits) {
+            gather_ready(&mut queue, &mut gathered, limits.batch).await;
+            let batch = without_expired(mem::take(&mut gathered), limits.max_wait);
+            if !batch.is_empty() {
+                let ended = Ended {
+                    size: batch.len(),
+                    ended: ended.clone(),
+                };
+                running.push(batch.len());
+                tokio::spawn(run_and_answer(batch, Arc::clone(&run), ended));
+            }
+            continue;
         }
 
-        for expired in batch.extract_if(.., |request| request.submitted.elapsed() > limits.max_wait) {
-            let _ = expired.answer.send(Err(Error::Overloaded));
-        }
-
-        if !batch.is_empty() {
-            tokio::spawn(run_and_answer(batch, Arc::clone(&run), permit));
+        let may_gather = is_open && running.len() < limits.in_flight && gathered.len() < limits.batch;
+        let room = limits.batch - gathered.len();
+        tokio::select! {
+            biased;
+            Some(size) = ends.recv() => {
+                let index = running.iter().position(|running| *running == size);
+                index.map(|index| running.swap_remove(index));
+            }
+            received = queue.recv_many(&mut gathered, room), if may_gather => is_open = received > 0,
         }
     }
 }
 
-/// Runs a batch and answers its requests. The permit is released as soon as the batch has run, so that the next one
-/// starts without waiting for the answers.
-async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, permit: OwnedSemaphorePermit) {
+/// Adds the requests that are about to arrive: yields, so that tasks which the runtime knows to be runnable can submit theirs.
+async fn gather_ready<T, R>(queue: &mut mpsc::Receiver<Request<T, R>>, gathered: &mut Vec<Request<T, R>>, max: usize) {
+    for _ in 0..READY_ROUNDS {
+        // A batch that is worth its transaction is not kept waiting for the sake of a larger one.
+        if gathered.len() >= WORTH_A_TRANSACTION {
+            return;
+        }
+        tokio::task::yield_now().await;
+        while gathered.len() < max
+            && let Ok(request) = queue.try_recv()
+        {
+            gathered.push(request);
+        }
+    }
+}
+
+/// Whether to start a batch now: yes if none is running. Beside a running one only if at least [`WORTH_A_TRANSACTION`] have
+/// gathered, and as many as the largest has.
+fn is_worth_starting(gathered: usize, running: &[usize], limits: Limits) -> bool {
+    match running.iter().max() {
+        None => gathered > 0,
+        Some(largest) => running.len() < limits.in_flight && gathered >= WORTH_A_TRANSACTION.max(*largest),
+    }
+}
+
+fn without_expired<T, R>(mut batch: Vec<Request<T, R>>, max_wait: Duration) -> Vec<Request<T, R>> {
+    for expired in batch.extract_if(.., |request| request.submitted.elapsed() > max_wait) {
+        let _ = expired.answer.send(Err(Error::Overloaded));
+    }
+    batch
+}
+
+/// Tells the dispatcher, when it is dropped, that a batch has run.
+struct Ended {
+    size: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.size);
+    }
+}
+
+/// Runs a batch and answers its requests. The dispatcher is told as soon as the batch has run, so that the next one starts
+/// without waiting for the answers.
+async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, R>>, ended: Ended) {
     // A trace shows the batch below the first of its requests.
     let span = batch.first().map_or_else(Span::none, |request| request.span.clone());
     let (items, waiting): (Vec<T>, Vec<_>) = batch.into_iter().map(|request| (request.item, request.answer)).unzip();
@@ -125,7 +193,7 @@ async fn run_and_answer<T: Clone, R>(batch: Vec<Request<T, R>>, run: Arc<Run<T, 
 
     match run(Arc::clone(&items)).instrument(span).await {
         Ok(answers) => {
-            drop(permit);
+            drop(ended);
             assert_eq!(answers.len(), waiting.len(), "a batch answers every request once");
             for (answer, waiting) in answers.into_iter().zip(waiting) {
                 let _ = waiting.send(answer);
@@ -172,136 +240,4 @@ fn concerns_all(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        batch: 100,
-        queued: 10,
-        in_flight: 1,
-        max_wait: Duration::from_millis(200),
-    };
-
-    #[tokio::test]
-    async fn what_arrives_while_a_batch_runs_becomes_the_next_batch() {
-        let sizes = Arc::new(Mutex::new(Vec::new()));
-        let gate = Arc::new(Notify::new());
-        let started = Arc::new(Notify::new());
-        let batcher = {
-            let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
-            Batcher::start(LIMITS, move |batch: Arc<[u32]>| {
-                let (sizes, gate, started) = (Arc::clone(&sizes), Arc::clone(&gate), Arc::clone(&started));
-                async move {
-                    let first = {
-                        let mut sizes = sizes.lock().expect("not poisoned");
-                        sizes.push(batch.len());
-                        sizes.len() == 1
-                    };
-                    if first {
-                        started.notify_one();
-                        gate.notified().await;
-                    }
-                    Ok(batch.iter().map(|item| Ok(item * 2)).collect())
-                }
-            })
-        };
-        let submit = |item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        };
-
-        let mut answers = vec![submit(0)];
-        started.notified().await;
-        answers.extend((1..=5).map(submit));
-        while batcher.requests.capacity() > LIMITS.queued - 5 {
-            tokio::task::yield_now().await;
-        }
-        gate.notify_one();
-
-        for (item, answer) in (0..).zip(answers) {
-            assert_eq!(answer.await.expect("runs").ok(), Some(item * 2));
-        }
-        assert_eq!(*sizes.lock().expect("not poisoned"), [1, 5]);
-    }
-
-    #[tokio::test]
-    async fn one_poisoned_request_does_not_fail_its_neighbours() {
-        let batcher = Batcher::start(LIMITS, |batch: Arc<[i32]>| async move {
-            if batch.iter().any(|item| *item < 0) {
-                return Err(Error::Internal("refused".to_owned()));
-            }
-            Ok(batch.iter().map(|item| Ok(*item)).collect())
-        });
-
-        let submits = [1, -1, 3].map(|item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        });
-
-        let mut answers = Vec::new();
-        for submit in submits {
-            answers.push(submit.await.expect("runs").ok());
-        }
-        assert_eq!(answers, [Some(1), None, Some(3)]);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_waited_too_long_is_refused_and_never_run() {
-        let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let ran = Arc::new(Mutex::new(Vec::new()));
-        let batcher = {
-            let (started, gate, ran) = (Arc::clone(&started), Arc::clone(&gate), Arc::clone(&ran));
-            Batcher::start(LIMITS, move |batch: Arc<[i32]>| {
-                ran.lock().expect("not poisoned").extend(batch.iter().copied());
-                let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
-                async move {
-                    started.notify_one();
-                    gate.notified().await;
-                    Ok(batch.iter().map(|_| Ok(())).collect())
-                }
-            })
-        };
-        let submit = |item| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(item).await })
-        };
-
-        let first = submit(1);
-        started.notified().await;
-        let expired = submit(2);
-        tokio::time::sleep(LIMITS.max_wait * 2).await;
-        gate.notify_one();
-
-        assert!(first.await.expect("runs").is_ok());
-        assert!(matches!(expired.await.expect("runs"), Err(Error::Overloaded)));
-        assert_eq!(*ran.lock().expect("not poisoned"), [1]);
-    }
-
-    #[tokio::test]
-    async fn beyond_the_bound_requests_are_refused_at_once() {
-        let started = Arc::new(Notify::new());
-        let starting = Arc::clone(&started);
-        let batcher: Batcher<(), ()> = Batcher::start(LIMITS, move |_| {
-            starting.notify_one();
-            std::future::pending()
-        });
-        let submit = || {
-            let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(()).await })
-        };
-
-        let mut busy = vec![submit()];
-        started.notified().await;
-        busy.extend((0..LIMITS.queued).map(|_| submit()));
-        while batcher.requests.capacity() > 0 {
-            tokio::task::yield_now().await;
-        }
-
-        assert!(matches!(batcher.submit(()).await, Err(Error::Overloaded)));
-        busy.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! Where requests that write become transactions: they gather in batches, each batch is one transaction, and every
-//! payment that it accepted becomes a settle request for the [`notifier`](crate::tasks::notifier).
+//! Where requests to create or pay an order become transactions: they gather in batches, each batch is one transaction, and
+//! every payment that it accepted becomes a settle request for the [`notifier`](crate::tasks::notifier).
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -25,7 +25,8 @@ use crate::{
 
 /// How long a batch may take. A database that takes longer counts as unavailable.
 const BATCH_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// How long a request waits for its batch. Together with [`BATCH_TIMEOUT`] it is answered within 3 s in any case.
+/// How long a request waits for its batch. Together with [`BATCH_TIMEOUT`], a request is answered within 3 s while the database
+/// does not answer. Only members of a batch that the database refused, which are tried one by one, may take longer.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// A payment to accept.
@@ -37,9 +38,13 @@ struct Payment {
     traceparent: Option<String>,
 }
 
-/// The writing paths of the API. Clones share them.
+/// The order-writing paths of the API. Clones share them, and cost no more than a counter: every request takes one.
 #[derive(Clone)]
 pub struct OrderIntake {
+    batchers: Arc<Batchers>,
+}
+
+struct Batchers {
     create: Batcher<NewOrder, Created>,
     accept: Batcher<Payment, Order>,
 }
@@ -57,12 +62,12 @@ impl OrderIntake {
 
         let (notifier, publishing) = Notifier::start(app);
         let (creating, accepting) = (app.clone(), app.clone());
-        let intake = Self {
+        let batchers = Arc::new(Batchers {
             create: Batcher::start(limits, move |batch| create(creating.clone(), batch)),
             accept: Batcher::start(limits, move |batch| accept(accepting.clone(), notifier.clone(), batch)),
-        };
+        });
 
-        (intake, publishing)
+        (Self { batchers }, publishing)
     }
 
     /// Creates an order.
@@ -70,7 +75,7 @@ impl OrderIntake {
     /// # Errors
     /// As [`orders::create`], and [`Error::Overloaded`] when too many requests wait.
     pub async fn create(&self, order: NewOrder) -> Result<Created, Error> {
-        self.create.submit(order).await
+        self.batchers.create.submit(order).await
     }
 
     /// Accepts the payment of an order. That is durable once this returns; the worker is notified afterwards.
@@ -88,7 +93,7 @@ impl OrderIntake {
             order_id,
             traceparent,
         };
-        self.accept.submit(payment).await
+        self.batchers.accept.submit(payment).await
     }
 }
 

@@ -5,14 +5,14 @@
 //!
 //! 1. **The row is the truth.** Paying an order commits the acceptance to the order's own row, and then publishes a
 //!    [settle request](queue::SettleRequest), which names the order and nothing more. The [worker](tasks::worker) reads
-//!    the row and trusts no message. If a request is lost, the [sweeper](tasks::sweeper) finds the row and publishes
-//!    another one, so the orders table is its own outbox. Events are published after the commit and before the request
-//!    is acknowledged: if a process dies in between, the request is redelivered, and the same events are published again
+//!    the row and trusts no message. If a settle request is lost, the [sweeper](tasks::sweeper) finds the row and publishes
+//!    another one, so the orders table is its own outbox. Events are published after the commit and before the message
+//!    is acknowledged: if a process dies in between, the message is redelivered, and the same events are published again
 //!    under the same ids.
-//! 2. **Every write is a batch.** A [`Batcher`](batch::Batcher) passes the requests that gathered while the last batch
-//!    ran to one function over one transaction, without a timer and without added delay.
-//! 3. **One code path, three URLs.** [`db`], [`queue`] and [`cache`] choose their back end by a URL and hide it. No other
-//!    module names a product.
+//! 2. **Orders are written in batches.** A [`Batcher`](batch::Batcher) passes the requests that gathered while the last
+//!    batch ran to one function over one transaction, without a timer. A batch of one is the quiet case.
+//! 3. **One code path, three URLs.** [`db`], [`queue`] and [`cache`] choose their back end by a URL and hide it. Hardly any
+//!    other code depends on which product it is.
 //!
 //! # An order's way
 //!
@@ -30,8 +30,8 @@
 //! - [`cli`] → [`api`] → [`intake`] → [`tasks`] → [`app`] → [`queue`] and [`cache`] → [`domain`] → [`db`] → [`entities`]
 //! - [`api`] → [`http`] → [`telemetry`] → [`config`]
 //!
-//! A module may import what stands to its right. [`http`] and [`domain`] never meet except in `api::errors`, where
-//! an error of the domain becomes an answer. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
+//! A module may import what stands to its right. [`http`] and [`domain`] do not import each other: only
+//! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
 //! stand [`batch`], which imports [`domain`], [`seed`], which imports [`app`], and [`failpoints`], which imports nothing.
 
 pub mod api;

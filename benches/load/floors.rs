@@ -39,6 +39,56 @@ UPDATE orders SET status = 'PAID', total_price = :total_price, settled_at = now(
 COMMIT;
 ";
 
+/// Takes one order of two lines the whole way, in three transactions: create it, accept its payment, settle it.
+const WHOLE_WAY: &str = "\
+\\set product random(1, 999)
+WITH o AS (
+  INSERT INTO orders (id, user_id, status, total_price, currency)
+  VALUES (gen_random_uuid(), 7, 'PENDING', 3000, 'USD') RETURNING id),
+i AS (
+  INSERT INTO order_items (order_id, product_id, quantity, unit_price)
+  SELECT o.id, p.id, 1, p.price FROM o, products p WHERE p.id IN (:product, :product + 1) RETURNING id)
+SELECT o.id AS order_id, count(i.id) AS lines FROM o, i GROUP BY o.id \\gset
+UPDATE orders SET accepted_at = now(), notify_after = now() + interval '5 s'
+ WHERE id = :order_id::uuid AND status = 'PENDING' AND accepted_at IS NULL;
+BEGIN;
+SELECT total_price FROM orders WHERE id = :order_id::uuid AND status = 'PENDING' FOR NO KEY UPDATE \\gset
+SELECT id, stock FROM products WHERE id IN (:product, :product + 1) ORDER BY id FOR NO KEY UPDATE;
+UPDATE products SET stock = stock - 1 WHERE id IN (:product, :product + 1);
+UPDATE orders SET status = 'PAID', total_price = :total_price, settled_at = now() WHERE id = :order_id::uuid;
+COMMIT;
+";
+
+/// Accepts the payment of one order in one transaction.
+const PAY: &str = "\
+\\set k :k + 1
+\\set n :client_id * :share + :k
+UPDATE orders SET accepted_at = now(), notify_after = now() + interval '5 s'
+ WHERE id = ('00000000-0000-7000-8000-' || lpad(to_hex(:n), 12, '0'))::uuid AND status = 'PENDING' AND accepted_at IS NULL;
+";
+
+/// Orders taken the whole way a second, with three transactions an order.
+pub fn pgbench_whole_way(database_url: &str, clients: u64, time: Duration) -> f64 {
+    let time = time.as_secs().to_string();
+    pgbench(
+        database_url,
+        WHOLE_WAY,
+        clients.min(128),
+        &["-T", &time, "-M", "prepared"],
+    )
+}
+
+/// Payments accepted a second, with one transaction a payment, over `orders` orders that wait to be paid.
+pub fn pgbench_pay(database_url: &str, clients: u64, orders: u64) -> f64 {
+    let share = (orders / clients).to_string();
+    pgbench(
+        database_url,
+        PAY,
+        clients,
+        &["-t", &share, "-D", &format!("share={share}"), "-D", "k=0"],
+    )
+}
+
 /// Orders created a second, with one transaction an order.
 pub fn pgbench_create(database_url: &str, clients: u64, time: Duration) -> f64 {
     let time = time.as_secs().to_string();

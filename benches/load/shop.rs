@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
@@ -28,15 +28,23 @@ pub struct Process {
 
 impl Process {
     pub fn serve(backend: &Backend) -> Self {
-        Self::start(backend, "serve", "serving")
+        Self::serve_by(&this_build(), backend)
     }
 
     pub fn work(backend: &Backend) -> Self {
-        Self::start(backend, "work", "working")
+        Self::work_by(&this_build(), backend)
     }
 
-    fn start(backend: &Backend, role: &str, ready_message: &str) -> Self {
-        let mut command = command(backend, &[role]);
+    pub fn serve_by(binary: &Path, backend: &Backend) -> Self {
+        Self::start(binary, backend, "serve", "serving")
+    }
+
+    pub fn work_by(binary: &Path, backend: &Backend) -> Self {
+        Self::start(binary, backend, "work", "working")
+    }
+
+    fn start(binary: &Path, backend: &Backend, role: &str, ready_message: &str) -> Self {
+        let mut command = command(binary, backend, &[role]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = run().spawn(&mut command);
         let mut lines = BufReader::new(child.stderr.take().expect("piped"))
@@ -95,9 +103,18 @@ impl Drop for Process {
     }
 }
 
+/// The binary that was built with the bench.
+pub fn this_build() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_shop"))
+}
+
 /// Runs a command that ends by itself.
 pub fn run_to_end(backend: &Backend, arguments: &[&str]) {
-    let output = command(backend, arguments).output().expect("it can be run");
+    run_to_end_by(&this_build(), backend, arguments);
+}
+
+pub fn run_to_end_by(binary: &Path, backend: &Backend, arguments: &[&str]) {
+    let output = command(binary, backend, arguments).output().expect("it can be run");
     assert!(
         output.status.success(),
         "{arguments:?}: {}",
@@ -105,8 +122,8 @@ pub fn run_to_end(backend: &Backend, arguments: &[&str]) {
     );
 }
 
-fn command(backend: &Backend, arguments: &[&str]) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_shop")));
+fn command(binary: &Path, backend: &Backend, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     let own = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SHOP_"));
     for (key, _) in own.filter(|(key, _)| !key.to_string_lossy().starts_with("SHOP_BATCH")) {
         command.env_remove(key);

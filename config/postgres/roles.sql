@@ -24,6 +24,14 @@ END $$;
 ALTER ROLE shop_serve SET idle_in_transaction_session_timeout = '15s';
 ALTER ROLE shop_work SET idle_in_transaction_session_timeout = '15s';
 
+-- Plans that do not change with the statistics, for the same reason at the same place: docs/adr/0019.
+ALTER ROLE shop_serve SET enable_seqscan = off;
+ALTER ROLE shop_work SET enable_seqscan = off;
+ALTER ROLE shop_serve SET plan_cache_mode = force_generic_plan;
+ALTER ROLE shop_work SET plan_cache_mode = force_generic_plan;
+ALTER ROLE shop_serve SET jit = off;
+ALTER ROLE shop_work SET jit = off;
+
 -- Before PostgreSQL 15 everybody may create tables there.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO shop_migrate;

@@ -9,7 +9,7 @@ INSERT INTO shop DEFAULT VALUES;
 
 COMMENT ON TABLE  shop             IS 'One row: which shop this database belongs to.';
 COMMENT ON COLUMN shop.database_id IS 'Identity of this database. Made by the migration; a restored copy keeps it, a database that was made anew has another.';
-COMMENT ON COLUMN shop.currency    IS 'ISO 4217. Set when the shop first starts; a process that is configured for another currency refuses to start. NULL before that.';
+COMMENT ON COLUMN shop.currency    IS 'ISO 4217. Each start sets it to the configured currency until the first product or order exists; after that, a process that is configured for another currency refuses to start.';
 COMMENT ON COLUMN shop.created_at  IS 'When the schema was made.';
 COMMENT ON COLUMN shop.only_row    IS 'Always true: the key that keeps this table at one row.';
 
@@ -31,8 +31,8 @@ COMMENT ON COLUMN products.name       IS 'What the shop front shows, 1 to 200 ch
 COMMENT ON COLUMN products.price      IS 'Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.';
 COMMENT ON COLUMN products.currency   IS 'ISO 4217. Left out of an INSERT, it is the currency of the shop.';
 COMMENT ON COLUMN products.stock      IS 'Units on the shelf. Equals the sum of stock_movements less the units in PAID orders; shop verify checks that.';
-COMMENT ON COLUMN products.low_since  IS 'When stock last fell to the low-stock threshold; NULL while it is above. Part of the id of the event stock.low.';
-COMMENT ON COLUMN products.low_stock  IS 'The stock that it fell to then.';
+COMMENT ON COLUMN products.low_since  IS 'When orders brought stock down to the low-stock threshold; NULL if they have not since it was last above. Part of the id of the event stock.low.';
+COMMENT ON COLUMN products.low_stock  IS 'The stock at that moment.';
 COMMENT ON COLUMN products.created_at IS 'When the product was added.';
 COMMENT ON COLUMN products.updated_at IS 'When name, price or stock last changed.';
 

@@ -2,7 +2,7 @@
 CREATE TABLE shop (
     -- Identity of this database, 16 random bytes. A copy keeps it, a database that was made anew has another.
     database_id BLOB    NOT NULL DEFAULT (randomblob(16)),
-    -- ISO 4217. Set when the shop first starts; a process that is configured for another currency refuses to start.
+    -- ISO 4217. Each start sets it to the configured currency until the first product or order exists.
     currency    TEXT             CONSTRAINT shop_currency_is_iso_4217 CHECK (currency GLOB '[A-Z][A-Z][A-Z]'),
     created_at  INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
     -- Always 1: the key that keeps this table at one row.

@@ -4,7 +4,7 @@ CREATE TABLE orders (
     status          text        NOT NULL DEFAULT 'PENDING'
                                 CONSTRAINT orders_status_is_known CHECK (status IN ('PENDING', 'PAID', 'FAILED')),
     total_price     bigint      NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
-    currency        text        NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3),
+    currency        text        NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3), -- cheap: checked at every update
     idempotency_key text,
     accepted_at     timestamptz,
     notify_after    timestamptz,

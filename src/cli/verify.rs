@@ -35,7 +35,7 @@ impl Verify {
         // Orders may be settled meanwhile: the snapshot shows the database as of one moment.
         let max_age = self.max_age;
         let report = db
-            .snapshot(None, |txn| async move {
+            .report(None, |txn| async move {
                 ledger::check(&*txn, Timestamp::now(), max_age).await
             })
             .await

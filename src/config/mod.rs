@@ -106,8 +106,8 @@ impl Config {
     pub fn api_bind(&self) -> Result<SocketAddr, ConfigError> {
         let address = self.resolve("bind", &self.server.bind)?;
 
-        let everybody_is_trusted = self.auth.mode == AuthMode::None && !self.auth.allow_anonymous;
-        if everybody_is_trusted && !address.ip().is_loopback() {
+        let loopback_only = self.auth.mode == AuthMode::None && !self.auth.allow_anonymous;
+        if loopback_only && !address.ip().is_loopback() {
             let problem = format!(
                 "is {address}, which others can reach, while SHOP_AUTH=none trusts everybody: bind to 127.0.0.1, or \
                  set SHOP_ALLOW_ANONYMOUS=true if that is meant"

@@ -99,8 +99,17 @@ pub(super) fn postgres_options(
         options
             .application_name("shop")
             .statement_cache_capacity(statement_cache)
-            // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
-            .options([("idle_in_transaction_session_timeout", "15s")])
+            .options([
+                // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
+                ("idle_in_transaction_session_timeout", "15s"),
+                // Every statement here has an index that serves it. PostgreSQL keeps plans for a session: one that was made
+                // while a table was empty would go on reading all of it when it has grown, foreign-key checks included.
+                ("enable_seqscan", "off"),
+                // Their plans do not depend on the values either, so none is made anew for each execution.
+                ("plan_cache_mode", "force_generic_plan"),
+                // A plan that has no other way but a scan looks so expensive that PostgreSQL would compile it first.
+                ("jit", "off"),
+            ])
     });
     options
 }

@@ -75,6 +75,32 @@ impl Db {
         F: Future<Output = Result<T, E>>,
         E: From<DbErr>,
     {
+        let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {}", limit.as_millis()));
+        self.read_only(limit, read).await
+    }
+
+    /// As [`Db::snapshot`], for statements that read whole tables: PostgreSQL may scan them from end to end, which its
+    /// connections rule out otherwise.
+    ///
+    /// # Errors
+    /// As [`Db::snapshot`].
+    pub async fn report<T, E, F>(&self, limit: Option<Duration>, read: impl Fn(Txn) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<DbErr>,
+    {
+        let limit = limit.unwrap_or_default().as_millis();
+        let settings = format!(
+            "SET LOCAL statement_timeout = {limit}; SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto"
+        );
+        self.read_only(Some(settings), read).await
+    }
+
+    async fn read_only<T, E, F>(&self, settings: Option<String>, read: impl Fn(Txn) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<DbErr>,
+    {
         let is_sqlite = self.is_sqlite();
         let options = TransactionOptions {
             // SQLite reads from a snapshot in any transaction, and has no isolation levels.
@@ -84,9 +110,8 @@ impl Db {
         };
         let txn = Arc::new(self.read.begin_with_options(options).await?);
 
-        if let Some(limit) = limit.filter(|_| !is_sqlite) {
-            let limit = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
-            txn.execute_unprepared(&limit).await?;
+        if let Some(settings) = settings.filter(|_| !is_sqlite) {
+            txn.execute_unprepared(&settings).await?;
         }
 
         let value = read(Arc::clone(&txn)).await?;

@@ -22,7 +22,7 @@ pub struct Model {
     pub idempotency_key: Option<String>,
     /// When the payment was accepted; from then on the order will be settled.
     pub accepted_at: Option<Timestamp>,
-    /// When the sweeper notify_attempts for it (again), while it is accepted and PENDING.
+    /// When the sweeper publishes a settle request (again), while the order is accepted and PENDING.
     pub notify_after: Option<Timestamp>,
     /// How often the sweeper has published one.
     pub notify_attempts: i32,

@@ -28,7 +28,7 @@ use super::{
     trace::{Failure, REQUEST_ID, RequestLog, RequestLogContext},
 };
 
-/// No request runs longer, save for what it would rather wait.
+/// The time limit of a request. `Prefer: wait=N` extends it by N.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An endpoint with all layers around it.
@@ -96,7 +96,10 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
             Ok(Ok(Err(error))) => Err(self.problem(&error, uri)),
             // The panic hook has logged it.
             Ok(Err(_)) => Err(Problem::new(INTERNAL, "the cause has been logged")),
-            Err(_) => Err(Problem::new(TIMEOUT, "the request was given up after 10 seconds")),
+            Err(_) => {
+                let detail = format!("the request was given up after {} seconds", limit.as_secs());
+                Err(Problem::new(TIMEOUT, detail))
+            }
         }
     }
 
@@ -137,7 +140,7 @@ fn check_host(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// How much longer than others a request may run because it would rather wait.
+/// By how much `Prefer: wait` extends the time limit.
 fn waiting_time(request: &Request, route: &Route) -> Duration {
     if !route.can_wait() {
         return Duration::ZERO;

@@ -39,7 +39,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 async fn check(app: &App) {
-    let check = app.db.snapshot(Some(CHECK_TIMEOUT), |txn| async move {
+    let check = app.db.report(Some(CHECK_TIMEOUT), |txn| async move {
         ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
     });
 

@@ -1,6 +1,8 @@
 //! Lets requests wait until an order is settled, by whichever process. The watch listens to the queue's events, and only
-//! while a request waits. An event says no more than that the order's row is worth reading again. While no events can be
-//! received, the watch polls the database instead: one query a second for all orders that are waited for.
+//! while a request waits. An event says no more than that the order's row is worth reading again; the watch reads the rows of
+//! all orders that were settled together at once, and hands each to those who wait for it. While no events can be received,
+//! the watch polls the database instead: one query a second for all orders that are waited for. While events are received it
+//! still polls every ten seconds, for orders that were settled between two listeners.
 
 use std::{
     collections::HashMap,
@@ -17,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     domain::{OrderId, orders},
+    entities::order::{self, OrderStatus},
     queue::Listener,
 };
 
-/// How long a request that is about to wait lets the listener connect.
+/// How long a request that is about to wait waits for the listener to connect.
 const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// The listener disconnects after no request has waited for so long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +34,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// While events are received, every so many intervals one poll is enough: it finds what was settled between two
 /// listeners.
 const INTERVALS_PER_POLL: u32 = 10;
-/// How long one poll may take.
-const POLL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one poll, or one read of settled orders, may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How far an order has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +46,14 @@ pub enum Progress {
     Settled,
 }
 
+/// What is known of an order that is waited for.
+#[derive(Clone, Debug, Default)]
+struct State {
+    progress: Progress,
+    /// The row of the settled order, if it could be read.
+    settled: Option<Arc<order::Model>>,
+}
+
 /// Knows which orders are waited for. Clones share it.
 #[derive(Clone)]
 pub struct OrderWatch {
@@ -51,7 +62,7 @@ pub struct OrderWatch {
 
 struct Shared {
     /// The orders that are waited for, and nothing else.
-    orders: Mutex<HashMap<OrderId, watch::Sender<Progress>>>,
+    orders: Mutex<HashMap<OrderId, watch::Sender<State>>>,
     /// Wakes the listener for the first subscription.
     subscribed: Notify,
     /// Whether events are received now.
@@ -64,7 +75,7 @@ struct Shared {
 pub struct Subscription {
     id: OrderId,
     /// `None` only while it is dropped.
-    progress: Option<watch::Receiver<Progress>>,
+    state: Option<watch::Receiver<State>>,
     shared: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
 }
@@ -87,12 +98,12 @@ impl OrderWatch {
     /// `None` when there are too many subscriptions.
     pub fn subscribe(&self, id: OrderId) -> Option<Subscription> {
         let permit = Arc::clone(&self.shared.permits).try_acquire_owned().ok()?;
-        let progress = self.shared.orders().entry(id).or_default().subscribe();
+        let state = self.shared.orders().entry(id).or_default().subscribe();
         self.shared.subscribed.notify_one();
 
         Some(Subscription {
             id,
-            progress: Some(progress),
+            state: Some(state),
             shared: Arc::clone(&self.shared),
             _permit: permit,
         })
@@ -100,12 +111,42 @@ impl OrderWatch {
 
     /// Wakes the subscriptions to this order, unless they know of this progress already.
     pub fn notify(&self, id: OrderId, progress: Progress) {
+        self.update(id, progress, None);
+    }
+
+    fn update(&self, id: OrderId, progress: Progress, settled: Option<Arc<order::Model>>) {
         if let Some(order) = self.shared.orders().get(&id) {
             order.send_if_modified(|known| {
-                let is_news = *known < progress;
-                *known = progress.max(*known);
+                let is_news = known.progress < progress;
+                if is_news {
+                    *known = State { progress, settled };
+                }
                 is_news
             });
+        }
+    }
+
+    /// Reads those of the settled orders that are waited for, all at once, and wakes who waits for them.
+    async fn hand_out(&self, app: &App, settled: Vec<OrderId>) {
+        let awaited: Vec<OrderId> = {
+            let orders = self.shared.orders();
+            settled.into_iter().filter(|id| orders.contains_key(id)).collect()
+        };
+        if awaited.is_empty() {
+            return;
+        }
+
+        let read = orders::find_rows(app.db.read(), &awaited);
+        let rows = app.db.timeout(READ_TIMEOUT, read).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "could not read settled orders; each request reads its own");
+            Vec::new()
+        });
+
+        for row in rows.into_iter().filter(|row| row.status != OrderStatus::Pending) {
+            self.update(row.id, Progress::Settled, Some(Arc::new(row)));
+        }
+        for id in awaited {
+            self.notify(id, Progress::Settled);
         }
     }
 
@@ -127,7 +168,7 @@ impl OrderWatch {
                 match app.queue.listen().await {
                     Ok(listener) => {
                         self.shared.listening.send_replace(true);
-                        self.receive(listener).await;
+                        self.receive(app, listener).await;
                         self.shared.listening.send_replace(false);
                     }
                     Err(error) => {
@@ -141,12 +182,12 @@ impl OrderWatch {
 
     /// Receives until the connection is lost, or until there has been no subscription for [`IDLE_TIMEOUT`]. Events are
     /// also taken while there is none, so that they do not pile up in the queue.
-    async fn receive(&self, mut listener: Listener) {
+    async fn receive(&self, app: &App, mut listener: Listener) {
         let mut idle_since = None;
 
         loop {
             match timeout(RETRY_DELAY, listener.next()).await {
-                Ok(Ok(settled)) => settled.into_iter().for_each(|id| self.notify(id, Progress::Settled)),
+                Ok(Ok(settled)) => self.hand_out(app, settled).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "lost the connection for events; reconnecting");
                     return;
@@ -177,11 +218,14 @@ impl OrderWatch {
             }
 
             let progress = orders::progress(app.db.read(), &ids);
-            match app.db.timeout(POLL_TIMEOUT, progress).await {
-                Ok(found) => found.into_iter().for_each(|(id, settled)| {
-                    let progress = if settled { Progress::Settled } else { Progress::Accepted };
-                    self.notify(id, progress);
-                }),
+            match app.db.timeout(READ_TIMEOUT, progress).await {
+                Ok(found) => {
+                    for (id, _) in &found {
+                        self.notify(*id, Progress::Accepted);
+                    }
+                    let settled = found.into_iter().filter(|(_, is_settled)| *is_settled);
+                    self.hand_out(app, settled.map(|(id, _)| id).collect()).await;
+                }
                 Err(error) => tracing::debug!(%error, "could not poll the orders that are waited for; retrying"),
             }
         }
@@ -205,10 +249,19 @@ impl Subscription {
 
     /// Waits until the order's row is worth reading again. `None` when the process stops.
     pub async fn changed(&mut self) -> Option<()> {
-        let progress = self.progress.as_mut()?;
+        let state = self.state.as_mut()?;
         tokio::select! {
             () = self.shared.stop.cancelled() => None,
-            changed = progress.changed() => changed.ok(),
+            changed = state.changed() => changed.ok(),
+        }
+    }
+
+    /// Waits until the order is settled, and answers with its row. `None` when that has to be read, or when the process stops.
+    pub async fn until_settled(&mut self) -> Option<Arc<order::Model>> {
+        let state = self.state.as_mut()?;
+        tokio::select! {
+            () = self.shared.stop.cancelled() => None,
+            settled = state.wait_for(|state| state.progress == Progress::Settled) => settled.ok()?.settled.clone(),
         }
     }
 }
@@ -218,7 +271,7 @@ impl Drop for Subscription {
         // The receiver is dropped under the lock, so that of several that are dropped at once exactly one finds itself
         // to be the last.
         let mut orders = self.shared.orders();
-        self.progress = None;
+        self.state = None;
         if orders.get(&self.id).is_some_and(|order| order.receiver_count() == 0) {
             orders.remove(&self.id);
         }
@@ -226,7 +279,7 @@ impl Drop for Subscription {
 }
 
 impl Shared {
-    fn orders(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<Progress>>> {
+    fn orders(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<State>>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     CONNECTIONS, PRODUCTS,
-    setup::{self, accepted_orders, sql, two_lines},
+    setup::{self, accepted_orders, sql, two_lines, unpaid_orders},
 };
 use crate::{
     client::{load, post},
@@ -13,6 +13,11 @@ use crate::{
     rounds, seconds,
     shop::Process,
 };
+
+/// More than are paid in one measurement.
+const UNPAID_ORDERS: u64 = 200_000;
+/// Those that the floor pays.
+const FLOOR_ORDERS: u64 = 20_000;
 
 pub async fn create(table: &mut Table) {
     let backend = setup::backend();
@@ -34,6 +39,31 @@ pub async fn create(table: &mut Table) {
     table.rate(
         "`POST /orders`, two lines, 64 connections",
         "pgbench, one statement an order",
+        &measured,
+    );
+}
+
+/// Payments accepted, each of an order of its own. Nobody settles meanwhile.
+pub async fn pay(table: &mut Table) {
+    let backend = setup::backend();
+    let serve = Process::serve(&backend);
+    let time = Duration::from_secs(seconds());
+
+    let mut measured = Vec::new();
+    for _ in 0..rounds() {
+        unpaid_orders(&backend, UNPAID_ORDERS);
+        let floor = floors::pgbench_pay(&backend.database_url, CONNECTIONS, FLOOR_ORDERS);
+        unpaid_orders(&backend, UNPAID_ORDERS);
+        let round = load(&serve.address, CONNECTIONS, time, 202, |number| {
+            post(&format!("/orders/{}/pay", setup::order_id(number + 1)), "{}".to_owned())
+        })
+        .await;
+        measured.push(Round { floor, ..round });
+    }
+
+    table.rate(
+        "`POST /orders/{id}/pay`, 64 connections",
+        "pgbench, a transaction a payment",
         &measured,
     );
 }

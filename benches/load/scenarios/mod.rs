@@ -7,6 +7,8 @@ mod read;
 mod settle;
 mod setup;
 mod statements;
+mod statistics;
+mod whole_way;
 
 use crate::report::Table;
 
@@ -21,6 +23,12 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
 
     if is_wanted("create") {
         create::create(table).await;
+    }
+    if is_wanted("pay") {
+        create::pay(table).await;
+    }
+    if is_wanted("whole way") {
+        whole_way::whole_way(table).await;
     }
     for (name, products) in [("settle spread", PRODUCTS), ("settle hot", 1)] {
         if is_wanted(name) {
@@ -50,6 +58,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
     }
     if is_wanted("memory") {
         process::memory(table).await;
+    }
+    if is_wanted("statistics") {
+        statistics::statistics(table).await;
     }
     if is_wanted("growth") {
         create::growth(table).await;

@@ -1,15 +1,18 @@
 //! What the scenarios start from: a database with a catalogue and orders.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::PRODUCTS;
 use crate::{
     servers,
-    shop::{Backend, run_to_end},
+    shop::{Backend, run_to_end_by, this_build},
 };
 
-/// A new database with a catalogue, on the shared servers.
-pub fn backend() -> Backend {
+/// A new database without a catalogue, on the shared servers, with the schema of `binary`.
+pub fn empty_backend(binary: &Path) -> Backend {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let servers = servers::shared();
@@ -20,7 +23,13 @@ pub fn backend() -> Backend {
         prefix: format!("bench{number}"),
     };
 
-    run_to_end(&backend, &["migrate"]);
+    run_to_end_by(binary, &backend, &["migrate"]);
+    backend
+}
+
+/// A new database with a catalogue, on the shared servers.
+pub fn backend() -> Backend {
+    let backend = empty_backend(&this_build());
     sql(
         &backend,
         &format!(
@@ -44,6 +53,19 @@ pub fn two_lines(number: u64) -> String {
         "{{\"user_id\":7,\"items\":[{{\"product_id\":{product},\"quantity\":1}},{{\"product_id\":{},\"quantity\":1}}]}}",
         product + 1
     )
+}
+
+/// The id of the order `number` of those that are made here.
+pub fn order_id(number: u64) -> String {
+    format!("00000000-0000-7000-8000-{number:012x}")
+}
+
+/// Makes the orders 1 to `count`, of one line each, which nobody has paid.
+pub fn unpaid_orders(backend: &Backend, count: u64) {
+    accepted_orders(backend, count, PRODUCTS);
+    sql(backend, "UPDATE orders SET accepted_at = NULL, notify_after = NULL");
+    sql(backend, "VACUUM ANALYZE orders");
+    sql(backend, "CHECKPOINT");
 }
 
 /// Makes the orders 1 to `count`, whose payment is accepted, of one line each over the first `products` products. The

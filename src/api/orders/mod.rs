@@ -81,7 +81,7 @@ impl OrdersApi {
 
     /// List orders
     ///
-    /// Newest first, a page at a time. A user lists its own orders, an administrator all orders.
+    /// Newest first, a page at a time. A user lists their own orders, an administrator all orders.
     #[oai(path = "/orders", method = "get", operation_id = "listOrders")]
     async fn list(
         &self,
@@ -138,7 +138,7 @@ impl OrdersApi {
         body: ValidJson<PaymentBody>,
     ) -> Result<PayAnswer, PayProblem> {
         if body.0.payment_method.as_deref() == Some(DECLINED) {
-            decline_unless_paid(&app, caller, id.0).await?;
+            decline_unless_accepted(&app, caller, id.0).await?;
         }
 
         // Subscribed before the order can be settled.
@@ -150,8 +150,8 @@ impl OrdersApi {
         match wait {
             Some(wait) if accepted.row.status == OrderStatus::Pending => {
                 let applied = wait.applied();
+                let settled = wait.until_settled(&app, caller, accepted.clone()).await;
                 // The payment is accepted even if the waiting fails.
-                let settled = wait.until_settled(&app, caller).await;
                 pay_answer(settled.unwrap_or(accepted), Some(applied))
             }
             _ => pay_answer(accepted, None),
@@ -182,10 +182,12 @@ impl OrdersApi {
 
         let wait = Wait::start(&watch, id.0, prefer.0).await;
         let applied = wait.as_ref().map(Wait::applied);
-        let order = match wait {
-            Some(wait) => wait.until_settled(&app, caller).await?,
-            None => load(&app, caller, id.0).await?,
-        };
+        let mut order = load(&app, caller, id.0).await?;
+        if let Some(wait) = wait
+            && order.row.status == OrderStatus::Pending
+        {
+            order = wait.until_settled(&app, caller, order).await?;
+        }
 
         let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);
         let body = json::to_bytes(&OrderBody::from(order))?;
@@ -229,8 +231,8 @@ async fn load(app: &App, caller: Caller, id: OrderId) -> Result<Order, Error> {
         .await
 }
 
-/// Declines the payment, save for an order that another payment has been accepted for.
-async fn decline_unless_paid(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
+/// Declines the payment, unless an earlier payment of the order was accepted.
+async fn decline_unless_accepted(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
     let order = load(app, caller, id).await?;
     if order.row.status == OrderStatus::Pending && order.row.accepted_at.is_none() {
         return Err(Error::PaymentDeclined);

@@ -1,5 +1,5 @@
 //! Waiting for an order to be settled: `Prefer: wait` (RFC 7240) and server-sent events (WHATWG HTML, section 9.2). The
-//! answer is always read from the order's row; events only say when to read it again.
+//! answer is always read from the order's row; events only say when to read it again, for all who wait at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +9,13 @@ use futures_util::{
 };
 use poem::web::sse::Event;
 use poem_openapi::payload::EventStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{bodies::OrderBody, load};
 use crate::{
     app::App,
     domain::{Caller, Error, OrderId, orders::Order},
-    entities::order::OrderStatus,
+    entities::order::{self, OrderStatus},
     http::prefer::{Prefer, wait_applied},
     tasks::order_watch::{OrderWatch, Subscription},
 };
@@ -47,23 +47,20 @@ impl Wait {
         wait_applied(self.max_wait)
     }
 
-    /// The order once it is settled, or as it is when the time is up.
+    /// The PENDING order once it is settled, or as it is when the time is up.
     ///
     /// # Errors
     /// As [`load`].
-    pub async fn until_settled(mut self, app: &App, caller: Caller) -> Result<Order, Error> {
-        let deadline = Instant::now() + self.max_wait;
-        loop {
-            let order = load(app, caller, self.subscription.id()).await?;
-            if order.row.status != OrderStatus::Pending {
-                return Ok(order);
-            }
-
-            match timeout_at(deadline, self.subscription.changed()).await {
-                Ok(Some(())) => {}
-                // The time is up, or the process stops.
-                Ok(None) | Err(_) => return Ok(order),
-            }
+    pub async fn until_settled(mut self, app: &App, caller: Caller, pending: Order) -> Result<Order, Error> {
+        let settled = timeout(self.max_wait, self.subscription.until_settled()).await;
+        match settled {
+            // The lines of an order never change.
+            Ok(Some(row)) => Ok(Order {
+                row: order::Model::clone(&row),
+                items: pending.items,
+            }),
+            // It could not be read there, the time is up, or the process stops.
+            _ => load(app, caller, self.subscription.id()).await,
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | `= ANY(:ids)`, a list of values | `= ANY($1)` | `IN (SELECT … FROM json_each($1))` |
 //! | `FOR NO KEY UPDATE [OF …] [SKIP LOCKED]` | kept | left out: SQLite has one writer |
 //!
+//! A list is mentioned once in a text, and a literal in it holds no colon but `::`.
+//!
 //! A batch of any size is one statement with the same text, so it is prepared once, and no limit on bind variables is near.
 
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub enum Param {
     Duration(Duration),
     /// A list of values, for `= ANY(:name)`.
     List(Column),
+    /// A list that repeats what a join says already, for PostgreSQL's planner alone.
+    PlannerList(Column),
     /// A derived table called `name`. All its columns have the same length.
     Table(Vec<(&'static str, Column)>),
 }
@@ -73,6 +77,13 @@ impl Sql {
     #[must_use]
     pub fn list(self, name: &'static str, values: Column) -> Self {
         self.param(name, Param::List(values))
+    }
+
+    /// A list of values, for `= ANY(:name)` in a condition that repeats what a join says already: PostgreSQL then finds the rows
+    /// by their index under any statistics. SQLite, which would choose a worse plan, is told only that the column is not null.
+    #[must_use]
+    pub fn planner_list(self, name: &'static str, values: Column) -> Self {
+        self.param(name, Param::PlannerList(values))
     }
 
     /// A derived table, for `FROM :name`; its columns are then `name.column`.

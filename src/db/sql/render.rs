@@ -13,9 +13,9 @@ pub(super) struct Renderer {
     backend: DbBackend,
     text: String,
     values: Vec<Value>,
-    /// Those that the text has not mentioned yet.
+    /// Parameters that the text has not mentioned yet.
     params: Vec<(&'static str, Param)>,
-    /// What to write where a name is mentioned again.
+    /// Parameters that it has mentioned, and what to write for them the next time.
     rendered: Vec<(&'static str, String)>,
 }
 
@@ -59,6 +59,8 @@ impl Renderer {
 
     fn mention(&mut self, name: &str) {
         if let Some((_, rendered)) = self.rendered.iter().find(|(known, _)| *known == name) {
+            let is_json_list = self.text.ends_with(IN_LIST) && self.backend != DbBackend::Postgres;
+            assert!(!is_json_list, "the list :{name} is mentioned twice");
             self.text.push_str(rendered);
             return;
         }
@@ -78,8 +80,9 @@ impl Renderer {
                 let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
                 self.placeholder(micros.into())
             }
-            Param::List(values) if is_postgres => self.placeholder(values.into_array()),
+            Param::List(values) | Param::PlannerList(values) if is_postgres => self.placeholder(values.into_array()),
             Param::List(values) => self.json_list(&values),
+            Param::PlannerList(_) => self.not_null(),
             // The first mention defines the table, others are its name.
             Param::Table(columns) => {
                 let table = if is_postgres {
@@ -131,6 +134,14 @@ impl Renderer {
         let value = values.decode_json("value");
         let list = self.placeholder(column::list_as_json(values).into());
         format!("SELECT {value} FROM json_each({list})")
+    }
+
+    /// `= ANY(` becomes `IS NOT (NULL`, which is closed by the bracket that follows.
+    fn not_null(&mut self) -> String {
+        assert!(self.text.ends_with(IN_LIST), "a list stands in `= ANY(:name)`");
+        self.text.truncate(self.text.len() - IN_LIST.len());
+        self.text.push_str("IS NOT (");
+        "NULL".to_owned()
     }
 
     /// Keeps a locking clause, or leaves it out to the end of its line or bracket.
@@ -190,6 +201,16 @@ mod tests {
             render(DbBackend::Sqlite, text, params()).0,
             "SELECT t.id FROM (SELECT value ->> 0 AS id FROM json_each($1)) AS t JOIN o ON o.id = t.id WHERE o.id IN (SELECT value FROM json_each($2)) ORDER BY o.id "
         );
+    }
+
+    #[test]
+    fn a_list_for_the_planner_alone_says_nothing_to_sqlite() {
+        let text = "SELECT 1 FROM o WHERE o.id = ANY(:ids) AND true";
+        let params = || vec![("ids", Param::PlannerList(Column::BigInt(vec![3])))];
+        let postgres = "SELECT 1 FROM o WHERE o.id = ANY($1) AND true";
+        assert_eq!(render(DbBackend::Postgres, text, params()), (postgres.to_owned(), 1));
+        let sqlite = "SELECT 1 FROM o WHERE o.id IS NOT (NULL) AND true";
+        assert_eq!(render(DbBackend::Sqlite, text, params()), (sqlite.to_owned(), 0));
     }
 
     #[test]

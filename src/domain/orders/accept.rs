@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sea_orm::DatabaseTransaction;
 
-use super::{NOTIFY_AFTER, Order, find::find_many};
+use super::{NOTIFY_AFTER, Order, find::find_all};
 use crate::{
     db::sql::{Column, sql},
     domain::{Caller, Error, OrderId},
@@ -22,7 +22,7 @@ pub async fn accept_payments(
     asked: &[(Caller, OrderId)],
 ) -> Result<Vec<Result<Order, Error>>, Error> {
     let ids: Vec<OrderId> = asked.iter().map(|(_, id)| *id).collect();
-    let mut orders = find_many(txn, &ids).await?;
+    let mut orders = find_all(txn, &ids).await?;
 
     let is_payable = |caller: &Caller, order: &Order| {
         let row = &order.row;
@@ -47,7 +47,7 @@ pub async fn accept_payments(
         }
     } else {
         // Another transaction was faster with some of them.
-        orders = find_many(txn, &ids).await?;
+        orders = find_all(txn, &ids).await?;
     }
 
     let answer = |(caller, id): &(Caller, OrderId)| {

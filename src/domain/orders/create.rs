@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{Created, Line, NewOrder, Order, find::find_many};
+use super::{Created, Line, NewOrder, Order, find::find_all};
 use crate::{
     db::sql::{Column, sql},
     domain::{Error, OrderId, ProductId, money},
@@ -27,7 +27,7 @@ pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Ve
     let written = insert_orders(txn, &candidates).await?;
     insert_items(txn, &mut candidates, &written).await?;
 
-    // Looked for whatever became of the price since: the first answer is given again.
+    // Also for orders that could not be priced this time: an order that exists is answered as it was.
     let not_written = orders.iter().filter(|order| !written.contains(&order.id));
     let earlier = find_earlier(txn, not_written.collect()).await?;
 
@@ -116,6 +116,7 @@ async fn insert_orders(
     orders.sort_by(|a, b| (a.user_id, &a.idempotency_key, a.id).cmp(&(b.user_id, &b.idempotency_key, b.id)));
     let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
 
+    // SQLite needs `WHERE true` to tell ON CONFLICT from the ON of a join.
     let inserted = sql("
         INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, created_at, updated_at)
         SELECT id, user_id, 'PENDING', total_price, currency, NULLIF(idempotency_key, ''), created_at, created_at
@@ -238,7 +239,7 @@ async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrder>) -> Resu
 
     let mut ids: Vec<OrderId> = with_key.into_iter().flatten().collect();
     ids.extend(orders.iter().map(|order| order.id));
-    Ok(find_many(txn, &ids).await?.into_values().collect())
+    Ok(find_all(txn, &ids).await?.into_values().collect())
 }
 
 /// The idempotency keys, empty where there is none: no key is empty.
@@ -249,6 +250,7 @@ fn keys_of<'a>(keys: impl Iterator<Item = &'a Option<String>>) -> Column {
 /// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for something
 /// else. `None` if it does not exist.
 fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
+    // This transaction ran before, and its answer was lost: to the client it is the first answer.
     if let Some(own) = earlier.iter().find(|order| order.row.id == new.id) {
         let order = own.clone();
         return Some(Ok(Created { order, replayed: false }));
@@ -266,6 +268,7 @@ fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
         return Some(Err(Error::IdempotencyKeyReused));
     }
 
+    // The first answer, which showed the order as it was made.
     let mut order = first.clone();
     order.row.status = OrderStatus::Pending;
     order.row.accepted_at = None;

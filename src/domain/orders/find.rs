@@ -46,11 +46,8 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
     Ok(Order { row, items })
 }
 
-/// The orders that exist among `ids`, with their lines.
-pub(super) async fn find_many(
-    connection: &impl ConnectionTrait,
-    ids: &[OrderId],
-) -> Result<HashMap<OrderId, Order>, Error> {
+/// The orders that exist among `ids`, without their lines, whoever they belong to.
+pub async fn find_rows(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, accepted_at, notify_after, notify_attempts,
                settled_at, failure, created_at, updated_at
@@ -60,6 +57,15 @@ pub(super) async fn find_many(
     .list("ids", Column::Uuid(ids.to_vec()))
     .rows(connection, |row| read_order(row, 0))
     .await?;
+    Ok(rows)
+}
+
+/// The orders that exist among `ids`, with their lines, whoever they belong to.
+pub(super) async fn find_all(
+    connection: &impl ConnectionTrait,
+    ids: &[OrderId],
+) -> Result<HashMap<OrderId, Order>, Error> {
+    let rows = find_rows(connection, ids).await?;
     let items = sql("
         SELECT id, order_id, product_id, quantity, unit_price
           FROM order_items
@@ -116,7 +122,7 @@ pub async fn list(connection: &impl ConnectionTrait, caller: Caller, query: &Ord
 
     let more = ids.len() as u64 > query.limit;
     ids.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    let mut found = find_many(connection, &ids).await?;
+    let mut found = find_all(connection, &ids).await?;
     let orders = ids.iter().filter_map(|id| found.remove(id)).collect();
     Ok(OrderPage { orders, more })
 }

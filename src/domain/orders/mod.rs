@@ -16,7 +16,7 @@ mod resend;
 
 pub use accept::accept_payments;
 pub use create::create;
-pub use find::{count_known, find, list, progress};
+pub use find::{count_known, find, find_rows, list, progress};
 pub use resend::{claim_due, make_all_due, release_due};
 
 /// The most orders on a page.

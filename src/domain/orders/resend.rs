@@ -1,5 +1,5 @@
-//! Which accepted orders the queue has to be asked about again. The orders table is its own outbox: `notify_after` says
-//! when an order is due, `notify_attempts` how often it was.
+//! Which accepted orders need another settle request. The orders table is its own outbox: `notify_after` says when an order
+//! is due, `notify_attempts` how often the sweeper has published one.
 
 use sea_orm::ConnectionTrait;
 

@@ -1,5 +1,5 @@
-//! Taking stock, and noticing when that leaves little. A product carries since when its stock is low and how low it fell, so
-//! that the event `stock.low` has the same id and says the same however often it is published.
+//! Takes stock, and notices which products run low. A product's row records when its stock became low and at how many units,
+//! so that the event `stock.low` has the same id and says the same however often it is published.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     entities::Timestamp,
 };
 
-/// Takes stock relative to what is there, and answers which products became low by it.
+/// Subtracts `taken` from the stock, and answers which products became low by this.
 pub(super) async fn take_stock(
     txn: &DatabaseTransaction,
     now: Timestamp,
@@ -43,7 +43,7 @@ pub(super) async fn take_stock(
             ("quantity", Column::BigInt(taken.values().copied().collect())),
         ],
     )
-    .list("products", Column::BigInt(taken.keys().copied().collect()))
+    .planner_list("products", Column::BigInt(taken.keys().copied().collect()))
     .bind("low_stock_at", low_stock_at)
     .timestamp("now", now)
     .rows(txn, read_low_stock)
@@ -56,7 +56,7 @@ pub(super) async fn take_stock(
 }
 
 /// An order that was settled before is delivered again when a worker died between the commit and the acknowledgement.
-/// Then what it had to say about low stock is published again too.
+/// Its event `stock.low` may not have been published, so it is published again for each of its products that is still low.
 pub(super) async fn low_stock_again(
     txn: &DatabaseTransaction,
     products: Vec<ProductId>,

@@ -21,7 +21,7 @@ use low_stock::{low_stock_again, take_stock};
 use rows::{Lines, OrderRow, lock_orders, lock_products, read_lines};
 use write::write_decisions;
 
-/// A settled order, as far as its event tells of it.
+/// The parts of a settled order that its event contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub id: OrderId,
@@ -106,13 +106,14 @@ fn sort_out(rows: HashMap<OrderId, OrderRow>, settlement: &mut Settlement) -> Ha
 fn claims(open: &HashMap<OrderId, OrderRow>, lines: &Lines) -> Vec<Claim> {
     let claim = |row: &OrderRow| Claim {
         id: row.id,
+        // Never missing: `sort_out` keeps accepted orders only.
         accepted_at: row.accepted_at.unwrap_or(Timestamp(i64::MAX)),
         lines: lines.of(row.id),
     };
     open.values().map(claim).collect()
 }
 
-/// Units that were taken of each product, of those only that any was taken of.
+/// Units taken of each product; products of which none were taken are left out.
 fn taken_from(stock: &HashMap<ProductId, i64>, left: &HashMap<ProductId, i64>) -> BTreeMap<ProductId, i64> {
     let taken = stock.iter().map(|(id, before)| (*id, before - left[id]));
     taken.filter(|(_, quantity)| *quantity > 0).collect()

@@ -38,7 +38,7 @@ async fn write_paid(txn: &DatabaseTransaction, now: Timestamp, paid: Vec<(OrderI
            SET status = 'PAID', total_price = paid.total_price, settled_at = :now, updated_at = :now
           FROM :paid
          WHERE orders.id = paid.id AND orders.id = ANY(:ids)")
-    .list("ids", Column::Uuid(ids.clone()))
+    .planner_list("ids", Column::Uuid(ids.clone()))
     .table(
         "paid",
         [("id", Column::Uuid(ids)), ("total_price", Column::BigInt(totals))],
@@ -68,7 +68,7 @@ async fn write_failed(
            SET status = 'FAILED', failure = failed.failure, settled_at = :now, updated_at = :now
           FROM :failed
          WHERE orders.id = failed.id AND orders.id = ANY(:ids)")
-    .list("ids", Column::Uuid(ids.clone()))
+    .planner_list("ids", Column::Uuid(ids.clone()))
     .table(
         "failed",
         [("id", Column::Uuid(ids)), ("failure", Column::Json(failures))],

@@ -72,7 +72,8 @@ impl Consumer {
         }
     }
 
-    /// May be dropped while it waits: messages that have arrived by then stay for the next call.
+    /// May be dropped while it waits: messages that have arrived by then stay for the next call. Those that it has taken are
+    /// delivered again when the connection ends.
     pub(super) async fn next(&self, max: usize) -> Result<MessageBatch, QueueError> {
         let mut active = self.active.lock().await;
         let consumer = match active.take() {
@@ -83,7 +84,7 @@ impl Consumer {
         match self.first_message(consumer).await {
             Ok(first) => {
                 consumer.requests_published = self.requests_published.load(Ordering::Relaxed);
-                Ok(consumer.take_arrived(first, max))
+                Ok(consumer.take_arrived(first, max).await)
             }
             Err(error) => {
                 *active = None;
@@ -196,19 +197,33 @@ impl Consumer {
 
 impl ActiveConsumer {
     /// `first`, and those that have arrived with it, `max` in all.
-    fn take_arrived(&mut self, first: Message, max: usize) -> MessageBatch {
-        let mut messages = vec![delivery(first)];
-        while messages.len() < max
-            && let Some(Some(Ok(message))) = self.messages.next().now_or_never()
-        {
-            messages.push(delivery(message));
-        }
+    async fn take_arrived(&mut self, first: Message, max: usize) -> MessageBatch {
+        let mut messages = vec![first];
+        take_arrived(&mut self.messages, &mut messages, max).await;
+        let messages: Vec<Delivery> = messages.into_iter().map(delivery).collect();
 
         self.last_delivery = Instant::now();
         self.last_tag = messages.last().map_or(self.last_tag, |last| last.tag);
         MessageBatch {
             messages,
             consumer_id: self.id,
+        }
+    }
+}
+
+/// Adds the messages that have arrived, up to `max` in all, and those that arrive while other tasks that are ready run: what
+/// was published together is delivered message by message.
+pub(super) async fn take_arrived(consumer: &mut lapin::Consumer, messages: &mut Vec<Message>, max: usize) {
+    loop {
+        let before = messages.len();
+        tokio::task::yield_now().await;
+        while messages.len() < max
+            && let Some(Some(Ok(message))) = consumer.next().now_or_never()
+        {
+            messages.push(message);
+        }
+        if messages.len() == before {
+            return;
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Receives which orders have been settled, through a queue that belongs to this process alone and is deleted with the
 //! connection.
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use lapin::{
     Consumer,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::session::{Broker, Purpose, Session, with_timeout};
+use super::{
+    consume::take_arrived,
+    session::{Broker, Purpose, Session, with_timeout},
+};
 use crate::{domain::OrderId, queue::QueueError};
 
 /// The most events that wait in the queue; of more the oldest are dropped.
@@ -44,11 +47,7 @@ impl Listener {
     pub(in crate::queue) async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
         let lost = || QueueError("the connection was lost".to_owned());
         let mut events = vec![self.consumer.next().await.ok_or_else(lost)??];
-        while events.len() < MAX_BATCH
-            && let Some(Some(Ok(event))) = self.consumer.next().now_or_never()
-        {
-            events.push(event);
-        }
+        take_arrived(&mut self.consumer, &mut events, MAX_BATCH).await;
 
         // Other programs may publish there too: what is no event about an order is ignored.
         Ok(events.iter().filter_map(|event| subject(&event.data)).collect())

@@ -23,13 +23,32 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With `settings` as further lines of `postgresql.conf`.
+    pub fn start_with(settings: &str) -> Self {
         let (name, folder) = run().new_folder("postgres");
         init(&folder);
+        let file = folder.join("postgresql.conf");
+        let defaults = fs::read_to_string(&file).expect("it was made by initdb");
+        fs::write(&file, format!("{defaults}\n{settings}\n")).expect("the folder is ours");
         on_a_free_port(|port| Self::start_on(port, &name, &folder))
     }
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A file below the data directory, such as a log.
+    pub fn read_file(&self, path: &str) -> String {
+        let file = self.folder.join(path);
+        fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    }
+
+    /// The database that administrators connect to.
+    pub fn maintenance_url(&self) -> String {
+        url(self.port, "postgres")
     }
 
     /// A fresh database, by its URL.

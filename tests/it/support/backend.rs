@@ -175,7 +175,7 @@ pub async fn publish(app: &App, orders: &[OrderId]) {
 pub async fn ledger_report(app: &App) -> Report {
     let report: Result<Report, Error> = app
         .db
-        .snapshot(None, |txn| async move {
+        .report(None, |txn| async move {
             ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
         })
         .await;

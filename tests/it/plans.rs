@@ -1,0 +1,208 @@
+//! How PostgreSQL runs the statements of the program, under every state of its statistics. The plans are those that were
+//! really executed, foreign-key checks included: `auto_explain` writes them to the server's log.
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::{
+    servers::Postgres,
+    support::{Answer, Backend, Client, Shop, eventually},
+};
+
+/// Statistics change only when the test says so, and every plan is logged.
+const SETTINGS: &str = "
+autovacuum = off
+logging_collector = on
+log_directory = 'log'
+log_filename = 'postgresql.log'
+session_preload_libraries = 'auto_explain'
+auto_explain.log_min_duration = 0
+auto_explain.log_nested_statements = on
+auto_explain.log_level = log
+log_line_prefix = '<%a> '
+";
+const LOG: &str = "log/postgresql.log";
+const STORED: i64 = 20_000;
+const PRODUCTS: i64 = 300;
+const CUSTOMERS: i64 = 40;
+/// The ledger check reads all tables, and so should it.
+const NO_LEDGER_CHECK: (&str, &str) = ("SHOP_BOOKS_EVERY_SECONDS", "0");
+
+/// Both roles read the currency of all products once, when they start.
+const AT_THE_START: &str = "SELECT currency FROM products";
+
+/// Statements that must be seen, or the test has looked at nothing.
+const SEEN: [&str; 14] = [
+    "INSERT INTO orders",
+    "INSERT INTO order_items",
+    "SELECT id, price",
+    "SELECT (SELECT o.id FROM orders",
+    "SELECT id, user_id, status, total_price, currency, idempotency_key",
+    "SELECT o.id, o.user_id, o.status",
+    "WITH payable AS",
+    "WITH due AS",
+    "SELECT id, user_id, status, total_price, currency, accepted_at, settled_at, failure",
+    "SELECT order_id, product_id, quantity, unit_price",
+    "SELECT id, stock",
+    "UPDATE products",
+    "SET status = 'PAID'",
+    "SET status = 'FAILED'",
+];
+/// The checks of the two foreign keys of a line, as PostgreSQL writes them.
+const FOREIGN_KEYS: [&str; 2] = [
+    "SELECT 1 FROM ONLY \"public\".\"orders\"",
+    "SELECT 1 FROM ONLY \"public\".\"products\"",
+];
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_scans_a_table_whatever_the_planner_believes(
+    #[values("never analysed", "analysed while empty", "fresh", "empty at first")] statistics: &str,
+    #[values("auto", "force_generic_plan", "force_custom_plan")] plan_cache_mode: &str,
+) {
+    let postgres = Postgres::start_with(SETTINGS);
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let psql = |sql: &str| postgres.psql(&backend.database_url, sql);
+    let database = backend.database_url.rsplit('/').next().expect("a name");
+    psql(&format!(
+        "ALTER DATABASE {database} SET plan_cache_mode = {plan_cache_mode}"
+    ));
+    backend.app().await;
+
+    if statistics == "analysed while empty" {
+        psql("ANALYZE");
+    }
+    let serve;
+    if statistics == "empty at first" {
+        // The plans are made and kept while there is next to nothing, and used when there is much.
+        psql(&fill(CUSTOMERS));
+        psql("ANALYZE");
+        serve = Shop::start(&backend, &["serve"], &[NO_LEDGER_CHECK]);
+        place_orders(&serve.client()).await;
+        psql(&fill(STORED));
+    } else {
+        psql(&fill(STORED));
+        serve = Shop::start(&backend, &["serve"], &[NO_LEDGER_CHECK]);
+    }
+    if statistics == "fresh" {
+        psql("ANALYZE");
+    }
+    let _work = Shop::start(&backend, &["work"], &[NO_LEDGER_CHECK]);
+    let seen_before = postgres.read_file(LOG).len();
+
+    go_through_everything(&backend, &serve.client(), &postgres).await;
+
+    let log = postgres.read_file(LOG).split_off(seen_before);
+    for statement in SEEN.iter().chain(&FOREIGN_KEYS) {
+        assert!(log.contains(statement), "no plan of {statement}");
+    }
+    let on_the_hot_path = |plan: &&str| !plan.contains(AT_THE_START);
+    let plans = plans_of("shop", &log).filter(on_the_hot_path);
+    let scans: Vec<&str> = plans.filter(|plan| scans_a_table(plan)).collect();
+    assert!(scans.is_empty(), "{} scans, such as\n{}", scans.len(), scans[0]);
+
+    // A scan would have been seen.
+    psql("SET enable_indexscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM orders WHERE id IS NOT NULL");
+    let log = postgres.read_file(LOG);
+    assert!(plans_of("psql", &log).any(scans_a_table));
+}
+
+/// The entries of the log for one program, each with the statement and its plan.
+fn plans_of<'a>(program: &str, log: &'a str) -> impl Iterator<Item = &'a str> {
+    let prefix = format!("<{program}> LOG:  duration:");
+    let entries = log.split("\n<").map(|entry| entry.trim_start_matches('<'));
+    entries.filter(move |entry| entry.starts_with(&prefix[1..]))
+}
+
+fn scans_a_table(plan: &str) -> bool {
+    ["orders", "order_items", "products"]
+        .iter()
+        .any(|table| plan.contains(&format!("Seq Scan on {table}")))
+}
+
+/// `count` orders that are PAID, with two lines each, beside a catalogue.
+fn fill(count: i64) -> String {
+    format!(
+        "INSERT INTO products (id, name, price, stock) \
+         SELECT n, 'product ' || n, 100, 1000000 FROM generate_series(1, {PRODUCTS}) n ON CONFLICT DO NOTHING; \
+         SELECT setval('products_id_seq', {PRODUCTS}); \
+         WITH new AS (INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, settled_at) \
+           SELECT gen_random_uuid(), n % 1000 + 1, 'PAID', 200, 'USD', now(), now() FROM generate_series(1, {count}) n \
+           RETURNING id) \
+         INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
+         SELECT id, 1 + (row_number() OVER ()) % {PRODUCTS}, 1, 100 FROM new"
+    )
+}
+
+/// Orders of two lines, all at once, and each of them a second time under its key. Their ids.
+async fn place_orders(client: &Client) -> Vec<String> {
+    let place = |customer: i64| async move {
+        let body = json!({ "user_id": customer, "items": [
+            { "product_id": customer, "quantity": 1 }, { "product_id": customer + 1, "quantity": 1 },
+        ] });
+        let request = client.request(Method::POST, "/orders").json(&body);
+        let answer = Answer::of(request.header("Idempotency-Key", format!("key {customer}").replace(' ', "-"))).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["order_id"].as_str().expect("an id").to_owned()
+    };
+
+    let ids = join_all((1..=CUSTOMERS).map(place)).await;
+    let again = join_all((1..=CUSTOMERS).map(place)).await;
+    assert_eq!(ids, again);
+    ids
+}
+
+/// Every path that customers and the background take, with many at once and alone.
+async fn go_through_everything(backend: &Backend, client: &Client, postgres: &Postgres) {
+    let ids = place_orders(client).await;
+    let paid = join_all(ids.iter().map(|id| client.pay(id))).await;
+    assert!(paid.iter().all(|answer| matches!(answer.status, 200 | 202)), "{paid:?}");
+    for id in &ids {
+        client.settled(id).await;
+    }
+
+    // One that is short, one that is paid twice, one that is declined, one alone with `Prefer`.
+    let short = client.order(&[(1, 10_000), (2, 10_000)]).await;
+    postgres.psql(&backend.database_url, "UPDATE products SET stock = 5 WHERE id = 1");
+    client.pay(&short).await;
+    assert_eq!(client.settled(&short).await["status"], "FAILED");
+    let alone = client.order(&[(3, 1)]).await;
+    let declined = client.request(Method::POST, &format!("/orders/{alone}/pay"));
+    let declined = Answer::of(declined.json(&json!({ "payment_method": "pm_card_declined" }))).await;
+    assert_eq!(declined.status, 402);
+    let waiting = client
+        .request(Method::POST, &format!("/orders/{alone}/pay"))
+        .header("Prefer", "wait=20");
+    assert_eq!(Answer::of(waiting).await.status, 200);
+
+    for path in [
+        "/orders?limit=50",
+        "/orders?user_id=7",
+        "/orders?status=PENDING",
+        "/orders?status=FAILED",
+        "/orders?user_id=7&status=PAID&limit=3",
+        &format!("/orders?limit=200&cursor={alone}"),
+        "/products?limit=50",
+        "/products?limit=50&cursor=100",
+        "/products/7",
+    ] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    let restock = json!({ "delta": 5, "reason": "delivery" });
+    assert_eq!(client.post("/products/5/stock", &restock).await.status, 200);
+
+    // An accepted order whose settle request was lost: the sweeper finds it.
+    let lost = client.order(&[(4, 1)]).await;
+    postgres.psql(
+        &backend.database_url,
+        &format!("UPDATE orders SET accepted_at = now(), notify_after = now() WHERE id = '{lost}'"),
+    );
+    eventually("the lost order is settled", || async {
+        let order = client.get(&format!("/orders/{lost}")).await;
+        (order.body["status"] == "PAID").then_some(())
+    })
+    .await;
+}
