@@ -1,9 +1,12 @@
 //! Receives which orders have been settled, through a queue that belongs to this process alone and is deleted with the
 //! connection.
 
+use std::mem;
+
 use futures_util::StreamExt as _;
 use lapin::{
     Consumer,
+    message::Delivery,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -21,6 +24,8 @@ const MAX_BATCH: usize = 1_000;
 
 pub(in crate::queue) struct Listener {
     consumer: Consumer,
+    /// Taken from the consumer and not yet returned.
+    arrived: Vec<Delivery>,
     /// The connection lives as long as the listener.
     _session: Session,
 }
@@ -40,14 +45,20 @@ impl Listener {
             .basic_consume(queue, ShortString::default(), options, FieldTable::default());
         Ok(Self {
             consumer: with_timeout(consumer).await?,
+            arrived: Vec::new(),
             _session: session,
         })
     }
 
+    /// May be dropped while it waits: events that have arrived by then stay for the next call.
     pub(in crate::queue) async fn next(&mut self) -> Result<Vec<OrderId>, QueueError> {
-        let lost = || QueueError("the connection was lost".to_owned());
-        let mut events = vec![self.consumer.next().await.ok_or_else(lost)??];
-        take_arrived(&mut self.consumer, &mut events, MAX_BATCH).await;
+        if self.arrived.is_empty() {
+            let lost = || QueueError("the connection was lost".to_owned());
+            let first = self.consumer.next().await.ok_or_else(lost)??;
+            self.arrived.push(first);
+        }
+        take_arrived(&mut self.consumer, &mut self.arrived, MAX_BATCH).await;
+        let events = mem::take(&mut self.arrived);
 
         // Other programs may publish there too: what is no event about an order is ignored.
         Ok(events.iter().filter_map(|event| subject(&event.data)).collect())
