@@ -1,5 +1,6 @@
 //! How PostgreSQL runs the statements of the program, under every state of its statistics. The plans are those that were
-//! really executed, foreign-key checks included: `auto_explain` writes them to the server's log.
+//! really executed, foreign-key checks included: `auto_explain` writes them to the server's log. They are generic plans, which
+//! the connections of the program ask for.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -60,16 +61,11 @@ const FOREIGN_KEYS: [&str; 2] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_scans_a_table_whatever_the_planner_believes(
     #[values("never analysed", "analysed while empty", "fresh", "empty at first")] statistics: &str,
-    #[values("auto", "force_generic_plan", "force_custom_plan")] plan_cache_mode: &str,
 ) {
     let postgres = Postgres::start_with(SETTINGS);
     let mut backend = Backend::servers();
     backend.database_url = postgres.create_database();
     let psql = |sql: &str| postgres.psql(&backend.database_url, sql);
-    let database = backend.database_url.rsplit('/').next().expect("a name");
-    psql(&format!(
-        "ALTER DATABASE {database} SET plan_cache_mode = {plan_cache_mode}"
-    ));
     backend.app().await;
 
     if statistics == "analysed while empty" {
