@@ -15,7 +15,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let tables = "DROP TABLE stock_movements; DROP TABLE products; DROP TABLE shop;";
-        let postgres = format!("{tables} DROP FUNCTION products_default_currency();");
+        let postgres = format!("{tables} DROP FUNCTION products_default_currency(), products_are_never_deleted();");
         crate::run(manager, &postgres, tables).await
     }
 }

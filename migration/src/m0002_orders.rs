@@ -16,6 +16,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let tables = "DROP TABLE order_items; DROP TABLE orders;";
-        crate::run(manager, tables, tables).await
+        let postgres = format!("{tables} DROP FUNCTION order_items_name_products();");
+        crate::run(manager, &postgres, tables).await
     }
 }

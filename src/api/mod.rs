@@ -20,6 +20,7 @@ use crate::{
 };
 use auth::layer::AuthLayer;
 use health::{HealthApi, Role};
+use orders::CachedOrders;
 use pages::Page;
 use products::CachedPages;
 use request_log::REQUEST_LOG;
@@ -74,7 +75,8 @@ pub fn routes(
         routes: Arc::clone(&routes),
         log: REQUEST_LOG,
     };
-    let cached = CachedPages::new(traced, app.cache.clone(), &routes);
+    let cached = CachedOrders::new(traced, app.cache.clone());
+    let cached = CachedPages::new(cached, app.cache.clone(), &routes);
     let authenticated = AuthLayer::new(cached, Arc::clone(&routes), &app.config)?;
     let api = layered(authenticated, routes, &document, app);
 

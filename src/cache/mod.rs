@@ -150,10 +150,18 @@ impl Cache {
         }
     }
 
+    /// The settled order, if the local tier has it.
+    pub async fn local_settled_order(&self, id: OrderId) -> Option<SettledOrder> {
+        let order = self.orders.get(&id).await;
+        if order.is_some() {
+            CACHE.local_orders.increment(1);
+        }
+        order
+    }
+
     /// The settled order, if either tier has it.
     pub async fn settled_order(&self, id: OrderId) -> Option<SettledOrder> {
-        if let Some(order) = self.orders.get(&id).await {
-            CACHE.local_orders.increment(1);
+        if let Some(order) = self.local_settled_order(id).await {
             return Some(order);
         }
 

@@ -58,7 +58,7 @@ async fn migrations_run_by_several_processes_at_once_all_succeed(#[values("embed
 #[tokio::test]
 async fn the_database_rejects_what_must_never_be(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
-    let app = backend.stock(&[(100, 5)]).await;
+    let app = backend.stock(&[(100, 5), (100, 5)]).await;
     let (id, now) = if backend.is_embedded() {
         ("randomblob(16)", "1")
     } else {
@@ -76,6 +76,9 @@ async fn the_database_rejects_what_must_never_be(#[values("embedded", "servers")
 
     run(&order("PENDING", "NULL", "NULL")).await.expect("a new order");
     run(&order("PAID", now, now)).await.expect("a paid order");
+    run("INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 1, 100 FROM orders")
+        .await
+        .expect("their lines");
 
     for rejected in [
         "UPDATE products SET stock = -1",
@@ -83,8 +86,12 @@ async fn the_database_rejects_what_must_never_be(#[values("embedded", "servers")
         "UPDATE products SET currency = 'dollars'",
         "INSERT INTO stock_movements (product_id, delta, reason) VALUES (1, 0, 'nothing')",
         "INSERT INTO stock_movements (product_id, delta, reason) VALUES (99, 1, 'of which product?')",
-        "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 0, 1 FROM orders",
+        "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 2, 0, 1 FROM orders",
         "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 99, 1, 1 FROM orders",
+        "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 1, 1 FROM orders",
+        "UPDATE order_items SET product_id = 99",
+        "DELETE FROM products",
+        "DELETE FROM orders",
         "INSERT INTO shop (currency) VALUES ('USD')",
         "UPDATE orders SET created_at = '2026-01-01 noon'",
         &order("SHIPPED", "NULL", "NULL"),

@@ -11,12 +11,14 @@ use uuid::Uuid;
 
 pub mod answers;
 pub mod bodies;
+mod cached;
 mod waiting;
 
 use answers::{
     CreateAnswer, CreateProblem, EventsAnswer, FindAnswer, FindProblem, ListAnswer, ListProblem, PayAnswer, PayProblem,
 };
 use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
+pub use cached::CachedOrders;
 use waiting::Wait;
 
 use super::{READ_TIMEOUT, Tag};
