@@ -1,6 +1,7 @@
 //! Creating orders and accepting payments run in batches. A [`Batcher`] passes the requests that gathered while the last batch
-//! ran to one function, which pays for locks, round trips and the commit once. It has no timer: when no batch is running, one
-//! starts as soon as the tasks that are already runnable have had two turns, which costs microseconds.
+//! ran to one function, which pays for locks, round trips and the commit once. When no batch is running, one starts as soon as
+//! the tasks that are already runnable have had two turns, which costs microseconds; while several clients are active, it waits
+//! a moment for as many as came the last time (see [`Gathering`]).
 
 use std::{
     future::Future,
@@ -10,10 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
 use tracing::{Instrument as _, Span};
 
-use crate::domain::Error;
+use crate::{domain::Error, gathering::Gathering};
 
 /// A batch starts beside a running one only once this many requests have gathered, or as many as the running one has if
 /// that is more. Two small batches cost the database nearly twice as much as one.
@@ -109,11 +113,13 @@ where
     let (ended, mut ends) = mpsc::unbounded_channel();
     let mut running: Vec<usize> = Vec::new();
     let mut gathered = Vec::new();
+    let mut gathering = Gathering::default();
     let mut is_open = true;
 
     while is_open || !gathered.is_empty() {
         if is_worth_starting(gathered.len(), &running, limits) {
             gather_ready(&mut queue, &mut gathered, limits.batch).await;
+            gather_more(&mut queue, &mut gathered, limits.batch, &mut gathering).await;
             let batch = without_expired(mem::take(&mut gathered), limits.max_wait);
             if !batch.is_empty() {
                 let ended = Ended {
@@ -153,6 +159,25 @@ async fn gather_ready<T, R>(queue: &mut mpsc::Receiver<Request<T, R>>, gathered:
             gathered.push(request);
         }
     }
+}
+
+/// Waits for as many as came the last time, for a moment at most.
+async fn gather_more<T, R>(
+    queue: &mut mpsc::Receiver<Request<T, R>>,
+    gathered: &mut Vec<Request<T, R>>,
+    max: usize,
+    gathering: &mut Gathering,
+) {
+    let (goal, deadline) = gathering.goal(gathered.len());
+    while gathered.len() < goal.min(max) {
+        let room = max - gathered.len();
+        match timeout_at(deadline, queue.recv_many(gathered, room)).await {
+            Ok(1..) => {}
+            // The time is up, or the queue is closed.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    gathering.record(gathered.len());
 }
 
 /// Whether to start a batch now: yes if none is running. Beside a running one only if at least [`WORTH_A_TRANSACTION`] have

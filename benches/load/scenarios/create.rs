@@ -11,7 +11,7 @@ use crate::{
     floors,
     report::{Round, Table, median},
     rounds, seconds,
-    shop::Process,
+    shop::{Backend, Process},
 };
 
 /// More than are paid in one measurement.
@@ -112,38 +112,41 @@ pub async fn serves(table: &mut Table) {
     }
 }
 
-/// The rate with a hundred times as many stored orders.
+/// The rate beside many stored orders, and beside few.
 pub async fn growth(table: &mut Table) {
     let backend = setup::backend();
     let serve = Process::serve(&backend);
-    let time = Duration::from_secs(seconds());
+    let few = rate_beside(&backend, &serve, 10_000).await;
+
+    for stored in [1_000_000, 5_000_000] {
+        let many = rate_beside(&backend, &serve, stored).await;
+        table.add([
+            format!("`POST /orders` with {},000,000 orders stored", stored / 1_000_000),
+            format!("{many:.0}/s"),
+            format!("{few:.0}/s with 10,000"),
+            format!("{:.2}", many / few),
+            String::new(),
+            String::new(),
+        ]);
+    }
+}
+
+async fn rate_beside(backend: &Backend, serve: &Process, stored: u64) -> f64 {
+    accepted_orders(backend, stored, PRODUCTS);
+    sql(backend, "UPDATE orders SET status = 'PAID', settled_at = now()");
+    sql(backend, "VACUUM ANALYZE orders");
+    sql(backend, "CHECKPOINT");
 
     let mut rates = Vec::new();
-    for stored in [10_000, 1_000_000] {
-        accepted_orders(&backend, stored, PRODUCTS);
-        sql(&backend, "UPDATE orders SET status = 'PAID', settled_at = now()");
-        sql(&backend, "VACUUM ANALYZE orders");
-        sql(&backend, "CHECKPOINT");
-
-        let mut measured = Vec::new();
-        for _ in 0..rounds() {
-            measured.push(
-                load(&serve.address, CONNECTIONS, time, 201, |number| {
-                    post("/orders", two_lines(number))
-                })
-                .await
-                .rate,
-            );
-        }
-        rates.push(median(measured));
+    for _ in 0..rounds() {
+        let round = load(
+            &serve.address,
+            CONNECTIONS,
+            Duration::from_secs(seconds()),
+            201,
+            |number| post("/orders", two_lines(number)),
+        );
+        rates.push(round.await.rate);
     }
-
-    table.add([
-        "`POST /orders` with 1,000,000 orders stored".to_owned(),
-        format!("{:.0}/s", rates[1]),
-        format!("{:.0}/s with 10,000", rates[0]),
-        format!("{:.2}", rates[1] / rates[0]),
-        String::new(),
-        String::new(),
-    ]);
+    median(rates)
 }

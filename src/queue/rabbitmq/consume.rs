@@ -15,12 +15,18 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{timeout, timeout_at},
+};
 
 use super::session::{Broker, Purpose, Session, with_timeout};
-use crate::queue::{
-    QueueError,
-    message::{Delivery, MessageBatch, from_body},
+use crate::{
+    gathering::Gathering,
+    queue::{
+        QueueError,
+        message::{Delivery, MessageBatch, from_body},
+    },
 };
 
 /// After so long without a message the broker is asked whether any are waiting.
@@ -46,6 +52,7 @@ struct ActiveConsumer {
     id: u64,
     session: Session,
     messages: lapin::Consumer,
+    gathering: Gathering,
     /// The tag of the last message that was delivered, and when that was.
     last_tag: u64,
     last_delivery: Instant,
@@ -137,6 +144,7 @@ impl Consumer {
         Ok(ActiveConsumer {
             id,
             messages,
+            gathering: Gathering::default(),
             last_tag: 0,
             last_delivery: Instant::now(),
             requests_published: self.requests_published.load(Ordering::Relaxed),
@@ -200,6 +208,7 @@ impl ActiveConsumer {
     async fn take_arrived(&mut self, first: Message, max: usize) -> MessageBatch {
         let mut messages = vec![first];
         take_arrived(&mut self.messages, &mut messages, max).await;
+        self.gather_more(&mut messages, max).await;
         let messages: Vec<Delivery> = messages.into_iter().map(delivery).collect();
 
         self.last_delivery = Instant::now();
@@ -208,6 +217,19 @@ impl ActiveConsumer {
             messages,
             consumer_id: self.id,
         }
+    }
+
+    /// Waits for as many as came the last time, for a moment at most.
+    async fn gather_more(&mut self, messages: &mut Vec<Message>, max: usize) {
+        let (goal, deadline) = self.gathering.goal(messages.len());
+        while messages.len() < goal.min(max) {
+            match timeout_at(deadline, self.messages.next()).await {
+                Ok(Some(Ok(message))) => messages.push(message),
+                // The time is up, or the connection is lost, which the next call will see.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.gathering.record(messages.len());
     }
 }
 

@@ -22,13 +22,14 @@ use source::Source;
 ///
 /// So `http` and `domain` know nothing of each other: they meet in `api` alone, whose `errors` turns an error of the
 /// domain into a problem document.
-const RULE: [&str; 6] = [
+const RULE: [&str; 7] = [
     "main → cli → api → intake → tasks → app → {queue, cache} → domain → db → entities",
     "api → http → telemetry → config",
     "{queue, cache} → telemetry",
     "cli → seed → app",
     "intake → batch → domain",
     "{intake, tasks} → failpoints",
+    "{batch, queue} → gathering",
 ];
 
 /// Two entities relate to each other, and each names the other.
