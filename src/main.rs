@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use shop::{
-    cli::{Cli, Failed},
+    cli::{Cli, Failed, WrongUsage},
     config::ConfigError,
     telemetry,
 };
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         Err(error) if error.is::<Failed>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("shop: {}", sentence(&error));
-            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+            let is_usage = error.is::<ConfigError>() || error.is::<WrongUsage>();
+            ExitCode::from(if is_usage { 2 } else { 1 })
         }
     }
 }

@@ -15,7 +15,15 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let tables = "DROP TABLE order_items; DROP TABLE orders;";
+        // What was sold stays sold: the stock was taken, and now a movement says where it went.
+        let tables = "
+            INSERT INTO stock_movements (product_id, delta, reason)
+            SELECT i.product_id, -sum(i.quantity), 'sold in orders that were deleted by migrating down'
+              FROM orders o
+              JOIN order_items i ON i.order_id = o.id
+             WHERE o.status = 'PAID'
+             GROUP BY i.product_id;
+            DROP TABLE order_items; DROP TABLE orders;";
         let postgres = format!("{tables} DROP FUNCTION order_items_name_products();");
         crate::run(manager, &postgres, tables).await
     }

@@ -5,7 +5,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::output::{print_line, table};
+use super::{
+    confirm::Confirmation,
+    output::{print_line, table},
+};
 use crate::{
     config::Config,
     queue::{self, DeadLetter, Queue},
@@ -22,16 +25,16 @@ pub(super) struct DeadLetters {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List them with reason, age and body, oldest first. The default.
+    /// List them with id, age, order, reason and body, oldest first. The default.
     #[command(after_help = "Example:\n  shop dead-letters list --json")]
     List(List),
     /// Send them to the workers again. Those that still cannot be processed come back. Safe to repeat: an order is
     /// settled once.
     #[command(after_help = "Example:\n  shop dead-letters replay")]
-    Replay,
-    /// Drop them all.
-    #[command(after_help = "Example:\n  shop dead-letters purge")]
-    Purge,
+    Replay(Replay),
+    /// Drop them all. Wants --yes, or the queue's name typed.
+    #[command(after_help = "Example:\n  shop dead-letters purge --yes")]
+    Purge(Confirmation),
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +47,13 @@ struct List {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct Replay {
+    /// Only these, by the ids that `list` shows. Without any, all of them.
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+}
+
 impl DeadLetters {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
         let queue = Queue::new(&config.queue.url, &config.queue.prefix, 1)
@@ -52,29 +62,51 @@ impl DeadLetters {
             eprintln!("shop: the queue is memory:, which keeps no dead letters");
         }
 
-        let outcome = self.act(&queue).await.context(
-            "the dead letters are unreachable: RabbitMQ must be up at the `queue_url` (SHOP_QUEUE_URL), and its user \
-             must be allowed to configure, read and write",
-        );
+        let outcome = self.act(&queue, config).await;
         queue.close().await;
         outcome
     }
 
-    async fn act(self, queue: &Queue) -> anyhow::Result<()> {
+    async fn act(self, queue: &Queue, config: &Config) -> anyhow::Result<()> {
+        let unreachable = "the dead letters are unreachable: RabbitMQ must be up at the `queue_url` (SHOP_QUEUE_URL), and its \
+                           user must be allowed to configure, read and write";
+
         match self.action.unwrap_or(Action::List(List::DEFAULT)) {
             Action::List(list) => {
-                let found = queue.dead_letters(list.limit as usize).await?;
+                let found = queue.dead_letters(list.limit as usize).await.context(unreachable)?;
                 list.print(&found)
             }
-            Action::Replay => {
-                let sent = queue.replay_dead_letters().await?;
-                print_line(format_args!("sent {sent} again"))
+            Action::Replay(replay) => {
+                let wanted = (!replay.ids.is_empty()).then_some(replay.ids.as_slice());
+                let sent = queue.replay_dead_letters(wanted).await.context(unreachable)?;
+                print_line(format_args!("sent {} again", sent.len()))?;
+                replay.check_all_sent(&sent)
             }
-            Action::Purge => {
-                let dropped = queue.purge_dead_letters().await?;
+            Action::Purge(confirmation) => {
+                let found = queue.dead_letters(1).await.context(unreachable)?;
+                if found.total > 0 {
+                    let loss = format!("this drops {} dead letters for good", found.total);
+                    confirmation
+                        .ask(&loss, &format!("{}.orders.dead", config.queue.prefix))
+                        .await?;
+                }
+                let dropped = queue.purge_dead_letters().await.context(unreachable)?;
                 print_line(format_args!("dropped {dropped}"))
             }
         }
+    }
+}
+
+impl Replay {
+    fn check_all_sent(&self, sent: &[String]) -> anyhow::Result<()> {
+        let missing: Vec<&str> = self
+            .ids
+            .iter()
+            .filter(|id| !sent.contains(id))
+            .map(String::as_str)
+            .collect();
+        anyhow::ensure!(missing.is_empty(), "there is no dead letter {}", missing.join(", "));
+        Ok(())
     }
 }
 
@@ -91,11 +123,15 @@ impl List {
         if self.json {
             let letters: Vec<Value> = found.oldest.iter().map(|letter| to_json(letter, now)).collect();
             print_line(serde_json::to_string_pretty(&letters)?)?;
-        } else if !found.oldest.is_empty() {
-            let mut table = table(&["age", "reason", "body"]);
+        } else if found.oldest.is_empty() {
+            print_line("there are no dead letters")?;
+        } else {
+            let mut table = table(&["id", "age", "order", "reason", "body"]);
             for letter in &found.oldest {
                 let age = age_seconds(letter, now).map_or_else(|| "unknown".to_owned(), format_age);
-                table.add_row([age, excerpt(letter.reason.as_bytes()), excerpt(&letter.body)]);
+                let order = letter.order_id.map(|id| id.to_string()).unwrap_or_default();
+                let (reason, body) = (excerpt(letter.reason.as_bytes()), excerpt(&letter.body));
+                table.add_row([excerpt(letter.id.as_bytes()), age, order, reason, body]);
             }
             print_line(table)?;
         }
@@ -113,6 +149,8 @@ impl List {
 
 fn to_json(letter: &DeadLetter, now: OffsetDateTime) -> Value {
     json!({
+        "id": letter.id,
+        "order_id": letter.order_id,
         "reason": letter.reason,
         "since": letter.since.and_then(|since| since.format(&Rfc3339).ok()),
         "age_seconds": age_seconds(letter, now),

@@ -1,9 +1,11 @@
 //! The command line: the commands, the flags that all of them share, and one file for each command.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{config::Config, telemetry};
 
+mod completions;
+mod confirm;
 mod dead_letters;
 mod duration;
 mod flags;
@@ -18,7 +20,7 @@ mod token;
 mod verify;
 mod work;
 
-pub use output::Failed;
+pub use output::{Failed, WrongUsage};
 
 /// A headless order service: never a unit sold twice, never an accepted order lost.
 #[derive(Debug, Parser)]
@@ -70,18 +72,27 @@ enum Command {
     /// Ask a running `serve` or `work` on this machine whether it is ready: exit code 0 or 1.
     #[command(after_help = "Example:\n  shop health --management-bind 127.0.0.1:8082")]
     Health,
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  shop completions bash > /etc/bash_completion.d/shop")]
+    Completions(completions::Completions),
+    /// Print the manual page of the program, or of one of its commands.
+    #[command(after_help = "Example:\n  shop man serve | man -l -")]
+    Man(completions::Man),
 }
 
 impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// [`crate::config::ConfigError`] for a configuration that cannot be used, [`Failed`] when the command has already
+    /// [`crate::config::ConfigError`] for a configuration that cannot be used, [`WrongUsage`], [`Failed`] when the command has already
     /// printed what is wrong, else an error that reads as one sentence.
     pub async fn run(self) -> anyhow::Result<()> {
-        // The documents depend on nothing that can be configured.
-        if let Command::Openapi(openapi) = &self.command {
-            return openapi.run();
+        // What these print depends on nothing that can be configured.
+        match &self.command {
+            Command::Openapi(openapi) => return openapi.run(),
+            Command::Completions(completions) => return completions.run(Self::command()),
+            Command::Man(man) => return man.run(Self::command()),
+            _ => {}
         }
 
         let config = Config::load(&self.flags.overrides())?;
@@ -94,9 +105,9 @@ impl Cli {
             Command::Seed(seed) => seed.run(config).await,
             Command::Verify(verify) => verify.run(&config).await,
             Command::DeadLetters(dead_letters) => dead_letters.run(&config).await,
-            Command::Openapi(openapi) => openapi.run(),
             Command::Token(token) => token.run(&config),
             Command::Health => health::run(&config).await,
+            Command::Openapi(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
         }
     }
 }

@@ -13,6 +13,11 @@ use comfy_table::{Table, presets};
 #[error("failed")]
 pub struct Failed;
 
+/// The command was not used as it must be. The process ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUsage(pub(super) String);
+
 /// Prints a line to standard output. It is an error that the line cannot be written, as on a full disk. It is none that
 /// the reader has closed the pipe, as in `shop verify | head -1`.
 pub(super) fn print_line(line: impl Display) -> anyhow::Result<()> {

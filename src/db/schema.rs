@@ -1,7 +1,9 @@
 //! Brings the schema up to date, safely when several processes try at once.
 
 use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
-use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait as _};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait as _,
+};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Db, sql::sql, transaction::write_options};
@@ -148,4 +150,30 @@ async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> 
     sql("SELECT version FROM seaql_migrations ORDER BY version")
         .scalars(connection)
         .await
+}
+
+/// How many rows each table of the shop has, for a person to see what would be lost.
+pub async fn row_counts(connection: &DatabaseConnection) -> Result<Vec<(String, i64)>, DbErr> {
+    let backend = connection.get_database_backend();
+    let tables = match backend {
+        DbBackend::Postgres => sql("
+            SELECT relname::text
+              FROM pg_class
+             WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname <> 'seaql_migrations'
+             ORDER BY relname"),
+        _ => sql("
+            SELECT name
+              FROM sqlite_master
+             WHERE type = 'table' AND name NOT IN ('seaql_migrations', 'sqlite_sequence')
+             ORDER BY name"),
+    };
+
+    let mut counts = Vec::new();
+    for table in tables.scalars::<String>(connection).await? {
+        let count = Statement::from_string(backend, format!("SELECT count(*) FROM \"{table}\""));
+        let row = connection.query_one_raw(count).await?;
+        let rows = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        counts.push((table, rows.unwrap_or_default()));
+    }
+    Ok(counts)
 }

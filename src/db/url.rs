@@ -64,6 +64,18 @@ pub fn check(url: &str) -> Result<(), String> {
     }
 }
 
+/// What people call the database: its name on PostgreSQL, the file on SQLite.
+pub fn database_name(url: &str) -> String {
+    if let Some(file) = url.strip_prefix("sqlite:") {
+        let file = file.trim_start_matches("//");
+        return file.split_once('?').map_or(file, |(file, _)| file).to_owned();
+    }
+
+    let options = PgConnectOptions::from_str(url).ok();
+    let name = options.as_ref().and_then(PgConnectOptions::get_database);
+    name.unwrap_or("postgres").to_owned()
+}
+
 /// Whether the database ends with its connection.
 pub(super) fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")

@@ -52,6 +52,7 @@ impl Queue {
             traceparent: Some(request.traceparent),
             message_id: None,
             content_type: None,
+            replayed: None,
             tag: 0,
         };
         MessageBatch {

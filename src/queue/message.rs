@@ -24,9 +24,19 @@ pub struct Delivery {
     pub traceparent: Option<String>,
     pub(super) message_id: Option<String>,
     pub(super) content_type: Option<String>,
+    /// Present if it was a dead letter that was sent again.
+    pub(super) replayed: Option<Replayed>,
     pub(super) body: Vec<u8>,
     /// The delivery tag.
     pub(super) tag: u64,
+}
+
+/// What a dead letter keeps when it is sent again, so that it is known if it comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replayed {
+    pub id: String,
+    /// When it was dead-lettered first, in seconds since the Unix epoch.
+    pub since: u64,
 }
 
 /// Messages that were delivered together, and are acknowledged together.
@@ -40,8 +50,12 @@ pub struct MessageBatch {
 /// A message that can never be processed, or that was delivered too often without being acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
+    /// The same for as long as the message exists, also when it is sent again and comes back.
+    pub id: String,
+    /// The order that it names, if it names one.
+    pub order_id: Option<OrderId>,
     pub reason: String,
-    /// When it was dead-lettered, to the second, if that is known.
+    /// When it was dead-lettered first, to the second, if that is known.
     pub since: Option<OffsetDateTime>,
     pub body: Vec<u8>,
 }

@@ -144,14 +144,14 @@ impl Queue {
         }
     }
 
-    /// Publishes the present dead letters as requests again, and returns how many.
+    /// Publishes the present dead letters as requests again, all of them or those with these ids, and returns their ids.
     ///
     /// # Errors
     /// When the connection is lost. What was not published again is still a dead letter.
-    pub async fn replay_dead_letters(&self) -> Result<u32, QueueError> {
+    pub async fn replay_dead_letters(&self, ids: Option<&[String]>) -> Result<Vec<String>, QueueError> {
         match &self.backend {
-            Backend::Memory(_) => Ok(0),
-            Backend::RabbitMq(queue) => queue.replay_dead_letters().await,
+            Backend::Memory(_) => Ok(Vec::new()),
+            Backend::RabbitMq(queue) => queue.replay_dead_letters(ids).await,
         }
     }
 

@@ -188,3 +188,34 @@ async fn a_demo_starts_on_an_empty_folder_and_shows_its_catalogue() {
     client.pay(&id).await;
     assert_eq!(client.settled(&id).await["status"], "PAID");
 }
+
+#[test]
+fn completions_and_manual_pages_are_printed_for_every_command() {
+    let backend = Backend::embedded();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let completions = run_to_end(&backend, &["completions", shell], &[]);
+        let script = String::from_utf8_lossy(&completions.stdout).into_owned();
+        assert!(
+            completions.status.success() && script.contains("dead-letters"),
+            "{shell}"
+        );
+    }
+
+    let page = |command: &[&str]| {
+        let man = run_to_end(&backend, &[&["man"], command].concat(), &[]);
+        (man.status.code(), String::from_utf8_lossy(&man.stdout).into_owned())
+    };
+    let (_, program) = page(&[]);
+    for command in ["serve", "work", "migrate", "dead-letters", "health"] {
+        let (code, text) = page(&[command]);
+        assert!(
+            code == Some(0) && text.contains(&format!(".TH shop-{command} 1")),
+            "{text}"
+        );
+        assert!(
+            program.contains(&format!("shop\\-{}(1)", command.replace('-', "\\-"))),
+            "{program}"
+        );
+    }
+    assert_eq!(page(&["nothing"]).0, Some(2));
+}

@@ -47,7 +47,7 @@ async fn dead_letter(backend: &Backend, letters: &[(String, &str)]) {
 async fn an_empty_queue_is_a_success_and_listing_removes_nothing() {
     let backend = Backend::servers();
     for action in [&[][..], &["list"]] {
-        assert_eq!(dead_letters(&backend, action), "");
+        assert_eq!(dead_letters(&backend, action), "there are no dead letters");
     }
     assert_eq!(dead_letters(&backend, &["replay"]), "sent 0 again");
     assert_eq!(dead_letters(&backend, &["purge"]), "dropped 0");
@@ -71,7 +71,17 @@ async fn an_empty_queue_is_a_success_and_listing_removes_nothing() {
 
     let table = dead_letters(&backend, &["list"]);
     assert!(table.contains("no order id") && !table.contains('\u{1b}'), "{table}");
-    assert_eq!(dead_letters(&backend, &["purge"]), "dropped 2");
+
+    let refused = run_to_end(&backend, &["dead-letters", "purge"], &[]);
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("drops 2 dead letters") && stderr.contains("--yes"),
+        "{stderr}"
+    );
+    assert_eq!(listed(&backend).len(), 2);
+
+    assert_eq!(dead_letters(&backend, &["purge", "--yes"]), "dropped 2");
     assert!(listed(&backend).is_empty());
 }
 
@@ -115,6 +125,45 @@ async fn replaying_may_be_repeated_and_what_still_fails_is_dead_lettered_once() 
     assert_eq!(stock, 10 - 4);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_dead_letter_is_replayed_by_its_id_and_keeps_id_and_age_when_it_comes_back() {
+    let backend = Backend::servers();
+    let app = backend.stock(&[(100, 10)]).await;
+    let order = accepted(&app, 1, |_| vec![(1, 2)]).await[0];
+    dead_letters(&backend, &["list"]);
+    let letters = [
+        ("junk".to_owned(), "not JSON"),
+        (format!("{{\"order_id\":\"{order}\"}}"), "by mistake"),
+        ("[]".to_owned(), "no order id"),
+    ];
+    dead_letter(&backend, &letters).await;
+    eventually("all have arrived", || async {
+        (listed(&backend).len() == 3).then_some(())
+    })
+    .await;
+
+    let before = listed(&backend);
+    assert_eq!(before[1]["order_id"], order.to_string());
+    assert!(dead_letters(&backend, &[]).contains(&order.to_string()));
+    let ids: Vec<&str> = before.iter().filter_map(|letter| letter["id"].as_str()).collect();
+
+    let _workers = Shop::workers(&backend, 1);
+    assert_eq!(dead_letters(&backend, &["replay", ids[1]]), "sent 1 again");
+    all_settled(&app).await;
+    assert_eq!(dead_letters(&backend, &["replay", ids[0]]), "sent 1 again");
+    eventually("the junk is dead-lettered again", || async {
+        let listed = listed(&backend);
+        let junk = listed.iter().find(|letter| letter["body"] == "junk")?;
+        let is_the_same = junk["id"] == ids[0] && junk["since"] == before[0]["since"];
+        (is_the_same && listed.len() == 2 && junk["reason"] != before[0]["reason"]).then_some(())
+    })
+    .await;
+
+    let missing = run_to_end(&backend, &["dead-letters", "replay", "nobody"], &[]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("nobody"));
+}
+
 /// Listing takes each message and requeues it behind the others; the printed order must not depend on earlier listings.
 #[tokio::test(flavor = "multi_thread")]
 async fn listing_a_few_does_not_change_their_order() {
@@ -151,7 +200,7 @@ async fn listing_a_few_does_not_change_their_order() {
 #[test]
 fn the_memory_queue_keeps_none_and_an_unreachable_broker_is_named() {
     let mut backend = Backend::embedded();
-    assert_eq!(dead_letters(&backend, &["list"]), "");
+    assert_eq!(dead_letters(&backend, &["list"]), "there are no dead letters");
 
     backend.queue_url = "amqp://u:hunter2@127.0.0.1:1/%2f".to_owned();
     let output = run_to_end(&backend, &["dead-letters", "list"], &[]);

@@ -158,7 +158,7 @@ async fn an_older_version_keeps_running_beside_a_schema_with_additions(#[values(
     assert!(stdout(&status).contains("newer    m9999_future"));
     let up = run_to_end(&backend, &["migrate"], &[]);
     assert!(up.status.success(), "there is nothing to do");
-    let down = run_to_end(&backend, &["migrate", "down"], &[]);
+    let down = run_to_end(&backend, &["migrate", "down", "--yes"], &[]);
     assert_eq!(down.status.code(), Some(1));
     assert!(stderr(&down).contains("newer version"));
 }

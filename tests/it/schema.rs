@@ -53,6 +53,49 @@ async fn migrations_run_by_several_processes_at_once_all_succeed(#[values("embed
     });
 }
 
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_deleted_only_when_that_is_said_and_the_ledger_stays_right(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 5)]).await;
+    let (id, now) = if backend.is_embedded() {
+        ("x'01'", "1")
+    } else {
+        ("gen_random_uuid()", "now()")
+    };
+    for sql in [
+        format!(
+            "INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, settled_at) \
+             VALUES ({id}, 1, 'PAID', 200, 'USD', {now}, {now})"
+        ),
+        "INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 2, 100 FROM orders"
+            .to_owned(),
+        "UPDATE products SET stock = 3".to_owned(),
+    ] {
+        app.db.write().execute_unprepared(&sql).await.expect("written");
+    }
+
+    for action in ["down", "fresh"] {
+        let refused = run_to_end(&backend, &["migrate", action], &[]);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("1 orders") && stderr.contains("--yes"), "{stderr}");
+    }
+
+    for arguments in [&["down", "--yes"][..], &["up"]] {
+        let done = run_to_end(&backend, &[&["migrate"], arguments].concat(), &[]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let verified = run_to_end(&backend, &["verify"], &[]);
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stdout)
+    );
+}
+
 /// The constraints hold whatever the code does.
 #[rstest]
 #[tokio::test]

@@ -20,7 +20,10 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use super::session::{Broker, Purpose, Session, with_timeout};
+use super::{
+    dead_letters::replayed,
+    session::{Broker, Purpose, Session, with_timeout},
+};
 use crate::{
     gathering::Gathering,
     queue::{
@@ -256,6 +259,7 @@ fn delivery(message: Message) -> Delivery {
         order_id: from_body(&message.data),
         redelivered: message.redelivered,
         traceparent: text_header(properties.headers().as_ref(), "traceparent"),
+        replayed: replayed(properties.headers().as_ref()),
         message_id: properties.message_id().as_ref().map(ToString::to_string),
         content_type: properties.content_type().as_ref().map(ToString::to_string),
         tag: message.delivery_tag,

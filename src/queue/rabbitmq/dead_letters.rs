@@ -1,5 +1,7 @@
 //! The dead letters: listed without being removed, published again, purged.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use lapin::{
     BasicProperties,
     message::BasicGetMessage,
@@ -8,6 +10,7 @@ use lapin::{
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{
     consume::text_header,
@@ -17,14 +20,21 @@ use super::{
 };
 use crate::queue::{
     QueueError,
-    message::{DeadLetter, DeadLetters, Delivery},
+    message::{DeadLetter, DeadLetters, Delivery, Replayed, from_body},
 };
 
 /// Why a message is a dead letter.
 const REASON: &str = "x-shop-reason";
+/// What a dead letter is called, and when it became one. Both go with it when it is sent again.
+const ID: &str = "x-shop-dead-letter-id";
+const SINCE: &str = "x-shop-dead-letter-since";
 const TRACEPARENT: &str = "traceparent";
 /// The most messages that listing takes from the queue. If there are more, listing changes their order.
 const MAX_LISTED: usize = 10_000;
+const REQUEUE_ALL: BasicNackOptions = BasicNackOptions {
+    multiple: true,
+    requeue: true,
+};
 /// How many messages are published again before they are confirmed and acknowledged.
 const REPLAY_BATCH: u32 = 200;
 
@@ -43,49 +53,53 @@ pub(super) async fn list(broker: &Broker, limit: usize) -> Result<DeadLetters, Q
         last_tag = Some(message.delivery.delivery_tag);
         taken += 1;
         if oldest.len() < limit {
-            oldest.push(DeadLetter {
-                reason: reason(message.delivery.properties.headers().as_ref()),
-                since: since(&message.delivery.properties),
-                body: message.delivery.data,
-            });
+            oldest.push(dead_letter(message));
         }
     }
 
     if let Some(last_tag) = last_tag {
-        let requeue_all = BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        };
-        with_timeout(session.channel.basic_nack(last_tag, requeue_all)).await?;
+        with_timeout(session.channel.basic_nack(last_tag, REQUEUE_ALL)).await?;
     }
     session.close().await;
     Ok(DeadLetters { oldest, total })
 }
 
-/// Publishes as many as there are at the start, so that those that are dead-lettered again at once are not replayed in a
-/// loop. Each is acknowledged after it is confirmed: if the process dies in between, the message is in both queues, which
-/// does no harm.
-pub(super) async fn replay(broker: &Broker) -> Result<u32, QueueError> {
+/// Publishes those with these ids, or all, of as many as there are at the start, so that those that are dead-lettered again
+/// at once are not replayed in a loop. Each is acknowledged after it is confirmed: if the process dies in between, the
+/// message is in both queues, which does no harm.
+pub(super) async fn replay(broker: &Broker, ids: Option<&[String]>) -> Result<Vec<String>, QueueError> {
     let session = broker.open(Purpose::DeadLetters).await?;
-    let total = count(&session, broker).await?;
+    let is_wanted = |id: &String| ids.is_none_or(|ids| ids.contains(id));
+    let (mut left, mut replayed) = (count(&session, broker).await?, Vec::new());
+    let mut last_kept = None;
 
-    let mut replayed = 0;
-    while replayed < total {
-        let mut requests = Vec::new();
-        let mut last_tag = None;
-        while requests.len() < (total - replayed).min(REPLAY_BATCH) as usize
-            && let Some(message) = get(&session, broker).await?
-        {
-            last_tag = Some(message.delivery.delivery_tag);
-            requests.push(as_request(broker, message));
+    while left > 0 {
+        let (mut requests, mut tags) = (Vec::new(), Vec::new());
+        for _ in 0..left.min(REPLAY_BATCH) {
+            let Some(message) = get(&session, broker).await? else {
+                break;
+            };
+            let (tag, id) = (message.delivery.delivery_tag, id(&message));
+            if is_wanted(&id) {
+                requests.push(as_request(broker, message, &id));
+                tags.push(tag);
+                replayed.push(id);
+            } else {
+                last_kept = Some(tag);
+            }
         }
-        let Some(last_tag) = last_tag else { break };
 
-        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let confirmed = timeout(ANSWER_TIMEOUT, publish_all(&session.channel, requests)).await;
         confirmed.map_err(|_| not_confirmed())??;
-        with_timeout(session.channel.basic_ack(last_tag, BasicAckOptions { multiple: true })).await?;
-        replayed += count;
+        for tag in tags {
+            with_timeout(session.channel.basic_ack(tag, BasicAckOptions::default())).await?;
+        }
+        left -= left.min(REPLAY_BATCH);
+    }
+
+    // The others go back once all have been looked at, so that none is seen twice.
+    if let Some(last_kept) = last_kept {
+        with_timeout(session.channel.basic_nack(last_kept, REQUEUE_ALL)).await?;
     }
 
     session.close().await;
@@ -109,8 +123,40 @@ async fn get(session: &Session, broker: &Broker) -> Result<Option<BasicGetMessag
     with_timeout(session.channel.basic_get(dead, BasicGetOptions::default())).await
 }
 
-/// The request as it was first published, without what was added when it was dead-lettered.
-fn as_request(broker: &Broker, message: BasicGetMessage) -> Message {
+fn dead_letter(message: BasicGetMessage) -> DeadLetter {
+    let properties = &message.delivery.properties;
+    DeadLetter {
+        id: id(&message),
+        order_id: from_body(&message.delivery.data).ok(),
+        reason: reason(properties.headers().as_ref()),
+        since: since(properties).and_then(|since| OffsetDateTime::from_unix_timestamp(i64::try_from(since).ok()?).ok()),
+        body: message.delivery.data,
+    }
+}
+
+/// The id that the worker gave it. A message that the broker dead-lettered, or that somebody else put there, has one that is
+/// made from what it holds: the same each time, and the same for messages that cannot be told apart.
+fn id(message: &BasicGetMessage) -> String {
+    let (properties, body) = (&message.delivery.properties, &message.delivery.data);
+    text_header(properties.headers().as_ref(), ID).unwrap_or_else(|| {
+        let mut hasher = DefaultHasher::new();
+        let message_id = properties.message_id().as_ref().map(|id| id.as_str());
+        (message_id, since(properties), body).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    })
+}
+
+/// What a message says of the dead letter that it was.
+pub(super) fn replayed(headers: Option<&FieldTable>) -> Option<Replayed> {
+    Some(Replayed {
+        id: text_header(headers, ID)?,
+        since: text_header(headers, SINCE)?.parse().ok()?,
+    })
+}
+
+/// The request as it was first published, and which dead letter it was.
+fn as_request(broker: &Broker, message: BasicGetMessage, id: &str) -> Message {
+    let since = since(&message.delivery.properties).unwrap_or_else(seconds_since_epoch);
     let (original, body) = (message.delivery.properties, message.delivery.data);
 
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -120,9 +166,12 @@ fn as_request(broker: &Broker, message: BasicGetMessage) -> Message {
     if let Some(content_type) = original.content_type() {
         properties = properties.with_content_type(content_type.clone());
     }
+    let mut headers = header(ID, id);
+    headers.insert(SINCE.into(), AMQPValue::LongString(since.to_string().into()));
     if let Some(traceparent) = text_header(original.headers().as_ref(), TRACEPARENT) {
-        properties = properties.with_headers(header(TRACEPARENT, &traceparent));
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString(traceparent.into()));
     }
+    properties = properties.with_headers(headers);
 
     Message {
         exchange: broker.topology.orders.clone(),
@@ -136,13 +185,18 @@ fn as_request(broker: &Broker, message: BasicGetMessage) -> Message {
 /// The message's own properties, and why it is dead-lettered.
 pub(super) fn properties(delivery: &Delivery, reason: &str) -> BasicProperties {
     let mut headers = header(REASON, reason);
+    let (id, since) = match &delivery.replayed {
+        Some(replayed) => (replayed.id.clone(), replayed.since),
+        None => (Uuid::now_v7().to_string(), seconds_since_epoch()),
+    };
+    headers.insert(ID.into(), AMQPValue::LongString(id.into()));
     if let Some(traceparent) = &delivery.traceparent {
         headers.insert(TRACEPARENT.into(), AMQPValue::LongString(traceparent.as_str().into()));
     }
 
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
-        .with_timestamp(seconds_since_epoch())
+        .with_timestamp(since)
         .with_headers(headers);
     if let Some(id) = &delivery.message_id {
         properties = properties.with_message_id(id.as_str().into());
@@ -164,8 +218,9 @@ fn reason(headers: Option<&FieldTable>) -> String {
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// When it was dead-lettered: the broker notes that in a header, the worker in the timestamp.
-fn since(properties: &BasicProperties) -> Option<OffsetDateTime> {
+/// When it was dead-lettered first, in seconds since the Unix epoch: the broker notes that in a header, the worker in the
+/// timestamp.
+fn since(properties: &BasicProperties) -> Option<u64> {
     let from_broker = || {
         let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else {
             return None;
@@ -179,6 +234,6 @@ fn since(properties: &BasicProperties) -> Option<OffsetDateTime> {
         }
     };
 
-    let seconds = from_broker().or(*properties.timestamp())?;
-    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
+    let replayed = replayed(properties.headers().as_ref()).map(|replayed| replayed.since);
+    replayed.or_else(from_broker).or(*properties.timestamp())
 }

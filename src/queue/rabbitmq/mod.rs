@@ -102,8 +102,8 @@ impl Queue {
         dead_letters::list(&self.shared.broker, limit).await
     }
 
-    pub(super) async fn replay_dead_letters(&self) -> Result<u32, QueueError> {
-        dead_letters::replay(&self.shared.broker).await
+    pub(super) async fn replay_dead_letters(&self, ids: Option<&[String]>) -> Result<Vec<String>, QueueError> {
+        dead_letters::replay(&self.shared.broker, ids).await
     }
 
     pub(super) async fn purge_dead_letters(&self) -> Result<u32, QueueError> {
