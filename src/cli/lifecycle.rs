@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, health::Role},
     app::App,
-    config::Bind,
+    config::{Bind, Config},
     http::server,
 };
 
@@ -22,7 +22,11 @@ use crate::{
 /// for exporting the last traces.
 const GRACE: Duration = Duration::from_millis(8_500);
 
-/// A token that the first SIGTERM or SIGINT cancels.
+/// The exit code of a process that a signal ended, as shells report it for SIGINT: 128 + 2.
+const INTERRUPTED: i32 = 130;
+
+/// A token that the first SIGTERM or SIGINT cancels. A second SIGINT ends the process at once: what is accepted is stored,
+/// and the next start goes on with it.
 pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -35,8 +39,26 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         }
         on_signal.cancel();
+
+        interrupt.recv().await;
+        tracing::warn!("SIGINT again: ending at once");
+        std::process::exit(INTERRUPTED);
     });
     Ok(stop)
+}
+
+/// The first line of the log: which version, with which back ends.
+pub(super) fn log_start(config: &Config, role: &str) {
+    // What stands behind the scheme may be a password.
+    let scheme = |url: &str| url.split(':').next().unwrap_or_default().to_owned();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        role,
+        database = scheme(&config.database.url),
+        queue = scheme(&config.queue.url),
+        cache = scheme(&config.cache.url),
+        "starting"
+    );
 }
 
 /// Starts something that may take long, such as connecting to a database that is not up yet. `None` if `stop` came

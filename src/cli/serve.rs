@@ -8,7 +8,9 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lifecycle::{join_all, run_until, spawn_management_server, stop_on_signal, unless_stopped, within_grace},
+    lifecycle::{
+        join_all, log_start, run_until, spawn_management_server, stop_on_signal, unless_stopped, within_grace,
+    },
     output::print_line,
     work::spawn_settlement,
 };
@@ -49,6 +51,7 @@ impl Serve {
         let bind = config.api_bind()?;
         let management = config.management_bind(MANAGEMENT_PORT)?;
 
+        log_start(&config, "serve");
         let stop = stop_on_signal()?;
         let Some(app) = unless_stopped(&stop, Box::pin(self.connect(config))).await? else {
             return Ok(());

@@ -3,7 +3,9 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lifecycle::{join_all, run_until, spawn_management_server, stop_on_signal, unless_stopped, within_grace};
+use super::lifecycle::{
+    join_all, log_start, run_until, spawn_management_server, stop_on_signal, unless_stopped, within_grace,
+};
 use crate::{
     api::health::Role,
     app::App,
@@ -23,6 +25,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     }
     let management = config.management_bind(MANAGEMENT_PORT)?;
 
+    log_start(&config, "work");
     let stop = stop_on_signal()?;
     let Some(app) = unless_stopped(&stop, Box::pin(connect(config))).await? else {
         return Ok(());

@@ -61,11 +61,21 @@ pub(super) fn currency<'de, D: Deserializer<'de>>(value: D) -> Result<String, D:
     text(value, is_code, "must be three capital letters, as in ISO 4217 (USD)")
 }
 
-/// A filter of the crate `tracing_subscriber`.
+/// A filter of the crate `tracing_subscriber`. A lone word is a level: as the name of a target, which the crate would take it
+/// for, it would silence everything else.
 pub(super) fn log_filter<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
     let filter = String::deserialize(value)?;
-    tracing_subscriber::EnvFilter::try_new(&filter)
-        .map_err(|error| D::Error::custom(format!("is not a filter such as `info` or `shop=debug`: {error}")))?;
+    let invalid =
+        |problem: String| D::Error::custom(format!("is not a filter such as `info` or `shop=debug`: {problem}"));
+    for directive in filter.split(',').map(str::trim) {
+        let is_level = LEVELS.iter().any(|level| directive.eq_ignore_ascii_case(level));
+        if !is_level && !directive.contains('=') {
+            return Err(invalid(format!("`{directive}` is none of {}", LEVELS.join(", "))));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| invalid(error.to_string()))?;
     Ok(filter)
 }
 

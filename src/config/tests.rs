@@ -70,7 +70,7 @@ fn the_file_of_the_image_is_valid() {
 
 #[test]
 fn every_error_names_the_variable_and_the_key_and_no_secret() {
-    let cases: [(&str, &str, &str); 12] = [
+    let cases: [(&str, &str, &str); 13] = [
         ("SHOP_DATABASE_URL", "mysql://root:hunter2@db/shop", "`database_url`"),
         ("SHOP_BATCH_MAX", "many hunter2", "`batch_max`"),
         ("SHOP_BATCH_MAX", "0", "`batch_max`"),
@@ -80,6 +80,7 @@ fn every_error_names_the_variable_and_the_key_and_no_secret() {
         ("SHOP_LOG_FORMAT", "xml", "`log_format`"),
         ("SHOP_AUTH", "basic", "`auth`"),
         ("SHOP_LOG", "shop=loud=very", "`log`"),
+        ("SHOP_LOG", "verbose", "`log`"),
         ("SHOP_ALLOW_ANONYMOUS", "hunter2", "`allow_anonymous`"),
         ("SHOP_CORS_ORIGINS", "https://a.example, *", "`cors_origins`"),
         ("SHOP_QUEUE_PREFIX", "a b", "`queue_prefix`"),

@@ -75,7 +75,15 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
 
         let (status, elapsed) = (response.status().as_u16(), started.elapsed());
         in_flight.answered(status, elapsed);
-        tracing::debug!(%method, path, status, request_id = context.request_id, ?elapsed, "answered");
+        tracing::debug!(
+            %method,
+            route = route.template(),
+            path,
+            status,
+            duration_ms = elapsed.as_secs_f64() * 1e3,
+            request_id = context.request_id,
+            "answered"
+        );
         Ok(response)
     }
 }

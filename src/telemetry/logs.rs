@@ -20,17 +20,18 @@ use tracing_subscriber::{
 use super::traces;
 use crate::config::{Config, LogFormat};
 
-/// What precedes the configured filter, which can override it: `SHOP_LOG=info,lapin=warn`.
-///
-/// Spans of single statements belong into traces, and the database's notices into its own log. `lapin` is off because
-/// the caller logs each failure of the broker once; `lapin` would log it again, and every unroutable message as well.
-const DEFAULT_DIRECTIVES: &str = "sea_orm=warn,sqlx=warn,lapin=off";
+/// What the libraries log unless the filter names them, as in `SHOP_LOG=info,lapin=warn`. Spans of single statements belong
+/// into traces, and the database's notices into its own log. `lapin` and `fred` are off because the caller logs each outage
+/// of the broker and of Redis once.
+const LIBRARIES: &str = "lapin=off,fred=off";
+
+/// The libraries' level, however verbose the shop is to be.
+const LIBRARIES_LEVEL: &str = "warn";
 
 /// Installs the subscriber for logs and traces, and the panic hook.
 pub(super) fn start(config: &Config) {
     // The configuration has been validated, this filter included.
-    let filter = EnvFilter::try_new(format!("{DEFAULT_DIRECTIVES},{}", config.log.filter))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(directives(&config.log.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
 
     // A second start in the same process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry()
@@ -46,6 +47,23 @@ pub(super) fn start(config: &Config) {
             default_hook(panic);
         }
     }));
+}
+
+/// The configured filter, in which a level alone is the shop's own: `debug` shows what the shop does, not what its libraries
+/// do.
+fn directives(filter: &str) -> String {
+    let own = |directive: &str| {
+        let directive = directive.trim();
+        match directive {
+            _ if directive.contains('=') => directive.to_owned(),
+            _ if directive.eq_ignore_ascii_case("off") || directive.eq_ignore_ascii_case("error") => {
+                directive.to_owned()
+            }
+            level => format!("{LIBRARIES_LEVEL},shop={level}"),
+        }
+    };
+    let own: Vec<String> = filter.split(',').map(own).collect();
+    format!("{LIBRARIES},{}", own.join(","))
 }
 
 /// JSON, one object a line, or text, which has colours on a terminal.
@@ -68,10 +86,15 @@ where
             .boxed()
     } else {
         fmt::layer()
-            .with_ansi(stderr().is_terminal())
+            .with_ansi(stderr().is_terminal() && !is_colour_refused())
             .with_writer(stderr)
             .boxed()
     }
+}
+
+/// Whether the user wants no colours anywhere: <https://no-color.org>.
+fn is_colour_refused() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Holds whatever the configured filter says: below these levels the libraries log URLs with their passwords.
@@ -97,4 +120,20 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
 
     tracing::error!(cause, location, backtrace, "panicked");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_alone_is_the_shops_own() {
+        assert_eq!(directives("debug"), "lapin=off,fred=off,warn,shop=debug");
+        assert_eq!(
+            directives("info, lapin=warn"),
+            "lapin=off,fred=off,warn,shop=info,lapin=warn"
+        );
+        assert_eq!(directives("off"), "lapin=off,fred=off,off");
+        assert!(EnvFilter::try_new(directives("trace,hyper=debug")).is_ok());
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use reqwest::Method;
 use rstest::rstest;
 
 use crate::{
     outages::under_load,
     servers::{Postgres, RabbitMq},
-    support::{Backend, Shop, accepted, all_settled, count, eventually, ledger_report, publish},
+    support::{Answer, Backend, Shop, accepted, all_settled, count, eventually, ledger_report, publish},
 };
 
 /// SIGTERM in the middle of a batch: the batch is finished, and the exit code is 0.
@@ -76,6 +77,39 @@ async fn both_roles_stop_within_their_deadline_whatever_is_in_progress() {
     let _workers = (Shop::serve(&backend), Shop::work(&backend));
     all_settled(&app).await;
     assert!(ledger_report(&app).await.is_clean());
+}
+
+/// The first interrupt waits for what is in progress; who is impatient interrupts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_interrupt_ends_a_process_that_waits_for_its_database() {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    backend.stock(&[(100, 10)]).await;
+    let mut shop = Shop::serve(&backend);
+    let client = shop.client();
+    let id = client.order(&[(1, 1)]).await;
+
+    postgres.pause();
+    let paying =
+        tokio::spawn(async move { Answer::if_any(client.request(Method::POST, &format!("/orders/{id}/pay"))).await });
+    let management = shop.management();
+    eventually("the payment waits", || async {
+        let metrics = management.get("/metrics").await.body;
+        let in_flight = r#"shop_http_requests_in_flight{route="/orders/{id}/pay",method="POST"} 1"#;
+        metrics
+            .as_str()
+            .is_some_and(|text| text.contains(in_flight))
+            .then_some(())
+    })
+    .await;
+    shop.interrupt();
+    shop.wait_for("SIGINT: stopping");
+    shop.interrupt();
+
+    assert_eq!(shop.exit_code(), Some(130));
+    postgres.resume();
+    assert!(paying.await.expect("it ran").is_err());
 }
 
 /// A task that is switched off must not count as one that has ended.

@@ -13,7 +13,7 @@ use lapin::{
     Channel,
     message::Delivery as Message,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{FieldTable, ShortString},
 };
 use tokio::{
     sync::Mutex,
@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     dead_letters::replayed,
+    headers::text_header,
     session::{Broker, Purpose, Session, with_timeout},
 };
 use crate::{
@@ -264,14 +265,5 @@ fn delivery(message: Message) -> Delivery {
         content_type: properties.content_type().as_ref().map(ToString::to_string),
         tag: message.delivery_tag,
         body: message.data,
-    }
-}
-
-/// A header whose value is text.
-pub(super) fn text_header(headers: Option<&FieldTable>, name: &str) -> Option<String> {
-    match headers?.inner().get(name)? {
-        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
     }
 }

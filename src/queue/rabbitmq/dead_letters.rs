@@ -6,15 +6,15 @@ use lapin::{
     BasicProperties,
     message::BasicGetMessage,
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueuePurgeOptions},
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    consume::text_header,
-    publish::{Message, PERSISTENT, header, not_confirmed, publish_all, seconds_since_epoch},
+    headers::{header, text_header},
+    publish::{Message, PERSISTENT, not_confirmed, publish_all, seconds_since_epoch},
     session::{ANSWER_TIMEOUT, Broker, Purpose, Session, with_timeout},
     topology::SETTLE,
 };
@@ -140,7 +140,7 @@ fn id(message: &BasicGetMessage) -> String {
     let (properties, body) = (&message.delivery.properties, &message.delivery.data);
     text_header(properties.headers().as_ref(), ID).unwrap_or_else(|| {
         let mut hasher = DefaultHasher::new();
-        let message_id = properties.message_id().as_ref().map(|id| id.as_str());
+        let message_id = properties.message_id().as_ref().map(ShortString::as_str);
         (message_id, since(properties), body).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     })

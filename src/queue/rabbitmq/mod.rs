@@ -7,6 +7,7 @@ use lapin::types::ShortString;
 
 mod consume;
 mod dead_letters;
+mod headers;
 mod hosts;
 mod listen;
 mod publish;
@@ -17,7 +18,8 @@ pub(super) use listen::Listener;
 
 use super::message::{DeadLetters, Delivery, Event, MessageBatch, QueueError, SettleRequest, to_body};
 use consume::Consumer;
-use publish::{Message, Publisher, header, properties};
+use headers::header;
+use publish::{Message, Publisher, properties};
 use session::Broker;
 use topology::SETTLE;
 

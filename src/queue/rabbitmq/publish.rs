@@ -11,9 +11,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Queue as QueueStatus,
-    options::BasicPublishOptions,
-    types::{AMQPValue, FieldTable, ShortString},
+    BasicProperties, Channel, Confirmation, Queue as QueueStatus, options::BasicPublishOptions, types::ShortString,
 };
 use tokio::{sync::Mutex, time::timeout};
 
@@ -226,12 +224,6 @@ pub(super) fn properties(message_id: &str, content_type: &str) -> BasicPropertie
         .with_message_id(message_id.into())
         .with_content_type(content_type.into())
         .with_timestamp(seconds_since_epoch())
-}
-
-pub(super) fn header(name: &str, value: &str) -> FieldTable {
-    let mut headers = FieldTable::default();
-    headers.insert(name.into(), AMQPValue::LongString(value.into()));
-    headers
 }
 
 pub(super) fn seconds_since_epoch() -> u64 {

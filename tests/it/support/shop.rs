@@ -168,6 +168,11 @@ impl Shop {
         run().unregister(&self.child);
     }
 
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        signal(self.child.id(), "INT");
+    }
+
     /// Sends SIGTERM and waits for the end of the process.
     pub fn terminate(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
