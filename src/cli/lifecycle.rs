@@ -67,7 +67,7 @@ pub(super) async fn spawn_management_server(
     servers.spawn(server::run(
         bound,
         routes,
-        app.config.limits.max_connections,
+        server::Settings::of(&app.config),
         stop.clone(),
     ));
     Ok(())

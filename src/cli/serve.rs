@@ -66,7 +66,7 @@ impl Serve {
         servers.spawn(server::run(
             bound,
             routes,
-            app.config.limits.max_connections,
+            server::Settings::of(&app.config),
             stop.clone(),
         ));
         servers.spawn(watch.run(app.clone()));

@@ -3,8 +3,13 @@
 //! differs from route to route.
 
 mod body;
+mod client_address;
 pub mod conditional;
+mod connection;
 pub mod cors;
+pub mod etag;
+mod framing;
+mod head;
 pub mod header;
 pub mod idempotency;
 pub mod json;
@@ -16,6 +21,7 @@ pub mod query;
 pub mod routes;
 pub mod schema;
 pub mod server;
+pub mod strict_json;
 mod timeout_stream;
 pub mod trace;
 pub mod validation;
