@@ -15,7 +15,7 @@ use crate::{
     api::{self, health::Role},
     app::App,
     config::Bind,
-    http::server,
+    server,
 };
 
 /// How long a process may take to finish what it has begun. It has ten seconds from the signal to its end; the rest is

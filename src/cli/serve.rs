@@ -17,9 +17,9 @@ use crate::{
     app::App,
     config::{AuthMode, Config, reachable},
     domain::catalog::{self, ProductQuery},
-    http::server,
     intake::OrderIntake,
     seed::{self, Plan},
+    server,
     tasks::{gauges, order_watch::OrderWatch},
 };
 

@@ -16,9 +16,9 @@ use super::{
     },
 };
 
-/// Marks a request that has both a `Content-Length` and a `Transfer-Encoding`.
+/// Marks a request that had both a `Content-Length` and a `Transfer-Encoding`.
 #[derive(Clone, Copy)]
-pub(super) struct TwoLengths;
+pub struct TwoLengths;
 
 /// # Errors
 /// What is wrong with the head of the request. Only the first fault: after it nothing of the request can be believed.

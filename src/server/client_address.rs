@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use poem::http::HeaderMap;
 
-use super::negotiation::{elements, parameter, parts};
-use crate::config::Network;
+use crate::{
+    config::Network,
+    http::negotiation::{elements, parameter, parts},
+};
 
 /// The address of the client of a request that came from `peer`: the last one before it that is not a trusted proxy.
 pub(super) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> SocketAddr {

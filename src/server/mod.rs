@@ -26,8 +26,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{client_address, connection::Connection, head::TwoLengths, timeout_stream::TimeoutStream};
-use crate::config::{Config, Network};
+mod client_address;
+mod connection;
+mod framing;
+mod timeout_stream;
+
+use connection::Connection;
+use timeout_stream::TimeoutStream;
+
+use crate::{
+    config::{Config, Network},
+    http::head::TwoLengths,
+};
 
 /// How long a connection may be idle between two requests: longer than most proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
