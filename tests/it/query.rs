@@ -131,4 +131,5 @@ async fn however_a_query_is_spelled_it_is_one_page() {
         })
         .await;
     }
+    assert!(missed(&shop).await >= 3, "the metric has another name");
 }

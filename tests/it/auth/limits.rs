@@ -210,10 +210,10 @@ async fn browsers_may_call_from_the_configured_origins_only() {
 }
 
 #[test]
-fn an_origin_that_no_browser_sends_stops_the_start() {
+fn an_origin_that_no_browser_sends_is_refused() {
     let backend = Backend::embedded();
     for origin in ["https://shop.example/front", "https://müller.example", "shop.example"] {
-        let output = run_to_end(&backend, &["serve"], &[("SHOP_CORS_ORIGINS", origin)]);
+        let output = run_to_end(&backend, &["health"], &[("SHOP_CORS_ORIGINS", origin)]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{origin}: {stderr}");
         assert!(
