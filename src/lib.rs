@@ -29,6 +29,7 @@
 //!
 //! - [`cli`] → [`api`] → [`intake`] → [`tasks`] → [`app`] → [`queue`] and [`cache`] → [`domain`] → [`db`] → [`entities`]
 //! - [`api`] → [`http`] → [`telemetry`] → [`config`]
+//! - [`cli`] → [`server`] → [`http`]
 //!
 //! A module may import what stands to its right. [`http`] and [`domain`] do not import each other: only
 //! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
@@ -50,5 +51,6 @@ pub mod http;
 pub mod intake;
 pub mod queue;
 pub mod seed;
+pub mod server;
 pub mod tasks;
 pub mod telemetry;

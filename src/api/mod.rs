@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use poem::{Endpoint, EndpointExt as _, Response, Route, endpoint::BoxEndpoint};
+use poem::{Endpoint, EndpointExt as _, IntoEndpoint as _, Response, endpoint::BoxEndpoint};
 use poem_openapi::{OpenApiService, Tags};
 use serde_json::Value;
 
@@ -12,6 +12,7 @@ use crate::{
     http::{
         cors::Cors,
         layers::Layers,
+        query::CheckedQuery,
         routes::{Access, Routes},
         trace::Traced,
     },
@@ -21,7 +22,6 @@ use crate::{
 use auth::layer::AuthLayer;
 use health::{HealthApi, Role};
 use orders::CachedOrders;
-use pages::Page;
 use products::CachedPages;
 use request_log::REQUEST_LOG;
 
@@ -59,12 +59,12 @@ pub fn routes(
     let document = openapi::document(app.config.auth.mode);
     let pages = pages::api(&document, app.config.auth.mode);
     let catalogue_public = app.config.auth.catalogue_public;
-    // Nothing is served at the root, and everybody may know that.
-    let paths = pages.iter().map(|page| page.path).chain(["/"]);
-    let routes = Arc::new(Routes::new(&document, paths, |tag| access(tag, catalogue_public)));
+    let routes = Arc::new(Routes::new(&document, pages.paths(), |tag| {
+        access(tag, catalogue_public)
+    }));
 
-    let handlers = serve_pages(pages)
-        .nest_no_strip("/", openapi::service())
+    let handlers = pages
+        .before(openapi::service().into_endpoint())
         .data(Arc::new(app.clone()))
         .data(intake)
         .data(watch)
@@ -77,8 +77,9 @@ pub fn routes(
     };
     let cached = CachedOrders::new(traced, app.cache.clone());
     let cached = CachedPages::new(cached, app.cache.clone(), &routes);
-    let authenticated = AuthLayer::new(cached, Arc::clone(&routes), &app.config)?;
-    let api = layered(authenticated, routes, &document, app);
+    let checked = CheckedQuery::new(cached, Arc::clone(&routes), &document);
+    let authenticated = AuthLayer::new(checked, Arc::clone(&routes), &app.config)?;
+    let api = layered(authenticated, routes, app);
 
     // Where no other origin may call, requests are spared the layer.
     let origins = &app.config.server.cors_origins;
@@ -93,15 +94,14 @@ pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response
     let service = OpenApiService::new(HealthApi, "shop management", env!("CARGO_PKG_VERSION"));
     let document: Value = serde_json::from_str(&service.spec()).unwrap_or_default();
     let pages = pages::management();
-    let paths = pages.iter().map(|page| page.path);
-    let routes = Arc::new(Routes::new(&document, paths, |_| Access::Anyone));
+    let routes = Arc::new(Routes::new(&document, pages.paths(), |_| Access::Anyone));
 
-    let handlers = serve_pages(pages)
-        .nest_no_strip("/", service)
+    let handlers = pages
+        .before(service.into_endpoint())
         .data(Arc::new(app.clone()))
         .data(role);
 
-    layered(handlers, routes, &document, app)
+    layered(handlers, routes, app)
 }
 
 /// Who may call the operations with this tag.
@@ -115,19 +115,12 @@ fn access(tag: &str, catalogue_public: bool) -> Access {
     }
 }
 
-fn serve_pages(pages: impl IntoIterator<Item = Page>) -> Route {
-    pages
-        .into_iter()
-        .fold(Route::new(), |route, page| route.at(page.path, page))
-}
-
 fn layered(
     inner: impl Endpoint<Output = Response> + 'static,
     routes: Arc<Routes>,
-    document: &Value,
     app: &App,
 ) -> BoxEndpoint<'static, Response> {
-    Layers::new(inner, routes, document, REQUEST_LOG, app.config.limits.max_in_flight).boxed()
+    Layers::new(inner, routes, REQUEST_LOG, app.config.limits.max_in_flight).boxed()
 }
 
 /// The OpenAPI document as `shop openapi` prints it.

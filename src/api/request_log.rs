@@ -8,7 +8,7 @@ use tracing::{Span, field::Empty};
 use super::Tag;
 use crate::http::{
     routes::Route,
-    trace::{Failure, RequestLog},
+    trace::{Failure, RequestLog, client_of},
 };
 
 pub const REQUEST_LOG: RequestLog = RequestLog { span, failed };
@@ -26,6 +26,7 @@ fn span(request: &Request, route: &Route) -> Span {
         http.request.method = method,
         http.route = template,
         http.response.status_code = Empty,
+        client.address = client_of(request).map(|address| address.to_string()),
         order_id = order_id(route, path),
     )
 }
@@ -38,13 +39,14 @@ fn failed(failure: &Failure<'_>) {
         route,
         request_id,
         trace_id,
+        ref client,
     } = *failure;
     let order_id = order_id(route, path);
 
     if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!(error, path, request_id, order_id, trace_id, "answered 500");
+        tracing::error!(error, path, request_id, order_id, trace_id, client, "answered 500");
     } else {
-        tracing::warn!(error, path, request_id, order_id, trace_id, "answered 503");
+        tracing::warn!(error, path, request_id, order_id, trace_id, client, "answered 503");
     }
 }
 

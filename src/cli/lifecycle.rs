@@ -15,7 +15,7 @@ use crate::{
     api::{self, health::Role},
     app::App,
     config::{Bind, Config},
-    http::server,
+    server,
 };
 
 /// How long a process may take to finish what it has begun. It has ten seconds from the signal to its end; the rest is
@@ -89,7 +89,7 @@ pub(super) async fn spawn_management_server(
     servers.spawn(server::run(
         bound,
         routes,
-        app.config.limits.max_connections,
+        server::Settings::of(&app.config),
         stop.clone(),
     ));
     Ok(())

@@ -19,9 +19,9 @@ use crate::{
     app::App,
     config::{AuthMode, Config, reachable},
     domain::catalog::{self, ProductQuery},
-    http::server,
     intake::OrderIntake,
     seed::{self, Plan},
+    server,
     tasks::{gauges, order_watch::OrderWatch},
 };
 
@@ -69,7 +69,7 @@ impl Serve {
         servers.spawn(server::run(
             bound,
             routes,
-            app.config.limits.max_connections,
+            server::Settings::of(&app.config),
             stop.clone(),
         ));
         servers.spawn(watch.run(app.clone()));

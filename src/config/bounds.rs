@@ -79,29 +79,23 @@ pub(super) fn log_filter<'de, D: Deserializer<'de>>(value: D) -> Result<String, 
     Ok(filter)
 }
 
-/// Web origins (RFC 6454), separated by commas.
-pub(super) fn origins<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
-    let is_origin = |origin: &str| {
-        let host = origin
-            .strip_prefix("https://")
-            .or_else(|| origin.strip_prefix("http://"));
-        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
-    };
-    let parse = |origin: &str| {
-        if is_origin(origin) {
-            Ok(origin.to_owned())
-        } else {
-            let problem = format!("holds {origin:?}, which is not an origin such as https://shop.example");
-            Err(D::Error::custom(problem))
-        }
-    };
+/// Values separated by commas, each read by `read`; one that comes again counts once. `read` says what is wrong, to
+/// follow the value as in "which is not an address".
+pub(super) fn list<'de, D: Deserializer<'de>, T: PartialEq>(
+    value: D,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, D::Error> {
+    let mut values = Vec::new();
+    let text = String::deserialize(value)?;
 
-    String::deserialize(value)?
-        .split(',')
-        .map(str::trim)
-        .filter(|origin| !origin.is_empty())
-        .map(parse)
-        .collect()
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let problem = |problem: String| D::Error::custom(format_args!("holds {part:?}, {problem}"));
+        let value = read(part).map_err(problem)?;
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    Ok(values)
 }
 
 fn text<'de, D: Deserializer<'de>>(

@@ -11,10 +11,13 @@ mod bounds;
 mod environment;
 mod error;
 mod layers;
+mod networks;
+mod origins;
 mod sections;
 
 pub use error::ConfigError;
 use layers::{Layers, Sources};
+pub use networks::Network;
 pub use sections::{Auth, AuthMode, Batch, Cache, Catalog, Database, Ledger, Limits, Log, LogFormat, Queue, Server};
 
 /// Documents every key.

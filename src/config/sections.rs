@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::bounds::{currency, log_filter, origins, prefix, seconds, url, whole};
+use super::{
+    bounds::{currency, list, log_filter, prefix, seconds, url, whole},
+    networks::Network,
+    origins::origin,
+};
 
 /// The database, which alone holds what must not be lost.
 #[derive(Clone, Deserialize)]
@@ -87,9 +91,21 @@ pub struct Server {
     /// resolved when the server starts: see [`super::Config::management_bind`].
     pub management_bind: String,
 
-    /// Web origins (RFC 6454) whose pages may call the API, in the variable separated by commas.
+    /// Web origins (RFC 6454) whose pages may call the API, as browsers write them; in the variable separated by commas.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
+
+    /// Proxies that are believed when they say whose request they hand on; in the variable separated by commas.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<Network>,
+}
+
+fn origins<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    list(value, origin)
+}
+
+fn networks<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Network>, D::Error> {
+    list(value, |text| text.parse().map_err(str::to_owned))
 }
 
 /// The log.

@@ -17,7 +17,8 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, X-Request-Id, Traceparent",
 );
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Location, ETag, Retry-After, Idempotent-Replayed, Preference-Applied, X-Request-Id, WWW-Authenticate",
+    "Location, ETag, Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, X-Request-Id, \
+     WWW-Authenticate",
 );
 /// How long a browser may keep the answer to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");

@@ -4,7 +4,10 @@
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use poem::{IntoResponse, Request, RequestBody, Response, http::header};
+use poem::{
+    IntoResponse, Request, RequestBody, Response,
+    http::{HeaderValue, header},
+};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,
@@ -13,11 +16,12 @@ use poem_openapi::{
     types::{ParseFromJSON, Type},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{
     body,
+    negotiation::elements,
     problem::{Problem, types::UNSUPPORTED_MEDIA_TYPE},
+    strict_json::StrictJson,
     validation::{self, ExtraValidation},
 };
 
@@ -70,7 +74,7 @@ impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for Vali
     ) -> poem::Result<Self> {
         let bytes = body::read(request, body).await?;
         if bytes.is_empty() && T::BODY_OPTIONAL {
-            return Ok(Self(validation::parse(request.headers(), json!({}))?));
+            return Ok(Self(validation::parse(request.headers(), StrictJson::empty())?));
         }
 
         check_encoding(request)?;
@@ -79,19 +83,27 @@ impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for Vali
             return Err(Problem::invalid_field("", "the body is missing").into());
         }
 
-        let value: Value = serde_json::from_slice(&bytes)
+        let body = StrictJson::parse(&bytes)
             .map_err(|error| Problem::invalid_field("", format!("the body is not valid JSON: {error}")))?;
-        Ok(Self(validation::parse(request.headers(), value)?))
+        Ok(Self(validation::parse(request.headers(), body)?))
     }
 }
 
+/// Content codings are the same in any case (RFC 9110, section 8.4.1). What is not ASCII is none.
 fn check_encoding(request: &Request) -> Result<(), Problem> {
-    let coding = request.header(header::CONTENT_ENCODING);
-    if coding.is_some_and(|coding| coding != "identity") {
-        let detail = "send the body as it is, without Content-Encoding";
-        return Err(Problem::new(UNSUPPORTED_MEDIA_TYPE, detail));
+    let mut lines = request.headers().get_all(header::CONTENT_ENCODING).iter().peekable();
+    if lines.peek().is_none() {
+        return Ok(());
     }
-    Ok(())
+
+    let are_ascii = lines.all(|line| line.to_str().is_ok());
+    let mut codings = elements(request.headers(), "content-encoding");
+    if are_ascii && codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
+        return Ok(());
+    }
+    let detail = "send the body as it is, without Content-Encoding";
+    let accepted = HeaderValue::from_static("identity");
+    Err(Problem::new(UNSUPPORTED_MEDIA_TYPE, detail).with_header(header::ACCEPT_ENCODING, accepted))
 }
 
 fn check_content_type(request: &Request, bytes: &Bytes) -> Result<(), ContentTypeError> {

@@ -11,19 +11,17 @@ use futures_util::FutureExt as _;
 use poem::{
     Endpoint, Request, Response,
     error::ResponseError as _,
-    http::{HeaderValue, StatusCode, Uri, Version, header},
+    http::{HeaderValue, StatusCode, Uri, header},
 };
-use poem_openapi::error::ParseParamError;
-use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
+    head,
     prefer::Prefer,
     problem::{
         Problem,
         types::{INTERNAL, OVERLOADED, TIMEOUT},
     },
-    query::QueryParameters,
     routes::{Route, Routes},
     trace::{Failure, REQUEST_ID, RequestLog, RequestLogContext},
 };
@@ -35,18 +33,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Layers<E> {
     inner: E,
     routes: Arc<Routes>,
-    query: QueryParameters,
     log: RequestLog,
     permits: Semaphore,
 }
 
 impl<E> Layers<E> {
-    /// `document` describes what `inner` answers; at most `max_in_flight` requests run at once.
-    pub fn new(inner: E, routes: Arc<Routes>, document: &Value, log: RequestLog, max_in_flight: usize) -> Self {
+    /// At most `max_in_flight` requests run at once.
+    pub fn new(inner: E, routes: Arc<Routes>, log: RequestLog, max_in_flight: usize) -> Self {
         Self {
             inner,
             routes,
-            query: QueryParameters::new(document),
             log,
             permits: Semaphore::new(max_in_flight),
         }
@@ -82,6 +78,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
             status,
             duration_ms = elapsed.as_secs_f64() * 1e3,
             request_id = context.request_id,
+            client = context.client(),
             "answered"
         );
         Ok(response)
@@ -94,14 +91,17 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
             let detail = "too many requests are waiting; try again in a moment";
             return Err(Problem::new(OVERLOADED, detail));
         };
-        check_host(&request)?;
+        head::check(&request)?;
+        if let Some(location) = self.routes.without_slash(route, uri) {
+            return Ok(moved_to(&location));
+        }
 
         let limit = REQUEST_TIMEOUT + waiting_time(&request, route);
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
 
         match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => Ok(response),
-            Ok(Ok(Err(error))) => Err(self.problem(&error, uri)),
+            Ok(Ok(Err(error))) => Err(Problem::of(&error)),
             // The panic hook has logged it.
             Ok(Err(_)) => Err(Problem::new(INTERNAL, "the cause has been logged")),
             Err(_) => {
@@ -109,18 +109,6 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
                 Err(Problem::new(TIMEOUT, detail))
             }
         }
-    }
-
-    /// The problem that a request ended in, with every fault of its query.
-    fn problem(&self, error: &poem::Error, uri: &Uri) -> Problem {
-        if error.is::<ParseParamError>() {
-            let errors = self.query.errors(uri);
-            if !errors.is_empty() {
-                return Problem::invalid_fields(errors);
-            }
-        }
-
-        Problem::of(error)
     }
 
     /// Logs what the answer does not say.
@@ -134,18 +122,17 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
             route,
             request_id: &context.request_id,
             trace_id: context.trace_id(),
+            client: context.client(),
         });
     }
 }
 
-/// RFC 9112, section 3.2.
-fn check_host(request: &Request) -> Result<(), Problem> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    if request.version() == Version::HTTP_11 && hosts != 1 {
-        let detail = "a request of HTTP/1.1 has one `Host` header";
-        return Err(Problem::invalid_field("/header/Host", detail));
-    }
-    Ok(())
+/// Sends the client to where it meant to go, with the same method and body (RFC 9110, section 15.4.9).
+fn moved_to(location: &str) -> Response {
+    Response::builder()
+        .status(StatusCode::PERMANENT_REDIRECT)
+        .header(header::LOCATION, location)
+        .finish()
 }
 
 /// By how much `Prefer: wait` extends the time limit.

@@ -1,10 +1,12 @@
-//! HTTP without a shop: the server, the layers around every request, the table of routes, and the forms of requests and
+//! HTTP without a shop: the layers around every request, the table of routes, and the forms of requests and
 //! answers that RFCs define. Nothing here knows an order or a product; `api` builds on it and hands in what
 //! differs from route to route.
 
 mod body;
 pub mod conditional;
 pub mod cors;
+pub mod etag;
+pub mod head;
 pub mod header;
 pub mod idempotency;
 pub mod json;
@@ -15,7 +17,6 @@ pub mod problem;
 pub mod query;
 pub mod routes;
 pub mod schema;
-pub mod server;
-mod timeout_stream;
+pub mod strict_json;
 pub mod trace;
 pub mod validation;

@@ -3,25 +3,42 @@
 
 use poem::http::{HeaderMap, header};
 
-/// Whether the client takes an answer that is compressed by gzip (RFC 9110, section 12.5.3): it names gzip, or takes
-/// anything, and not with a weight of 0.
+/// Whether the client would rather have an answer that is compressed by gzip (RFC 9110, section 12.5.3): it names gzip,
+/// or takes anything, with a weight that is not 0 and not less than that of the answer as it is.
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     if !headers.contains_key(header::ACCEPT_ENCODING) {
         return false;
     }
 
-    let weight_of = |name: &str| {
+    let weight_of = |is_named: fn(&str) -> bool| {
         elements(headers, "accept-encoding").find_map(|coding| {
             let mut parts = parts(coding, ';');
-            let named = parts.next()?.eq_ignore_ascii_case(name);
+            let named = is_named(parts.next()?);
             let weight = parts.find_map(|part| parameter(part, "q"));
-            named.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+            named.then(|| weight.map_or(MAX_WEIGHT, parse_weight))
         })
     };
 
-    weight_of("gzip")
-        .or_else(|| weight_of("*"))
-        .is_some_and(|weight: f64| weight > 0.0)
+    // A recipient should take x-gzip for gzip (section 8.4.1.3).
+    let gzip = weight_of(|name| name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip"));
+    let gzip = gzip.or_else(|| weight_of(|name| name == "*")).unwrap_or(0);
+    let identity = weight_of(|name| name.eq_ignore_ascii_case("identity")).unwrap_or(0);
+    gzip > 0 && gzip >= identity
+}
+
+/// The weight 1, in thousandths.
+const MAX_WEIGHT: u16 = 1_000;
+
+/// A weight in thousandths (RFC 9110, section 12.4.2). What is none counts as 0.
+fn parse_weight(text: &str) -> u16 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_fraction = fraction.len() <= 3 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let thousandths = format!("{fraction:0<3}").parse().unwrap_or(0);
+    match whole {
+        "0" if is_fraction => thousandths,
+        "1" if is_fraction && thousandths == 0 => MAX_WEIGHT,
+        _ => 0,
+    }
 }
 
 /// The elements of all lines of a header, without the space around them. Lines that are not ASCII are passed over.
@@ -75,7 +92,16 @@ mod tests {
             accepts_gzip(&lines.iter().map(line).collect())
         };
 
-        for taken in [&["br, GZip;q=0.5"][..], &["br", "gzip"], &["*"], &["gzip;foo=1"]] {
+        for taken in [
+            &["br, GZip;q=0.5"][..],
+            &["br", "gzip"],
+            &["*"],
+            &["gzip;foo=1"],
+            &["x-gzip"],
+            &["gzip;q=0.001"],
+            &["gzip;q=1.000, identity;q=1"],
+            &["identity;q=0.5, *;q=0.8"],
+        ] {
             assert!(takes(taken), "{taken:?}");
         }
         for refused in [
@@ -83,6 +109,12 @@ mod tests {
             &["gzip;foo=1;q=0.000"],
             &["*;q=0"],
             &["gzip;q=0, *"],
+            &["gzip;q=0.5, identity;q=0.501"],
+            &["*;q=0.1, identity"],
+            &["gzip;q=2"],
+            &["gzip;q=inf"],
+            &["gzip;q=0.0005"],
+            &["gzip;q=-1"],
             &["br"],
             &[],
         ] {

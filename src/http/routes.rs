@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use poem::http::HeaderValue;
+use poem::http::{HeaderValue, Uri};
 use serde_json::Value;
 
 use crate::telemetry::metrics::RouteMeters;
@@ -100,6 +100,23 @@ impl Routes {
 
         let found = self.patterns.iter().find(|(parts, _)| fits(parts, path));
         found.map_or(&self.other, |(_, route)| route)
+    }
+
+    /// Where a path leads that nothing is served at, but for a slash at its end, with its query. It cannot lead to another
+    /// server: a path that is served begins with one slash.
+    pub fn without_slash(&self, route: &Route, uri: &Uri) -> Option<String> {
+        if self.is_served(route) {
+            return None;
+        }
+
+        let path = uri.path().strip_suffix('/')?;
+        let query = uri.query().map(|query| format!("?{query}"));
+        self.is_served(self.at(path))
+            .then(|| format!("{path}{}", query.unwrap_or_default()))
+    }
+
+    fn is_served(&self, route: &Route) -> bool {
+        !std::ptr::eq(route, &raw const self.other)
     }
 
     /// The route of an operation, by its id in the document.
@@ -242,6 +259,26 @@ mod tests {
             ("", OTHER),
         ] {
             assert_eq!(routes.at(path).template(), template, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_leads_to_what_is_served_without_it_and_nowhere_else() {
+        let routes = routes();
+        let leads = |target: &'static str| {
+            let uri = Uri::from_static(target);
+            routes.without_slash(routes.at(uri.path()), &uri)
+        };
+
+        for (target, location) in [
+            ("/things/", "/things"),
+            ("/things/7/parts/?a=/&b", "/things/7/parts?a=/&b"),
+            ("/page/", "/page"),
+        ] {
+            assert_eq!(leads(target).as_deref(), Some(location), "{target}");
+        }
+        for nowhere in ["/things", "/things//", "//things/", "//evil.example/", "/nowhere/", "/"] {
+            assert_eq!(leads(nowhere), None, "{nowhere}");
         }
     }
 

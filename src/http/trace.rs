@@ -1,7 +1,10 @@
 //! A request's place in a trace, where traces are exported (W3C Trace Context, OpenTelemetry's conventions for HTTP);
 //! and what is logged of a request that fails by our fault.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+};
 
 use poem::{
     Endpoint, Request, Response,
@@ -40,6 +43,8 @@ pub struct Failure<'a> {
     pub route: &'a Route,
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
+    /// The address of the client, beyond trusted proxies.
+    pub client: Option<String>,
 }
 
 /// The `traceparent` for what a request causes elsewhere: that of its own span where traces are exported, else that of
@@ -59,6 +64,7 @@ type Exported = Arc<OnceLock<String>>;
 /// What the log says of a request, should it fail.
 pub struct RequestLogContext {
     pub request_id: String,
+    client: Option<IpAddr>,
     received: Option<String>,
     exported: Option<Exported>,
 }
@@ -78,9 +84,15 @@ impl RequestLogContext {
 
         Self {
             request_id: request_id(request),
+            client: client_of(request),
             received,
             exported,
         }
+    }
+
+    /// The address of the client, beyond trusted proxies.
+    pub fn client(&self) -> Option<String> {
+        self.client.map(|address| address.to_string())
     }
 
     /// The id of the trace that the request belongs to.
@@ -89,6 +101,11 @@ impl RequestLogContext {
         let traceparent = exported.or(self.received.as_ref())?;
         Some(traces::trace_id(traceparent))
     }
+}
+
+/// The address of the client, which the server has found behind trusted proxies.
+pub fn client_of(request: &Request) -> Option<IpAddr> {
+    request.remote_addr().as_socket_addr().map(SocketAddr::ip)
 }
 
 /// The caller's `X-Request-Id` if it is a short word, else a new one.

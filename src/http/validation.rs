@@ -14,12 +14,10 @@ use poem_openapi::{registry::Registry, types::ParseFromJSON};
 use serde_json::{Value, json};
 
 use super::{
-    problem::{FieldError, Problem, types::INVALID_REQUEST},
+    problem::{FieldError, MAX_ERRORS, Problem, pointer::escaped},
     schema,
+    strict_json::StrictJson,
 };
-
-/// The most faults that one answer lists.
-const MAX_ERRORS: usize = 100;
 
 /// What the derived schema of a body cannot say.
 pub trait ExtraValidation {
@@ -39,9 +37,14 @@ pub trait ExtraValidation {
 /// The body as a `T`, or everything that is wrong with the request.
 pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
     headers: &HeaderMap,
-    value: Value,
+    body: StrictJson,
 ) -> Result<T, Problem> {
-    let mut errors = schema_errors::<T>(&value);
+    let StrictJson { value, repeated } = body;
+    let mut errors: Vec<FieldError> = repeated
+        .into_iter()
+        .map(|pointer| field_error(pointer, "the name comes more than once"))
+        .collect();
+    errors.extend(schema_errors::<T>(&value));
     errors.extend(T::errors(headers, &value));
     if errors.is_empty() {
         match T::parse_from_json(Some(value)) {
@@ -52,12 +55,7 @@ pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
 
     // Of very many, those of the whole before those of its parts.
     errors.sort_by_key(|error| error.pointer.matches('/').count());
-    if errors.len() <= MAX_ERRORS {
-        return Err(Problem::invalid_fields(errors));
-    }
-    errors.truncate(MAX_ERRORS);
-    let detail = format!("the request has more than {MAX_ERRORS} faults");
-    Err(Problem::new(INVALID_REQUEST, detail).with_errors(errors))
+    Err(Problem::invalid_fields(errors))
 }
 
 fn schema_errors<T: ParseFromJSON + ExtraValidation + 'static>(value: &Value) -> Vec<FieldError> {
@@ -98,11 +96,6 @@ fn field_error(pointer: impl Into<String>, detail: impl Into<String>) -> FieldEr
         pointer: pointer.into(),
         detail: detail.into(),
     }
-}
-
-/// A field's name as a part of a JSON Pointer (RFC 6901, section 3).
-fn escaped(field: &str) -> String {
-    field.replace('~', "~0").replace('/', "~1")
 }
 
 /// Finds whole numbers that do not fit 64 bits, which a schema cannot distinguish from others.

@@ -8,19 +8,25 @@ use std::{
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use poem::{Request, http::header::AUTHORIZATION};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     config::{AuthMode, Config, ConfigError},
     domain::{Caller, UserId},
     entities::Timestamp,
-    http::problem::{Problem, types::UNAUTHORIZED},
+    http::{
+        problem::{Problem, types::UNAUTHORIZED},
+        strict_json::StrictJson,
+    },
 };
 
 /// The scope that allows catalogue changes and every order.
 pub const ADMIN: &str = "shop:admin";
 /// The largest token that is decoded, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
+/// How far the clock of whoever issues tokens may be ahead, in seconds. A token that has expired has expired: its issuer
+/// chose how long it lives.
+const LEEWAY: f64 = 10.0;
 /// A request without a token is answered by this `WWW-Authenticate` (RFC 6750, section 3).
 const CHALLENGE: &str = "Bearer realm=\"shop\"";
 /// One with a token that does not hold, by this.
@@ -45,17 +51,39 @@ pub struct Identity {
     pub caller: Caller,
 }
 
-/// The claims of a token that the library does not check.
+/// The claims of a token that the library does not check. Times are in seconds since the Unix epoch, with a fraction (RFC
+/// 7519, section 2).
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
-    /// In seconds since the Unix epoch, with a fraction (RFC 7519, section 2).
     exp: f64,
+    #[serde(default, deserialize_with = "number")]
+    nbf: Option<f64>,
+    #[serde(default, deserialize_with = "number")]
+    iat: Option<f64>,
     #[serde(default)]
     scope: String,
     /// A single issuer: the library would take any of several.
     #[serde(default, rename = "iss")]
     _iss: Option<String>,
+}
+
+/// A claim that is there is a number.
+fn number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<f64>, D::Error> {
+    f64::deserialize(value).map(Some)
+}
+
+/// Claims of which none comes twice (RFC 7519, section 4).
+struct UniqueClaims(Claims);
+
+impl<'de> Deserialize<'de> for UniqueClaims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = StrictJson::deserialize(deserializer)?;
+        if !json.repeated.is_empty() {
+            return Err(D::Error::custom("a claim comes twice"));
+        }
+        serde_json::from_value(json.value).map(Self).map_err(D::Error::custom)
+    }
 }
 
 /// The claims of a token for trying things out.
@@ -90,7 +118,6 @@ impl Authenticator {
 
         let mut validation = Validation::new(algorithm);
         validation.leeway = 0;
-        validation.validate_nbf = true;
 
         let mut required = vec!["exp", "sub"];
         if config.auth.jwt_audience.is_empty() {
@@ -123,13 +150,12 @@ impl Authenticator {
 
 impl Tokens {
     fn identify(&self, request: &Request) -> Result<Identity, Problem> {
-        let token = bearer(request)?;
+        let encoded = bearer(request)?;
 
-        let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|_| not_valid())?;
-        let claims = token.claims;
-        // A token with `crit` asks for an extension that is not understood here (RFC 7515, section 4.1.11). A token is
-        // valid before `exp`, not at `exp`.
-        if token.header.crit.is_some() || claims.exp <= now() {
+        let token = decode::<UniqueClaims>(encoded, &self.key, &self.validation).map_err(|_| not_valid())?;
+        let UniqueClaims(claims) = token.claims;
+        // A token with `crit` asks for an extension that is not understood here (RFC 7515, section 4.1.11).
+        if token.header.crit.is_some() || !has_unique_header(encoded) || !claims.are_current(now()) {
             return Err(not_valid());
         }
 
@@ -143,6 +169,46 @@ impl Tokens {
             caller: if admin { Caller::Admin } else { Caller::User(user_id) },
         })
     }
+}
+
+impl Claims {
+    /// A token is valid before `exp`, not at `exp`. One from the future is as doubtful as one that is not valid yet.
+    fn are_current(&self, now: f64) -> bool {
+        let has_come = |time: Option<f64>| time.is_none_or(|time| time <= now + LEEWAY);
+        now < self.exp && has_come(self.nbf) && has_come(self.iat)
+    }
+}
+
+/// Whether no name comes twice in the header of a token (RFC 7515, section 4). The library passes over some that do.
+fn has_unique_header(token: &str) -> bool {
+    let header = token.split('.').next().and_then(base64url);
+    let header = header.and_then(|header| StrictJson::parse(&header).ok());
+    header.is_some_and(|header| header.repeated.is_empty())
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(text: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let (mut bits, mut count) = (0_u16, 0);
+
+    for letter in text.bytes() {
+        let value = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u16::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            let [_, byte] = (bits >> count).to_be_bytes();
+            decoded.push(byte);
+        }
+    }
+    Some(decoded)
 }
 
 /// The token of the one `Authorization: Bearer`; the case of `Bearer` does not matter (RFC 9110, section 11.1).

@@ -15,7 +15,7 @@ use crate::{
     config::{Config, ConfigError},
     domain::Caller,
     http::{
-        problem::Problem,
+        problem::{Headers, Problem},
         routes::{Access, Routes},
     },
 };
@@ -40,7 +40,8 @@ impl<E> AuthLayer<E> {
         })
     }
 
-    fn admit(&self, request: &Request, access: Access) -> Result<Caller, Problem> {
+    /// The caller, and what the answer says of the rate limit, whatever else it says.
+    fn admit(&self, request: &Request, access: Access) -> (Result<Caller, Problem>, Headers) {
         let identity = match self.authenticator.identify(request) {
             Err(_) if access == Access::AnyoneReads && is_anonymous_read(request) => Ok(Identity {
                 user_id: None,
@@ -51,12 +52,16 @@ impl<E> AuthLayer<E> {
         };
 
         // Requests with a bad token count as well, by address.
+        let mut headers = Headers::new();
         if let Some(rate_limit) = &self.rate_limit {
             let user_id = identity.as_ref().ok().and_then(|identity| identity.user_id);
-            rate_limit.check(request, user_id)?;
+            match rate_limit.check(request, user_id) {
+                Ok(left) => headers = left,
+                Err(problem) => return (Err(problem), headers),
+            }
         }
 
-        Ok(identity?.caller)
+        (identity.map(|identity| identity.caller), headers)
     }
 }
 
@@ -65,13 +70,32 @@ impl<E: Endpoint<Output = Response>> Endpoint for AuthLayer<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let access = self.routes.at(request.uri().path()).access();
-        if access != Access::Anyone {
-            let caller = self.admit(&request, access)?;
-            request.set_data(caller);
+        if access == Access::Anyone {
+            return self.inner.call(request).await;
         }
 
-        self.inner.call(request).await
+        let (caller, headers) = self.admit(&request, access);
+        let answer = match caller {
+            Ok(caller) => {
+                request.set_data(caller);
+                self.inner.call(request).await
+            }
+            Err(problem) => Err(problem.into()),
+        };
+        if headers.is_empty() {
+            return answer;
+        }
+        with_headers(answer, headers)
     }
+}
+
+/// An answer and an error with these headers.
+fn with_headers(mut answer: poem::Result<Response>, headers: Headers) -> poem::Result<Response> {
+    match &mut answer {
+        Ok(response) => response.headers_mut().extend(headers),
+        Err(error) => error.set_data(headers),
+    }
+    answer
 }
 
 /// A bad token is refused where none is needed.

@@ -1,4 +1,5 @@
-//! A bound on the requests of one user a second, or of one address where the user is not known.
+//! A bound on the requests of one user a second, or of one address where the user is not known, and the headers that say
+//! how much of it is left (draft-ietf-httpapi-ratelimit-headers-11).
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -9,15 +10,26 @@ use std::{
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
+    middleware::StateInformationMiddleware,
     state::keyed::DefaultKeyedStateStore,
 };
-use poem::Request;
+use poem::{
+    Request,
+    http::{HeaderName, HeaderValue},
+};
 
 use crate::{
     domain::UserId,
-    http::problem::{Problem, types::TOO_MANY_REQUESTS},
+    http::{
+        problem::{Headers, Problem, types::TOO_MANY_REQUESTS},
+        trace::client_of,
+    },
 };
 
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The time in which the whole quota comes back, in seconds.
+const WINDOW: u64 = 1;
 /// After so many requests the counts of those who have not called for a while are dropped.
 const PRUNE_EVERY: u32 = 10_000;
 
@@ -29,25 +41,29 @@ enum RateLimitKey {
 }
 
 pub struct RateLimit {
-    limiter: RateLimiter<RateLimitKey, DefaultKeyedStateStore<RateLimitKey>, DefaultClock>,
+    limiter: RateLimiter<RateLimitKey, DefaultKeyedStateStore<RateLimitKey>, DefaultClock, StateInformationMiddleware>,
+    policy: HeaderValue,
     since_pruned: AtomicU32,
 }
 
 impl RateLimit {
     /// At most so many requests a second; no limit for 0.
     pub fn per_second(requests: u32) -> Option<Self> {
-        let requests = NonZeroU32::new(requests)?;
+        let quota = Quota::per_second(NonZeroU32::new(requests)?);
         Some(Self {
-            limiter: RateLimiter::keyed(Quota::per_second(requests)),
+            limiter: RateLimiter::keyed(quota).with_middleware(),
+            policy: HeaderValue::from_str(&format!("\"default\";q={requests};w={WINDOW}")).ok()?,
             since_pruned: AtomicU32::new(0),
         })
     }
 
+    /// What the answer says of the limit.
+    ///
     /// # Errors
     /// 429 for a request too many, with the time to wait.
-    pub fn check(&self, request: &Request, user_id: Option<UserId>) -> Result<(), Problem> {
+    pub fn check(&self, request: &Request, user_id: Option<UserId>) -> Result<Headers, Problem> {
         let Some(key) = key(request, user_id) else {
-            return Ok(());
+            return Ok(Headers::new());
         };
 
         if self.since_pruned.fetch_add(1, Ordering::Relaxed) >= PRUNE_EVERY {
@@ -55,21 +71,36 @@ impl RateLimit {
             self.limiter.retain_recent();
         }
 
-        self.limiter.check_key(&key).map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            let detail = "too many requests; wait for as long as `Retry-After` says";
-            Problem::new(TOO_MANY_REQUESTS, detail).with_retry_after(wait.as_secs() + 1)
-        })
+        match self.limiter.check_key(&key) {
+            Ok(state) => Ok(self.headers(state.remaining_burst_capacity(), WINDOW)),
+            Err(until) => {
+                let wait = until.wait_time_from(DefaultClock::default().now());
+                let seconds = wait.as_secs() + 1;
+                let detail = "too many requests; wait for as long as `Retry-After` says";
+                let problem = Problem::new(TOO_MANY_REQUESTS, detail).with_retry_after(seconds);
+                Err(problem.with_headers(self.headers(0, seconds)))
+            }
+        }
+    }
+
+    /// `available` requests within the next `window` seconds.
+    fn headers(&self, available: u32, window: u64) -> Headers {
+        let limit = HeaderValue::from_str(&format!("\"default\";r={available};t={window}"));
+        let policy = (POLICY, self.policy.clone());
+        limit
+            .ok()
+            .map(|limit| (LIMIT, limit))
+            .into_iter()
+            .chain([policy])
+            .collect()
     }
 }
 
 fn key(request: &Request, user_id: Option<UserId>) -> Option<RateLimitKey> {
-    if let Some(user_id) = user_id {
-        return Some(RateLimitKey::User(user_id));
+    match user_id {
+        Some(user_id) => Some(RateLimitKey::User(user_id)),
+        None => Some(RateLimitKey::Address(network(client_of(request)?))),
     }
-
-    let address = request.remote_addr().as_socket_addr()?.ip();
-    Some(RateLimitKey::Address(network(address)))
 }
 
 /// The addresses that belong to one customer: one of IPv4, a whole /64 of IPv6.

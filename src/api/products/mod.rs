@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use poem::{http::Uri, web::Data};
+use poem::web::Data;
 use poem_openapi::{
     OpenApi,
     param::{Path, Query},
@@ -17,7 +17,7 @@ use answers::{
 };
 use bodies::{NewProductBody, ProductBody, ProductChangeBody, StockChangeBody};
 pub use pages::CachedPages;
-use pages::{load_page, page_key};
+use pages::{load_page, page_key, parse_cursor};
 
 use super::{READ_TIMEOUT, Tag};
 use crate::{
@@ -49,7 +49,6 @@ impl ProductsApi {
     async fn list(
         &self,
         app: Data<&Arc<App>>,
-        uri: &Uri,
         /// The number of products on a page.
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
@@ -65,11 +64,11 @@ impl ProductsApi {
     ) -> Result<ListAnswer, ListProblem> {
         let query = ProductQuery {
             limit: u64::try_from(limit.0).unwrap_or(DEFAULT_PAGE).min(MAX_PAGE),
-            after: parse_cursor(cursor.0.as_deref())?,
+            after: cursor.0.as_deref().map_or(Ok(0), cursor_of)?,
             name_contains: q.0.filter(|part| !part.is_empty()),
         };
 
-        let page = app.cache.page(page_key(uri), load_page(&app, &query)).await?;
+        let page = app.cache.page(&page_key(&query), load_page(&app, &query)).await?;
 
         Ok(ListAnswer::new(page, &if_none_match.0))
     }
@@ -173,12 +172,9 @@ fn to_json(product: product::Model) -> serde_json::Result<RawJson<ProductBody>> 
     RawJson::of(&ProductBody::from(product))
 }
 
-/// A cursor is the last id of the page before; to callers it is an opaque text.
-fn parse_cursor(cursor: Option<&str>) -> Result<i64, Problem> {
-    let Some(cursor) = cursor else { return Ok(0) };
-
-    let id = cursor.parse().ok().filter(|id| *id >= 0);
-    id.ok_or_else(|| Problem::invalid_field("/query/cursor", "`cursor` is not one that this server gave out"))
+fn cursor_of(text: &str) -> Result<i64, Problem> {
+    let wrong = || Problem::invalid_field("/query/cursor", "`cursor` is not one that this server gave out");
+    parse_cursor(text).ok_or_else(wrong)
 }
 
 fn default_page() -> i64 {

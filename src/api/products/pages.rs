@@ -1,5 +1,7 @@
 //! Pages of products as ready-made bytes: where they are loaded, and the layer that answers them from the local cache
-//! before a request is routed and parsed. A cached page was valid, and found, when its query was sent last.
+//! before a request is routed. A page is cached under what its query means: however it is spelled, it is one page.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use poem::{
@@ -8,6 +10,7 @@ use poem::{
 };
 
 use super::{
+    DEFAULT_PAGE,
     answers::ListAnswer,
     bodies::{ProductBody, ProductPageBody},
 };
@@ -17,12 +20,13 @@ use crate::{
     cache::{Cache, CachedPage},
     domain::{
         Error,
-        catalog::{self, ProductQuery},
+        catalog::{self, MAX_PAGE, ProductQuery},
     },
     http::{
         conditional::IfNoneMatch,
         json,
         negotiation::accepts_gzip,
+        query::pairs,
         routes::{Route, Routes},
     },
 };
@@ -55,7 +59,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for CachedPages<E> {
             return self.inner.call(request).await;
         }
 
-        if let Some(page) = self.cache.local_page(page_key(request.uri())).await {
+        // What is not understood here is answered by the handler.
+        let Some(query) = understood(request.uri()) else {
+            return self.inner.call(request).await;
+        };
+        let key = page_key(&query);
+        if let Some(page) = self.cache.local_page(&key).await {
             return Ok(answer(page, request.headers()));
         }
 
@@ -66,7 +75,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for CachedPages<E> {
         }
 
         // The handler does not compress. It leaves the page in the cache, where its compressed form is kept as well.
-        let (key, headers) = (page_key(request.uri()).to_owned(), request.headers().clone());
+        let headers = request.headers().clone();
         let response = self.inner.call(request).await?;
         Ok(match self.cache.local_page(&key).await {
             Some(page) if response.status() == StatusCode::OK => answer(page, &headers),
@@ -92,9 +101,46 @@ fn answer(page: CachedPage, headers: &HeaderMap) -> Response {
     response
 }
 
-/// A page is cached under the query that asked for it, as it was spelled.
-pub fn page_key(uri: &Uri) -> &str {
-    uri.query().unwrap_or_default()
+/// What a query means whose names are known and come once, if its values are valid.
+fn understood(uri: &Uri) -> Option<ProductQuery> {
+    let mut understood = ProductQuery {
+        limit: DEFAULT_PAGE,
+        after: 0,
+        name_contains: None,
+    };
+
+    for (name, value) in pairs(uri.query().unwrap_or_default()) {
+        match &*name {
+            "limit" => understood.limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit))?,
+            "cursor" => understood.after = parse_cursor(&value)?,
+            "q" if value.is_empty() => {}
+            "q" => understood.name_contains = Some(value.into_owned()),
+            _ => return None,
+        }
+    }
+    Some(understood)
+}
+
+/// The key of the page that a query means.
+pub fn page_key(query: &ProductQuery) -> Cow<'static, str> {
+    match query {
+        ProductQuery {
+            limit: DEFAULT_PAGE,
+            after: 0,
+            name_contains: None,
+        } => Cow::Borrowed(""),
+        ProductQuery {
+            limit,
+            after,
+            name_contains,
+        } => format!("{limit},{after},{}", name_contains.as_deref().unwrap_or_default()).into(),
+    }
+}
+
+/// A cursor is the last id of the page before; to callers it is an opaque text.
+pub fn parse_cursor(cursor: &str) -> Option<i64> {
+    let is_number = cursor.len() <= 18 && cursor.bytes().all(|byte| byte.is_ascii_digit());
+    cursor.parse().ok().filter(|_| is_number)
 }
 
 /// # Errors

@@ -4,13 +4,15 @@
 use poem::{
     Response,
     error::ResponseError,
-    http::{StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
 };
 use poem_openapi::Object;
 use serde::Serialize;
 
 mod document;
 mod framework;
+mod instance;
+pub mod pointer;
 pub mod types;
 
 pub(crate) use document::{problems, responses};
@@ -20,6 +22,8 @@ use types::{INVALID_REQUEST, ProblemType};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 /// What every problem's `type` starts with.
 pub const TYPE_PREFIX: &str = "urn:shop:problem:";
+/// The most faults that one answer lists.
+pub const MAX_ERRORS: usize = 100;
 /// How long a client should wait after a 503, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -37,7 +41,7 @@ pub struct ProblemBody {
     pub status: u16,
     /// What went wrong this time.
     pub detail: String,
-    /// The path of the request.
+    /// The path of the request, as a URI reference (RFC 3986).
     pub instance: String,
     /// The single faults, where there can be several.
     #[oai(skip_serializing_if_is_empty)]
@@ -55,6 +59,9 @@ pub struct FieldError {
     pub detail: String,
 }
 
+/// Headers that an answer has beside those of its kind. They travel in the data of a [`poem::Error`] too.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
 /// A problem that has not been answered yet.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -62,17 +69,14 @@ pub struct Problem {
     kind: ProblemType,
     /// Boxed, since it travels in the error of many results.
     body: Box<ProblemBody>,
-    /// Seconds.
-    retry_after: Option<u64>,
-    /// The `WWW-Authenticate` of a 401 (RFC 9110, section 11.6.1).
-    challenge: Option<&'static str>,
+    headers: Headers,
     /// For the log alone.
     cause: Option<String>,
 }
 
 impl Problem {
     pub fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
-        Self {
+        let problem = Self {
             kind,
             body: Box::new(ProblemBody {
                 kind: format!("{TYPE_PREFIX}{}", kind.slug),
@@ -82,9 +86,12 @@ impl Problem {
                 instance: String::new(),
                 errors: Vec::new(),
             }),
-            retry_after: (kind.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
-            challenge: None,
+            headers: Headers::new(),
             cause: None,
+        };
+        match kind.status {
+            StatusCode::SERVICE_UNAVAILABLE => problem.with_retry_after(RETRY_AFTER_SECONDS),
+            _ => problem,
         }
     }
 
@@ -99,12 +106,14 @@ impl Problem {
         Self::new(INVALID_REQUEST, detail).with_errors(vec![error])
     }
 
-    /// The request has all of these faults.
-    pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
+    /// The request has all of these faults. Of very many the answer lists the first.
+    pub fn invalid_fields(mut errors: Vec<FieldError>) -> Self {
         let detail = match errors.len() {
             1 => "the request has a fault".to_owned(),
+            count if count > MAX_ERRORS => format!("the request has more than {MAX_ERRORS} faults"),
             count => format!("the request has {count} faults"),
         };
+        errors.truncate(MAX_ERRORS);
 
         Self::new(INVALID_REQUEST, detail).with_errors(errors)
     }
@@ -117,7 +126,11 @@ impl Problem {
     /// The problem that a request ended in.
     pub fn of(error: &poem::Error) -> Self {
         let own = error.downcast_ref::<Self>().cloned();
-        own.unwrap_or_else(|| Self::from(error))
+        let mut problem = own.unwrap_or_else(|| Self::from(error));
+        problem
+            .headers
+            .extend(error.data::<Headers>().into_iter().flatten().cloned());
+        problem
     }
 
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
@@ -126,14 +139,25 @@ impl Problem {
     }
 
     /// Says how long the client should wait, in seconds.
-    pub fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+    pub fn with_retry_after(self, seconds: u64) -> Self {
+        self.with_header(header::RETRY_AFTER, seconds.into())
+    }
+
+    /// Says how to authenticate (RFC 9110, section 11.6.1).
+    pub fn with_challenge(self, challenge: &'static str) -> Self {
+        self.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    }
+
+    /// Adds headers to the answer.
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers.extend(headers);
         self
     }
 
-    /// Says how to authenticate.
-    pub fn with_challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+    /// Adds a header to the answer, in place of one of the same name.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value));
         self
     }
 
@@ -150,7 +174,7 @@ impl Problem {
 
     /// The document, about a request for `path`.
     pub fn body(mut self, path: &str) -> ProblemBody {
-        path.clone_into(&mut self.body.instance);
+        self.body.instance = instance::reference(path);
         *self.body
     }
 
@@ -160,11 +184,8 @@ impl Problem {
             .status(self.kind.status)
             .content_type(CONTENT_TYPE)
             .header(header::CACHE_CONTROL, "no-store");
-        if let Some(seconds) = self.retry_after {
-            response = response.header(header::RETRY_AFTER, seconds);
-        }
-        if let Some(challenge) = self.challenge {
-            response = response.header(header::WWW_AUTHENTICATE, challenge);
+        for (name, value) in &self.headers {
+            response = response.header(name, value);
         }
 
         response.body(serde_json::to_vec(&self.body(path)).unwrap_or_default())

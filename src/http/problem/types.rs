@@ -45,12 +45,22 @@ pub const UNSUPPORTED_MEDIA_TYPE: ProblemType = ProblemType::new(
     "The body is not JSON",
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
 );
+pub const EXPECTATION_FAILED: ProblemType = ProblemType::new(
+    "expectation-failed",
+    "The expectation is not understood",
+    StatusCode::EXPECTATION_FAILED,
+);
 pub const TOO_MANY_REQUESTS: ProblemType =
     ProblemType::new("too-many-requests", "Too many requests", StatusCode::TOO_MANY_REQUESTS);
 pub const INTERNAL: ProblemType = ProblemType::new(
     "internal",
     "Something went wrong here",
     StatusCode::INTERNAL_SERVER_ERROR,
+);
+pub const NOT_IMPLEMENTED: ProblemType = ProblemType::new(
+    "not-implemented",
+    "The transfer coding is not understood",
+    StatusCode::NOT_IMPLEMENTED,
 );
 pub const OVERLOADED: ProblemType = ProblemType::new("overloaded", "The shop is busy", StatusCode::SERVICE_UNAVAILABLE);
 pub const TIMEOUT: ProblemType =

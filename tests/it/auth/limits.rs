@@ -1,9 +1,10 @@
-//! Limits on callers: the rate of their requests, and the origins that browsers may call from.
+//! Limits on callers: the rate of their requests, whoever they are behind proxies, and the origins that browsers may
+//! call from.
 
 use reqwest::Method;
 
 use super::{JWT, get, user};
-use crate::support::{Answer, Backend, Client, Shop};
+use crate::support::{Answer, Backend, Client, Shop, eventually, run_to_end};
 
 #[tokio::test]
 async fn a_client_over_its_rate_limit_gets_429_and_others_do_not() {
@@ -15,17 +16,40 @@ async fn a_client_over_its_rate_limit_gets_429_and_others_do_not() {
     let mut refused = 0;
     for _ in 0..40 {
         let answer = get(&client, "/orders", &user(7)).await;
-        if answer.status != 200 {
-            answer.problem(429, "too-many-requests");
-            assert!(
-                answer
-                    .header("retry-after")
-                    .is_some_and(|seconds| seconds.parse::<u64>().is_ok())
-            );
-            refused += 1;
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"default\";q=5;w=1"));
+        let limit = answer.header("ratelimit").expect("it says what is left").to_owned();
+        if answer.status == 200 {
+            let left = limit
+                .strip_prefix("\"default\";r=")
+                .and_then(|rest| rest.strip_suffix(";t=1"));
+            let left = left.and_then(|left| left.parse::<u64>().ok());
+            assert!(left.is_some_and(|left| left < 5), "{limit}");
+            continue;
         }
+        answer.problem(429, "too-many-requests");
+        let seconds: u64 = answer
+            .header("retry-after")
+            .and_then(|seconds| seconds.parse().ok())
+            .expect("seconds");
+        assert_eq!(limit, format!("\"default\";r=0;t={seconds}"));
+        refused += 1;
     }
     assert!(refused > 0);
+    // Whatever the answer is, it says so: a page that comes from the cache, an error, what needs no token not.
+    for (path, status) in [
+        ("/products", 200),
+        ("/products", 200),
+        ("/products/9", 404),
+        ("/nowhere", 404),
+    ] {
+        let answer = get(&client, path, &user(9)).await;
+        assert_eq!(
+            (answer.status, answer.headers.get_all("ratelimit").iter().count()),
+            (status, 1),
+            "{path}"
+        );
+    }
+    assert_eq!(client.get("/healthz").await.header("ratelimit"), None);
     assert_eq!(get(&client, "/orders", &user(8)).await.status, 200);
 
     // Attempts with invalid tokens are limited as well.
@@ -40,10 +64,103 @@ async fn a_client_over_its_rate_limit_gets_429_and_others_do_not() {
     assert!(statuses.contains(&429), "{statuses:?}");
 }
 
+/// The statuses of this many requests with these headers.
+async fn statuses(client: &Client, count: usize, headers: &[(&str, &str)]) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        let mut request = client.request(Method::GET, "/products");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        statuses.push(Answer::of(request).await.status);
+    }
+    statuses
+}
+
+/// Behind a proxy all customers would share one limit; and a client that could choose its address would have none.
+#[tokio::test]
+async fn customers_behind_a_trusted_proxy_have_a_limit_each_and_nobody_chooses_an_address() {
+    let limit = ("SHOP_RATE_LIMIT_PER_SECOND", "1");
+    let backend = Backend::embedded();
+    let trusting = Shop::start(
+        &backend,
+        &["serve"],
+        &[limit, ("SHOP_TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1")],
+    );
+    let client = trusting.client();
+
+    for number in 0..20 {
+        // What the customer wrote stands before what the proxies wrote.
+        let (v4, v6) = (
+            format!("203.0.113.{number}"),
+            format!("\"[2001:db8:0:{number:x}::1]:99\""),
+        );
+        let (forwarded, xff) = (format!("for=1.1.1.1, for={v6}"), format!("1.1.1.1, {v4}, 10.1.2.3"));
+        for header in [("X-Forwarded-For", xff.as_str()), ("Forwarded", forwarded.as_str())] {
+            assert_eq!(statuses(&client, 1, &[header]).await, [200], "{header:?}");
+        }
+    }
+
+    // One customer stays one, whatever it writes, and so does the network of a customer with IPv6.
+    let mut chosen = [Vec::new(), Vec::new()];
+    for number in 0..20 {
+        let own = format!("198.51.100.{number}, 203.0.113.77");
+        let both = format!("for=198.51.100.{number}");
+        let both = [("X-Forwarded-For", "203.0.113.78"), ("Forwarded", both.as_str())];
+        chosen[0].extend(statuses(&client, 1, &[("X-Forwarded-For", &own)]).await);
+        chosen[1].extend(statuses(&client, 1, &both).await);
+    }
+    assert!(chosen.iter().all(|statuses| statuses.contains(&429)), "{chosen:?}");
+    let mut network = Vec::new();
+    for number in 0..20 {
+        let header = format!("2001:db8:77::{number:x}");
+        network.extend(statuses(&client, 1, &[("X-Forwarded-For", &header)]).await);
+    }
+    assert!(network.contains(&429), "{network:?}");
+
+    // Nobody else is believed.
+    let wary = Shop::start(
+        &Backend::embedded(),
+        &["serve"],
+        &[limit, ("SHOP_TRUSTED_PROXIES", "10.0.0.0/8")],
+    );
+    let client = wary.client();
+    let mut believed = Vec::new();
+    for number in 0..20 {
+        let header = format!("203.0.113.{number}");
+        believed.extend(statuses(&client, 1, &[("X-Forwarded-For", &header)]).await);
+    }
+    assert!(believed.contains(&429), "{believed:?}");
+}
+
+#[tokio::test]
+async fn the_log_names_the_client_and_not_its_proxy() {
+    let environment = [("SHOP_TRUSTED_PROXIES", "127.0.0.0/8"), ("SHOP_LOG", "shop=debug")];
+    let shop = Shop::start(&Backend::embedded(), &["serve"], &environment);
+    let client = shop.client();
+    statuses(&client, 1, &[("X-Forwarded-For", "203.0.113.7")]).await;
+    statuses(&client, 1, &[]).await;
+
+    let clients = |log: &str| -> Vec<String> {
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let answered = lines.filter(|line| line["message"] == "answered");
+        answered
+            .filter_map(|line| line["client"].as_str().map(str::to_owned))
+            .collect()
+    };
+    eventually("both requests are logged", || async {
+        (clients(&shop.log()).len() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(clients(&shop.log()), ["203.0.113.7", "127.0.0.1"]);
+}
+
 #[tokio::test]
 async fn browsers_may_call_from_the_configured_origins_only() {
     let backend = Backend::embedded();
-    let origins = [("SHOP_CORS_ORIGINS", "https://shop.example, http://localhost:3000")];
+    let origins = [("SHOP_CORS_ORIGINS", "HTTPS://Shop.Example:443/, http://localhost:3000")];
     let (open, closed) = (
         Shop::start(&backend, &["serve"], &origins),
         Shop::serve(&Backend::embedded()),
@@ -87,5 +204,19 @@ async fn browsers_may_call_from_the_configured_origins_only() {
         assert_eq!(varies, ["accept-encoding", "origin"], "{origin}");
         let allowed = (origin == "https://shop.example").then_some(origin);
         assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+}
+
+#[test]
+fn an_origin_that_no_browser_sends_is_refused() {
+    let backend = Backend::embedded();
+    for origin in ["https://shop.example/front", "https://müller.example", "shop.example"] {
+        let output = run_to_end(&backend, &["health"], &[("SHOP_CORS_ORIGINS", origin)]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{origin}: {stderr}");
+        assert!(
+            stderr.contains("SHOP_CORS_ORIGINS") && stderr.contains(origin),
+            "{stderr}"
+        );
     }
 }

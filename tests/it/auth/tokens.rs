@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ fn invalid_tokens() -> Vec<(&'static str, String)> {
         crit: Some(vec!["b64".to_owned()]),
         ..Header::new(Algorithm::HS256)
     };
+    let header = json!({ "alg": "HS256" }).to_string();
     // {"alg":"none"}, with and without a signature.
     let none = "eyJhbGciOiJub25lIn0";
 
@@ -59,6 +60,26 @@ fn invalid_tokens() -> Vec<(&'static str, String)> {
         ("expired", hs256(&with("exp", json!(in_seconds(-1))))),
         ("without exp", hs256(&without("exp"))),
         ("not valid yet", hs256(&with("nbf", json!(in_seconds(60))))),
+        ("not issued yet", hs256(&with("iat", json!(in_seconds(60))))),
+        ("issued at no time", hs256(&with("iat", json!("now")))),
+        ("valid from no time", hs256(&with("nbf", Value::Null))),
+        ("a claim twice", signed(&header, &claims_with("\"sub\":\"7\""))),
+        (
+            "a claim twice, spelled otherwise",
+            signed(&header, &claims_with("\"s\\u0075b\":\"8\"")),
+        ),
+        (
+            "an unknown claim twice",
+            signed(&header, &claims_with("\"x\":{\"y\":1,\"y\":2}")),
+        ),
+        (
+            "a header twice",
+            signed(r#"{"alg":"HS256","alg":"HS256"}"#, &valid_claims().to_string()),
+        ),
+        (
+            "an unknown header twice",
+            signed(r#"{"x":1,"alg":"HS256","\u0078":2}"#, &valid_claims().to_string()),
+        ),
         ("wrong audience", hs256(&with("aud", json!("other")))),
         ("no audience", hs256(&without("aud"))),
         ("wrong issuer", hs256(&with("iss", json!("https://evil.example")))),
@@ -83,6 +104,31 @@ fn invalid_tokens() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Valid claims and one more, written as it is.
+fn claims_with(more: &str) -> String {
+    valid_claims().to_string().replacen('{', &format!("{{{more},"), 1)
+}
+
+/// A token of these texts with a signature that holds.
+fn signed(header: &str, claims: &str) -> String {
+    let message = format!("{}.{}", base64url(header), base64url(claims));
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).expect("signed");
+    format!("{message}.{signature}")
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(text: &str) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let groups = text.as_bytes().chunks(3).map(|group| {
+        let bits = [0, 1, 2].map(|index| u32::from(group.get(index).copied().unwrap_or(0)));
+        let bits = bits[0] << 16 | bits[1] << 8 | bits[2];
+        let letters = [18, 12, 6, 0].map(|shift| char::from(LETTERS[(bits >> shift & 63) as usize]));
+        letters.into_iter().take(group.len() + 1).collect::<String>()
+    });
+    groups.collect()
+}
+
 #[tokio::test]
 async fn an_invalid_token_is_answered_with_401() {
     let backend = Backend::embedded();
@@ -94,9 +140,13 @@ async fn an_invalid_token_is_answered_with_401() {
     // A fraction of a second in `exp` is valid (RFC 7519, section 2).
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let fraction = with("exp", json!(since_epoch.as_secs_f64() + 600.5));
-    for valid in [valid_claims(), fraction] {
-        assert_eq!(get(&client, "/products", &hs256(&valid)).await.status, 200);
+    // The clock of the issuer may be a little ahead.
+    let ahead = ["nbf", "iat"].map(|claim| with(claim, json!(in_seconds(5))));
+    for valid in [valid_claims(), fraction].iter().chain(&ahead) {
+        assert_eq!(get(&client, "/products", &hs256(valid)).await.status, 200, "{valid}");
     }
+    let written = signed(r#"{"alg":"HS256"}"#, &claims_with("\"x\":{\"sub\":1}"));
+    assert_eq!(get(&client, "/products", &written).await.status, 200);
 
     for (why, token) in invalid_tokens() {
         let answer = get(&client, "/products", &token).await;

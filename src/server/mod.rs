@@ -2,16 +2,12 @@
 //! idle, and finish the running requests when the process stops. The framework's own server does not bound the time for
 //! headers.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use hyper::{Request as HyperRequest, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request as HyperRequest, Response as HyperResponse, body::Incoming, server::conn::http1, service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
@@ -30,7 +26,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::timeout_stream::{Progress, TimeoutStream};
+mod client_address;
+mod connection;
+mod framing;
+mod timeout_stream;
+
+use connection::Connection;
+use timeout_stream::TimeoutStream;
+
+use crate::{
+    config::{Config, Network},
+    http::head::TwoLengths,
+};
 
 /// How long a connection may be idle between two requests: longer than most proxies keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -47,12 +54,34 @@ pub struct Bound {
     pub address: SocketAddr,
 }
 
+/// How a server treats its clients.
+#[derive(Clone)]
+pub struct Settings {
+    max_connections: usize,
+    trusted_proxies: Vec<Network>,
+}
+
+/// What answers the requests of all connections.
+struct Service {
+    endpoint: BoxEndpoint<'static, Response>,
+    trusted_proxies: Vec<Network>,
+}
+
 /// A connection, and its share of the bound on connections.
 struct Accepted {
     stream: TcpStream,
     local: SocketAddr,
     remote: SocketAddr,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Settings {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            max_connections: config.limits.max_connections,
+            trusted_proxies: config.server.trusted_proxies.clone(),
+        }
+    }
 }
 
 /// Takes the port, so that a port in use is known before anything else starts.
@@ -67,14 +96,12 @@ pub async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<Bound> {
 }
 
 /// Serves until `stop`, then finishes the running requests, for [`DRAIN_TIMEOUT`] at most.
-pub async fn run(
-    bound: Bound,
-    endpoint: BoxEndpoint<'static, Response>,
-    max_connections: usize,
-    stop: CancellationToken,
-) {
-    let endpoint = Arc::new(endpoint);
-    let permits = Arc::new(Semaphore::new(max_connections));
+pub async fn run(bound: Bound, endpoint: BoxEndpoint<'static, Response>, settings: Settings, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(settings.max_connections));
+    let service = Arc::new(Service {
+        endpoint,
+        trusted_proxies: settings.trusted_proxies,
+    });
     let (graceful, mut connections) = (GracefulShutdown::new(), JoinSet::new());
 
     loop {
@@ -85,7 +112,7 @@ pub async fn run(
         };
         match accepted {
             Ok(accepted) => {
-                connections.spawn(serve(accepted, Arc::clone(&endpoint), graceful.watcher()));
+                connections.spawn(serve(accepted, Arc::clone(&service), graceful.watcher()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted; retrying");
@@ -117,27 +144,29 @@ async fn accept(bound: &Bound, permits: &Arc<Semaphore>) -> io::Result<Accepted>
 }
 
 /// Answers the requests of one connection, until the client closes it or the process stops.
-async fn serve(accepted: Accepted, endpoint: Arc<BoxEndpoint<'static, Response>>, watcher: Watcher) {
+async fn serve(accepted: Accepted, service: Arc<Service>, watcher: Watcher) {
     let Accepted {
         stream,
         local,
         remote,
         _permit,
     } = accepted;
-    let progress = Arc::new(Progress::default());
-    let stream = TimeoutStream::new(stream, Arc::clone(&progress));
+    let progress = Connection::default();
+    let stream = TimeoutStream::new(stream, progress.clone());
 
-    let service = service_fn(move |request: HyperRequest<Incoming>| {
-        let (endpoint, progress) = (Arc::clone(&endpoint), Arc::clone(&progress));
-        progress.requests.fetch_add(1, Ordering::Relaxed);
-        progress.handling.store(true, Ordering::Relaxed);
+    let answer = service_fn(move |mut request: HyperRequest<Incoming>| {
+        let service = Arc::clone(&service);
+        let in_progress = progress.begin(request.version());
+        if in_progress.has_two_lengths() {
+            request.extensions_mut().insert(TwoLengths);
+        }
 
         async move {
-            let (local, remote) = (LocalAddr(local.into()), RemoteAddr(remote.into()));
-            let request = Request::from((request, local, remote, Scheme::HTTP));
-            let response = endpoint.get_response(request).await;
-            progress.handling.store(false, Ordering::Relaxed);
-            Ok::<hyper::Response<_>, Infallible>(response.into())
+            let client = client_address::of(remote, request.headers(), &service.trusted_proxies);
+            let (local, client) = (LocalAddr(local.into()), RemoteAddr(client.into()));
+            let request = Request::from((request, local, client, Scheme::HTTP));
+            let response: HyperResponse<_> = service.endpoint.get_response(request).await.into();
+            Ok::<_, Infallible>(response.map(|body| in_progress.answer(body)))
         }
     });
 
@@ -147,7 +176,7 @@ async fn serve(accepted: Accepted, endpoint: Arc<BoxEndpoint<'static, Response>>
         .max_buf_size(MAX_HEADERS)
         // Head and body of an answer are a few KiB: one copy costs less than a gathering write.
         .writev(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }
