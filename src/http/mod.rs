@@ -5,6 +5,7 @@
 mod body;
 pub mod conditional;
 pub mod cors;
+pub mod event_stream;
 pub mod header;
 pub mod idempotency;
 pub mod json;

@@ -10,11 +10,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::failure::FailureBody,
     domain::orders::{Line, Order, OrderPage},
-    entities::{
-        Timestamp,
-        order::{Failure, FailureReason, OrderStatus},
-    },
+    entities::{Timestamp, order::OrderStatus},
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
@@ -119,35 +117,6 @@ pub struct ItemBody {
     unit_price: i64,
 }
 
-/// Why an order has failed.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "Failure")]
-pub struct FailureBody {
-    /// What kind of failure it is.
-    reason: ReasonBody,
-    /// The lines that were short of stock. Nothing was taken for any line.
-    lines: Vec<ShortLineBody>,
-}
-
-#[derive(Clone, Copy, Debug, Enum, Serialize)]
-#[oai(rename = "FailureReason", rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum ReasonBody {
-    InsufficientStock,
-}
-
-/// A line that there was not enough stock for.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "ShortLine")]
-pub struct ShortLineBody {
-    /// The product that was short.
-    product_id: i64,
-    /// Units that the order asked for.
-    requested: i64,
-    /// Units that were available when the order was settled.
-    available: i64,
-}
-
 impl ExtraValidation for NewOrderBody {
     fn errors(headers: &HeaderMap, body: &Value) -> Vec<FieldError> {
         let mut seen = HashSet::new();
@@ -224,23 +193,6 @@ impl From<Order> for OrderBody {
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(FailureBody::from),
-        }
-    }
-}
-
-impl From<Failure> for FailureBody {
-    fn from(failure: Failure) -> Self {
-        let lines = failure.lines.into_iter().map(|line| ShortLineBody {
-            product_id: line.product_id,
-            requested: line.requested,
-            available: line.available,
-        });
-
-        Self {
-            reason: match failure.reason {
-                FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
-            },
-            lines: lines.collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ use poem::{
 };
 use poem_openapi::Object;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 mod document;
 mod framework;
@@ -43,6 +44,10 @@ pub struct ProblemBody {
     #[oai(skip_serializing_if_is_empty)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What only this type of problem has (RFC 9457, section 3.2). `api` adds it to the document.
+    #[oai(skip)]
+    #[serde(flatten)]
+    pub extensions: Map<String, Value>,
 }
 
 /// One fault of a request.
@@ -81,6 +86,7 @@ impl Problem {
                 detail: detail.into(),
                 instance: String::new(),
                 errors: Vec::new(),
+                extensions: Map::new(),
             }),
             retry_after: (kind.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
             challenge: None,
@@ -122,6 +128,13 @@ impl Problem {
 
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors;
+        self
+    }
+
+    /// Adds an extension member: something that a program can act on, beside what `detail` says in words.
+    pub fn with_extension(mut self, name: &str, value: &impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.body.extensions.insert(name.to_owned(), value);
         self
     }
 
