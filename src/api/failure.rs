@@ -12,6 +12,7 @@ pub struct FailureBody {
     /// What kind of failure it is.
     reason: ReasonBody,
     /// The lines that were short of stock. Nothing was taken for any line.
+    #[oai(validator(max_items = 100))]
     lines: Vec<ShortLineBody>,
 }
 
@@ -30,8 +31,10 @@ pub struct ShortLineBody {
     /// The product that was short.
     product_id: i64,
     /// Units that the order asked for.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     requested: i64,
     /// Units that were available when the order was settled.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     available: i64,
 }
 

@@ -9,11 +9,19 @@ use poem_openapi::{
 
 use super::problem::Problem;
 
+/// All headers of a request together are no longer, in bytes.
+const MAX_LENGTH: usize = 65_536;
+
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {
-    /// What the document says of the header's value.
+    /// What the document says of the header's value. Whatever fits the headers of a request (RFC 9110, section 5.5), where
+    /// what is not understood is ignored.
     fn schema() -> MetaSchema {
-        MetaSchema::new("string")
+        MetaSchema {
+            max_length: Some(MAX_LENGTH),
+            pattern: Some("^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$".to_owned()),
+            ..MetaSchema::new("string")
+        }
     }
 
     /// # Errors

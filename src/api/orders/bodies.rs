@@ -73,11 +73,13 @@ pub struct OrderBody {
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
     /// ISO 4217.
+    #[oai(validator(max_length = 3, pattern = "^[A-Z]{3}$"))]
     currency: String,
     /// When the order was created.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// The lines, as they were sent.
+    #[oai(validator(min_items = 1, max_items = 100))]
     items: Vec<ItemBody>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
@@ -98,9 +100,10 @@ pub struct OrderBody {
 #[oai(rename = "OrderPage", example)]
 pub struct OrderPageBody {
     /// The orders of this page.
+    #[oai(validator(max_items = 200))]
     items: Vec<OrderBody>,
     /// Send this as `cursor` to get the next page; null on the last one.
-    next_cursor: Option<String>,
+    next_cursor: Option<Uuid>,
 }
 
 /// A line of an order.
@@ -112,8 +115,10 @@ pub struct ItemBody {
     /// A product of the catalogue.
     product_id: i64,
     /// Units.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     quantity: i64,
     /// The catalogue's price when the order was created, in the currency's minor unit.
+    #[oai(validator(minimum(value = "0")))]
     unit_price: i64,
 }
 
@@ -162,7 +167,7 @@ impl From<OrderPage> for OrderPageBody {
     fn from(page: OrderPage) -> Self {
         let last = page.orders.last().filter(|_| page.more);
         Self {
-            next_cursor: last.map(|last| last.row.id.to_string()),
+            next_cursor: last.map(|last| last.row.id),
             items: page.orders.into_iter().map(OrderBody::from).collect(),
         }
     }
@@ -243,7 +248,7 @@ impl Example for OrderPageBody {
     fn example() -> Self {
         let [_, settled] = OrderBody::examples();
         Self {
-            next_cursor: Some(settled.order_id.to_string()),
+            next_cursor: Some(settled.order_id),
             items: vec![settled],
         }
     }

@@ -164,7 +164,7 @@ impl OrdersApi {
     /// Find an order
     ///
     /// As it is now, or with `Prefer: wait=N` once it is settled. A PAID or FAILED order does not change any more.
-    #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
+    #[oai(path = "/orders/:id", method = "get", operation_id = "getOrder")]
     async fn find(
         &self,
         app: Data<&Arc<App>>,
