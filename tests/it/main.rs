@@ -19,6 +19,7 @@ mod hostile;
 mod ledger;
 mod lost_consumers;
 mod network;
+mod openapi;
 mod operate;
 mod outages;
 mod plans;

@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// No more than this comes in a stream: an order in each of its states, and comments.
-const MAX_STREAM_LENGTH: u64 = 1_000_000;
-
 /// Headers that many answers have, under the names that answers refer to.
 pub(super) fn headers() -> Value {
-    let text = |max_length: u32| json!({ "type": "string", "maxLength": max_length });
+    let numbers = |first: char, second: char| {
+        let pattern = format!("^\"default\";{first}=[0-9]+;{second}=[0-9]+$");
+        json!({ "type": "string", "maxLength": 64, "pattern": pattern })
+    };
     json!({
         "X-Request-Id": {
             "description": "The caller's own X-Request-Id if it is a short word, else a new one. The log holds the same id.",
@@ -36,12 +36,12 @@ pub(super) fn headers() -> Value {
         "RateLimit": {
             "description": "How many requests are left (`r`), and for how many seconds that is so (`t`), as \
                             draft-ietf-httpapi-ratelimit-headers has it. Only where a limit is set.",
-            "schema": text(255),
+            "schema": numbers('r', 't'),
             "example": "\"default\";r=0;t=1",
         },
         "RateLimit-Policy": {
             "description": "The limit: requests (`q`) in so many seconds (`w`). Only where a limit is set.",
-            "schema": text(255),
+            "schema": numbers('q', 'w'),
             "example": "\"default\";q=100;w=1",
         },
     })
@@ -162,7 +162,7 @@ fn add_order_example(response: &mut Value, status: &str) {
     }
 }
 
-/// A stream is a text, which a client that knows nothing of events can read to its end.
+/// A stream has no schema, as its payload says.
 fn describe_events(response: &mut Value) {
     let Some(stream) = response.pointer_mut("/content/text~1event-stream") else {
         return;
@@ -171,9 +171,6 @@ fn describe_events(response: &mut Value) {
     let [_, settled] = OrderBody::examples();
     *stream = json!({
         "schema": {
-            "type": "string",
-            "maxLength": MAX_STREAM_LENGTH,
-            "pattern": "^retry: [0-9]+\\n\\n",
             "description": "Events as the WHATWG HTML standard writes them (section 9.2). The `data` of an event is an Order \
                             as JSON on one line, and its `id` names the state that the order is in.",
         },
