@@ -9,8 +9,8 @@ use poem_openapi::{
 
 use super::problem::Problem;
 
-/// All headers of a request together are no longer, in bytes.
-const MAX_LENGTH: usize = 65_536;
+/// The head of a request is never longer, in bytes: 64 KiB may be sent, and up to twice that may pass.
+const MAX_LENGTH: usize = 131_072;
 
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {

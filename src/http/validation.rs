@@ -39,8 +39,10 @@ pub trait ExtraValidation {
 /// The body as a `T`, or everything that is wrong with the request.
 pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
     headers: &HeaderMap,
-    value: Value,
+    mut value: Value,
 ) -> Result<T, Problem> {
+    schema::write_whole_numbers(&mut value);
+
     let mut errors = schema_errors::<T>(&value);
     errors.extend(T::errors(headers, &value));
     if errors.is_empty() {
