@@ -9,16 +9,12 @@ use poem_openapi::{
 
 use super::problem::Problem;
 
-/// The head of a request is never longer, in bytes: 64 KiB may be sent, and up to twice that may pass.
-const MAX_LENGTH: usize = 131_072;
-
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {
-    /// What the document says of the header's value. Whatever fits the headers of a request (RFC 9110, section 5.5), where
-    /// what is not understood is ignored.
+    /// What the document says of the header's value: where nothing is refused, whatever a header can hold (RFC 9110, section
+    /// 5.5), of any length.
     fn schema() -> MetaSchema {
         MetaSchema {
-            max_length: Some(MAX_LENGTH),
             pattern: Some("^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$".to_owned()),
             ..MetaSchema::new("string")
         }

@@ -38,7 +38,7 @@ await followOrder(`${api}${path}/events`, token, async order => {
 });
 assert.equal(shown.at(-1), "PAID");
 assert.deepEqual([sent.length, sent[0]], [2, undefined]);
-assert.match(sent[1], /^pending-/);
+assert.match(sent[1], /^pending@/);
 
 await assert.rejects(followOrder(`${api}/orders/${crypto.randomUUID()}/events`, token, () => {}), /there is no order/);
 console.log(`docs/api.md: ${shown.join(", ")}`);

@@ -27,6 +27,7 @@ mod proxy;
 mod queue;
 mod requests;
 mod schema;
+mod search;
 mod servers;
 mod settlement;
 mod soak;

@@ -175,7 +175,7 @@ fn describe_events(response: &mut Value) {
                             as JSON on one line, and its `id` names the state that the order is in.",
         },
         "example": format!(
-            "retry: 2000\n\nid: paid-1768469500508127\nevent: order\ndata: {}\n\n",
+            "retry: 2000\n\nid: paid@2026-01-15T09:31:40.508127Z\nevent: order\ndata: {}\n\n",
             json!(settled)
         ),
     });

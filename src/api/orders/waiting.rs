@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::stream;
 use poem::web::sse::Event;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{bodies::OrderBody, load};
@@ -115,7 +116,8 @@ pub fn event_id(order: &Order) -> String {
         (OrderStatus::Paid, _) => ("paid", row.settled_at),
         (OrderStatus::Failed, _) => ("failed", row.settled_at),
     };
-    format!("{state}-{}", since.unwrap_or(row.created_at).0)
+    let since = since.unwrap_or(row.created_at).to_utc().format(&Rfc3339);
+    format!("{state}@{}", since.unwrap_or_default())
 }
 
 impl Following {
