@@ -49,7 +49,7 @@ BEGIN
 
     -- The API makes orders and accepts their payment; administrators change the catalogue through it. It settles nothing.
     GRANT INSERT ON products, orders, order_items, stock_movements TO shop_serve;
-    GRANT UPDATE (name, price, stock, low_since, low_stock, updated_at) ON products TO shop_serve;
+    GRANT UPDATE (name, search_name, price, stock, low_since, low_stock, updated_at) ON products TO shop_serve;
     GRANT UPDATE (accepted_at, notify_after, notify_attempts, updated_at) ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
 

@@ -13,21 +13,27 @@ INSERT INTO shop DEFAULT VALUES;
 
 -- The catalogue, with the stock of each product.
 CREATE TABLE products (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    name       TEXT    NOT NULL,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    name        TEXT    NOT NULL,
+    -- The name as GET /products?q= compares names: in NFKC and without case. Computed by the shop. Leave it out of an
+    -- INSERT, and set it to NULL when you change a name by hand: the next start of shop serve fills it in.
+    search_name TEXT,
     -- Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.
-    price      INTEGER NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
+    price       INTEGER NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
     -- ISO 4217. Left out of an INSERT, it is the currency of the shop.
-    currency   TEXT    NOT NULL DEFAULT '' CONSTRAINT products_currency_is_iso_4217
-                       CHECK (currency = '' OR currency GLOB '[A-Z][A-Z][A-Z]'),
+    currency    TEXT    NOT NULL DEFAULT '' CONSTRAINT products_currency_is_iso_4217
+                        CHECK (currency = '' OR currency GLOB '[A-Z][A-Z][A-Z]'),
     -- Units on the shelf: the sum of stock_movements less the units in PAID orders.
-    stock      INTEGER NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
+    stock       INTEGER NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
     -- When stock last fell to the low-stock threshold, NULL while it is above; and the stock that it fell to then.
-    low_since  INTEGER,
-    low_stock  INTEGER,
-    created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
-    updated_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+    low_since   INTEGER,
+    low_stock   INTEGER,
+    created_at  INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
+    updated_at  INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
 ) STRICT;
+
+-- Finds what was inserted by hand, whose search_name is still to be computed.
+CREATE INDEX products_without_search_name ON products (id) WHERE search_name IS NULL;
 
 -- A product that is inserted by hand without a currency is priced in the shop's.
 CREATE TRIGGER products_default_currency AFTER INSERT ON products WHEN NEW.currency = '' BEGIN

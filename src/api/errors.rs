@@ -2,6 +2,7 @@
 //! knows. Their names are part of the contract: add, never change.
 
 use poem::http::StatusCode;
+use poem_openapi::types::Example as _;
 use serde_json::{Value, json};
 
 pub use crate::http::problem::types::{
@@ -9,8 +10,9 @@ pub use crate::http::problem::types::{
     OVERLOADED, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
 };
 use crate::{
+    api::failure::FailureBody,
     domain::Error,
-    entities::order::{Failure, ShortLine},
+    entities::order::Failure,
     http::problem::{FieldError, Problem, types::ProblemType},
 };
 
@@ -81,7 +83,7 @@ impl From<Error> for Problem {
             Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
             Error::PaymentDeclined => Self::new(PAYMENT_DECLINED, detail),
             Error::StockOutOfRange { .. } => Self::new(STOCK_OUT_OF_RANGE, detail),
-            Error::OrderFailed(_, failure) => Self::new(ORDER_FAILED, detail).with_errors(short_lines(failure)),
+            Error::OrderFailed(_, failure) => order_failed(detail, failure),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => Self::new(
@@ -103,16 +105,13 @@ fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
     lines.into_iter().map(field_error).collect()
 }
 
-fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
-    let field_error = |line: ShortLine| FieldError {
-        pointer: String::new(),
-        detail: format!(
-            "product {}: requested {}, available {}",
-            line.product_id, line.requested, line.available
-        ),
-    };
-    let lines = failure.into_iter().flat_map(|failure| failure.lines);
-    lines.map(field_error).collect()
+/// The problem carries the failure as the order does, so that nobody has to fetch the order, or to read the detail.
+fn order_failed(detail: String, failure: Option<Failure>) -> Problem {
+    let problem = Problem::new(ORDER_FAILED, detail);
+    match failure.map(FailureBody::from) {
+        Some(failure) => problem.with_extension("failure", &failure),
+        None => problem,
+    }
 }
 
 /// A problem of this type as the document shows it.
@@ -123,6 +122,11 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
         IDEMPOTENCY_KEY_REUSED => Error::IdempotencyKeyReused.into(),
         PAYMENT_DECLINED => Error::PaymentDeclined.into(),
         OVERLOADED => Error::Overloaded.into(),
+        ORDER_FAILED => Problem::new(
+            kind,
+            "order 019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11 has failed and cannot be paid",
+        )
+        .with_extension("failure", &FailureBody::example()),
         INVALID_REQUEST => {
             let error = FieldError {
                 pointer: "/items/0/quantity".to_owned(),

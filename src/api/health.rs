@@ -27,10 +27,11 @@ pub enum Role {
 
 pub struct HealthApi;
 
+/// Whether a part answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[oai(rename_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum HealthState {
     Up,
     Down,
 }
@@ -42,11 +43,11 @@ pub struct Health {
     /// Whether this process can do its work now.
     pub ready: bool,
     /// Nothing works without it.
-    pub database: State,
+    pub database: HealthState,
     /// Payments are accepted without it, and settled once it is back.
-    pub queue: State,
+    pub queue: HealthState,
     /// Answers come without it, more slowly.
-    pub cache: State,
+    pub cache: HealthState,
 }
 
 #[derive(ApiResponse)]
@@ -73,7 +74,7 @@ impl HealthApi {
     /// Is it alive?
     ///
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
-    #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
+    #[oai(path = "/healthz", method = "get", operation_id = "getHealth")]
     async fn healthz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<LiveAnswer, HealthProblem> {
         let health = Box::pin(check_health(&app, *role.0)).await;
 
@@ -83,7 +84,7 @@ impl HealthApi {
     /// Is it ready?
     ///
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
-    #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
+    #[oai(path = "/readyz", method = "get", operation_id = "getReadiness")]
     async fn readyz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<ReadyAnswer, HealthProblem> {
         let health = Box::pin(check_health(&app, *role.0)).await;
 
@@ -104,18 +105,18 @@ async fn check_health(app: &App, role: Role) -> Health {
     );
 
     Health {
-        ready: database == State::Up && (role == Role::Serve || queue == State::Up),
+        ready: database == HealthState::Up && (role == Role::Serve || queue == HealthState::Up),
         database,
         queue,
         cache,
     }
 }
 
-async fn probe(part: impl Future<Output = bool>) -> State {
+async fn probe(part: impl Future<Output = bool>) -> HealthState {
     if timeout(PROBE_TIMEOUT, part).await.unwrap_or(false) {
-        State::Up
+        HealthState::Up
     } else {
-        State::Down
+        HealthState::Down
     }
 }
 
@@ -123,9 +124,9 @@ impl Example for Health {
     fn example() -> Self {
         Self {
             ready: true,
-            database: State::Up,
-            queue: State::Up,
-            cache: State::Up,
+            database: HealthState::Up,
+            queue: HealthState::Up,
+            cache: HealthState::Up,
         }
     }
 }

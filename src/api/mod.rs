@@ -27,6 +27,7 @@ use request_log::REQUEST_LOG;
 
 pub mod auth;
 pub mod errors;
+pub mod failure;
 pub mod health;
 pub mod openapi;
 pub mod orders;

@@ -102,6 +102,10 @@ impl Serve {
     async fn connect(&self, config: Config) -> anyhow::Result<App> {
         let app = App::connect(config).await?;
         app.check_schema(self.demo).await?;
+        app.db
+            .transaction(|txn| async move { catalog::fill_search_names(&txn).await })
+            .await
+            .context("products without a search name could not be given one")?;
         if self.demo {
             fill_if_empty(&app).await?;
         }

@@ -6,7 +6,10 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, Func, LikeExpr},
 };
 
-use super::{Error, ProductId};
+use super::{
+    Error, ProductId,
+    search::{contains_pattern, search_form},
+};
 use crate::{
     db::sql::{Column, sql},
     entities::{Timestamp, product},
@@ -18,6 +21,9 @@ pub const MAX_PAGE: u64 = 200;
 /// The most units that a shelf holds, so that no sum of units ever overflows.
 pub const MAX_STOCK: i64 = 1_000_000_000_000;
 
+/// Products that get their search names by one statement.
+const FILL_CHUNK: i64 = 500;
+
 /// Which products to list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProductQuery {
@@ -25,7 +31,7 @@ pub struct ProductQuery {
     pub limit: u64,
     /// Only products with a larger id.
     pub after: ProductId,
-    /// Only products whose name contains this, in any case.
+    /// Only products whose name contains this, in upper or lower case.
     pub name_contains: Option<String>,
 }
 
@@ -72,10 +78,11 @@ pub struct NewProduct {
 /// each with the movement that explains its first stock. Answers how many were added.
 pub async fn add_missing(txn: &DatabaseTransaction, now: Timestamp, products: &[NewProduct]) -> Result<usize, Error> {
     let numbers = |number: fn(&NewProduct) -> i64| Column::BigInt(products.iter().map(number).collect());
+    let texts = |text: fn(&NewProduct) -> String| Column::Text(products.iter().map(text).collect());
     // Ordered, so that ids follow the order of the products whatever plan the database chooses.
     let added: Vec<(ProductId, i64)> = sql("
-        INSERT INTO products (name, price, currency, stock, created_at, updated_at)
-        SELECT name, price, (SELECT currency FROM shop), stock, :now, :now
+        INSERT INTO products (name, search_name, price, currency, stock, created_at, updated_at)
+        SELECT name, search_name, price, (SELECT currency FROM shop), stock, :now, :now
           FROM :new_products
          WHERE NOT EXISTS (SELECT 1 FROM products known WHERE known.name = new_products.name)
          ORDER BY position
@@ -83,10 +90,8 @@ pub async fn add_missing(txn: &DatabaseTransaction, now: Timestamp, products: &[
     .table(
         "new_products",
         [
-            (
-                "name",
-                Column::Text(products.iter().map(|product| product.name.clone()).collect()),
-            ),
+            ("name", texts(|product| product.name.clone())),
+            ("search_name", texts(|product| search_form(&product.name))),
             ("price", numbers(|product| product.price)),
             ("stock", numbers(|product| product.stock)),
             ("position", Column::BigInt((0..).take(products.len()).collect())),
@@ -103,11 +108,12 @@ pub async fn add_missing(txn: &DatabaseTransaction, now: Timestamp, products: &[
 /// Adds a product, with the movement that explains its first stock.
 pub async fn add(txn: &DatabaseTransaction, now: Timestamp, new: &NewProduct) -> Result<product::Model, Error> {
     let added: Option<product::Model> = sql("
-        INSERT INTO products (name, price, currency, stock, created_at, updated_at)
-        SELECT :name, :price, currency, :stock, :now, :now
+        INSERT INTO products (name, search_name, price, currency, stock, created_at, updated_at)
+        SELECT :name, :search_name, :price, currency, :stock, :now, :now
           FROM shop
         RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
     .bind("name", new.name.clone())
+    .bind("search_name", search_form(&new.name))
     .bind("price", new.price)
     .bind("stock", new.stock)
     .timestamp("now", now)
@@ -139,10 +145,14 @@ pub async fn change(
 ) -> Result<product::Model, Error> {
     let changed: Option<product::Model> = sql("
         UPDATE products
-           SET name = COALESCE(:name, name), price = COALESCE(:price, price), updated_at = :now
+           SET name = COALESCE(:name, name),
+               search_name = COALESCE(:search_name, search_name),
+               price = COALESCE(:price, price),
+               updated_at = :now
          WHERE id = :id
         RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
     .bind("name", change.name.clone())
+    .bind("search_name", change.name.as_deref().map(search_form))
     .bind("price", change.price)
     .timestamp("now", now)
     .bind("id", id)
@@ -248,16 +258,50 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<Vec<ProductId>, Er
     Ok(ids)
 }
 
-/// Matches the name as it is spelled, or in any case. SQLite, and PostgreSQL in the locale C, know the cases of ASCII letters
-/// only; there other letters are found as they are spelled.
-fn name_contains(part: &str) -> Condition {
-    let pattern = |part: &str| LikeExpr::new(format!("%{}%", escape_like(part))).escape('\\');
-    let name = || Expr::col(product::Column::Name);
-    Condition::any()
-        .add(Expr::expr(Func::lower(name())).like(pattern(&part.to_lowercase())))
-        .add(name().like(pattern(part)))
+/// Gives search names to products that were inserted without one, by hand or by another program.
+pub async fn fill_search_names(txn: &DatabaseTransaction) -> Result<(), Error> {
+    loop {
+        let unnamed: Vec<(ProductId, String)> = sql("
+            SELECT id, name
+              FROM products
+             WHERE search_name IS NULL
+             ORDER BY id
+             LIMIT :limit")
+        .bind("limit", FILL_CHUNK)
+        .tuples(txn)
+        .await?;
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+
+        let named = unnamed.iter().map(|(id, name)| (*id, search_form(name)));
+        let (products, search_names): (Vec<ProductId>, Vec<String>) = named.unzip();
+
+        // `= ANY(:products)` says again what the join says, so that the products are found by their index.
+        sql("
+            UPDATE products
+               SET search_name = named.search_name
+              FROM :named
+             WHERE id = named.product_id AND id = ANY(:products)")
+        .table(
+            "named",
+            [
+                ("product_id", Column::BigInt(products.clone())),
+                ("search_name", Column::Text(search_names)),
+            ],
+        )
+        .planner_list("products", Column::BigInt(products))
+        .execute(txn)
+        .await?;
+    }
 }
 
-fn escape_like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+/// A name that was inserted by hand is found in the cases that the database knows, until [`fill_search_names`] has seen it.
+fn name_contains(part: &str) -> Condition {
+    let pattern = || LikeExpr::new(contains_pattern(part)).escape('\\');
+    let search_name = || Expr::col(product::SEARCH_NAME);
+    let by_hand = Condition::all()
+        .add(search_name().is_null())
+        .add(Expr::expr(Func::lower(Expr::col(product::Column::Name))).like(pattern()));
+    Condition::any().add(search_name().like(pattern())).add(by_hand)
 }

@@ -14,6 +14,7 @@ pub mod catalog;
 pub mod ledger;
 pub mod money;
 pub mod orders;
+mod search;
 pub mod settlement;
 pub mod shop;
 

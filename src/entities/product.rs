@@ -4,6 +4,10 @@ use sea_orm::entity::prelude::*;
 
 use super::Timestamp;
 
+/// The column that searches look in: the name as a search compares names, computed by the program. It is NULL where a row was
+/// inserted by hand. No answer shows it, so it is no part of the model.
+pub const SEARCH_NAME: &str = "search_name";
+
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "products")]

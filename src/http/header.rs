@@ -11,9 +11,13 @@ use super::problem::Problem;
 
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {
-    /// What the document says of the header's value.
+    /// What the document says of the header's value: where nothing is refused, whatever a header can hold (RFC 9110, section
+    /// 5.5), of any length.
     fn schema() -> MetaSchema {
-        MetaSchema::new("string")
+        MetaSchema {
+            pattern: Some("^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$".to_owned()),
+            ..MetaSchema::new("string")
+        }
     }
 
     /// # Errors

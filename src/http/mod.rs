@@ -6,6 +6,7 @@ mod body;
 pub mod conditional;
 pub mod cors;
 pub mod etag;
+pub mod event_stream;
 pub mod head;
 pub mod header;
 pub mod idempotency;

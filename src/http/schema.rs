@@ -72,11 +72,12 @@ fn dedupe_descriptions(value: &mut Value) {
     }
 }
 
-/// Writes 1 where the framework, which keeps bounds as floating point, writes 1.0.
+/// Writes 1 where `value` has 1.0: the framework, which keeps bounds as floating point, and clients whose language has one
+/// kind of number. To JSON Schema both are integers. A number that floating point cannot tell from others stays as it is.
 pub fn write_whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0)
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && is_whole(*float))
                 && let Ok(whole) = float.to_string().parse::<i64>()
             {
                 *value = Value::from(whole);
@@ -88,11 +89,25 @@ pub fn write_whole_numbers(value: &mut Value) {
     }
 }
 
+fn is_whole(float: f64) -> bool {
+    /// 2 to the power of 53: beyond it, neighbours are more than 1 apart.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    float.fract() == 0.0 && float.abs() < EXACT
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_number_without_a_fraction_is_an_integer_if_it_is_exact() {
+        let mut value = json!({ "a": [2.0, -0.0, 1e3], "b": 2.5, "c": 9_007_199_254_740_992.0_f64, "d": 1e300 });
+        write_whole_numbers(&mut value);
+        let expected = json!({ "a": [2, 0, 1_000], "b": 2.5, "c": 9_007_199_254_740_992.0_f64, "d": 1e300 });
+        assert_eq!(value, expected);
+    }
 
     #[test]
     fn unknown_fields_are_denied_in_what_requests_send_and_nowhere_else() {

@@ -39,7 +39,9 @@ pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
     headers: &HeaderMap,
     body: StrictJson,
 ) -> Result<T, Problem> {
-    let StrictJson { value, repeated } = body;
+    let StrictJson { mut value, repeated } = body;
+    schema::write_whole_numbers(&mut value);
+
     let mut errors: Vec<FieldError> = repeated
         .into_iter()
         .map(|pointer| field_error(pointer, "the name comes more than once"))

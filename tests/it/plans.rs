@@ -183,6 +183,7 @@ async fn go_through_everything(backend: &Backend, client: &Client, postgres: &Po
         &format!("/orders?limit=200&cursor={alone}"),
         "/products?limit=50",
         "/products?limit=50&cursor=100",
+        "/products?q=PRODUCT%2012",
         "/products/7",
     ] {
         assert_eq!(client.get(path).await.status, 200, "{path}");

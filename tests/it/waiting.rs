@@ -1,11 +1,11 @@
 //! Waiting for an order instead of polling: `Prefer: wait` and server-sent events.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt as _, future::join_all};
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -79,14 +79,24 @@ async fn paying_and_waiting_answers_with_the_outcome(#[values("embedded", "serve
     assert_eq!((paid.status, &paid.body["status"]), (200, &"PAID".into()));
     assert_eq!(paid.header("preference-applied"), Some("wait=20"));
 
-    let failed = pay(client.order(&[(1, 2)]).await).await;
+    let short = client.order(&[(1, 2)]).await;
+    let failed = pay(short.clone()).await;
     failed.problem(409, "order-failed");
-    assert!(
-        failed.body["errors"][0]["detail"]
-            .as_str()
-            .is_some_and(|detail| detail.contains("available 1")),
-        "{failed:?}"
-    );
+    let lines = json!([{ "product_id": 1, "requested": 2, "available": 1 }]);
+    let failure = json!({ "reason": "insufficient_stock", "lines": lines });
+    assert_eq!(failed.body["failure"], failure, "{failed:?}");
+
+    // Whoever pays it later learns the same, with and without waiting, by a good and by a bad card.
+    let path = format!("/orders/{short}/pay");
+    let declined = json!({ "payment_method": "pm_card_declined" });
+    for again in [
+        wait(&client, Method::POST, &path, 20).await,
+        client.post(&path, &json!({})).await,
+        client.post(&path, &declined).await,
+    ] {
+        again.problem(409, "order-failed");
+        assert_eq!(again.body["failure"], failure, "{again:?}");
+    }
 
     // Without a worker the order is answered as it is after the wait.
     if !backend.is_embedded() {
@@ -126,13 +136,25 @@ async fn waiting_works_without_events() {
     assert_eq!((answer.status, &answer.body["status"]), (200, &"PAID".into()));
 }
 
+/// One event of a stream, as a browser hands it to a page.
+#[derive(Debug)]
+struct Event {
+    id: String,
+    kind: String,
+    data: Value,
+}
+
+async fn request_events(client: &Client, id: &str, last_event_id: Option<&str>) -> reqwest::Response {
+    let mut request = client.request(Method::GET, &format!("/orders/{id}/events"));
+    if let Some(last) = last_event_id {
+        request = request.header("Last-Event-ID", last);
+    }
+    request.send().await.expect("answers")
+}
+
 /// The events of an order's stream, until the stream ends.
-async fn follow(client: &Client, id: &str) -> Vec<Value> {
-    let response = client
-        .request(Method::GET, &format!("/orders/{id}/events"))
-        .send()
-        .await
-        .expect("answers");
+async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<Event> {
+    let response = request_events(client, id, last_event_id).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut stream = response.bytes_stream();
@@ -140,8 +162,22 @@ async fn follow(client: &Client, id: &str) -> Vec<Value> {
     while let Some(chunk) = stream.next().await {
         text.push_str(&String::from_utf8_lossy(&chunk.expect("whole")));
     }
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
+
+    assert!(text.starts_with("retry: "), "{text}");
+    let blocks = text.split("\n\n").filter(|block| block.contains("data: "));
+    blocks.map(event).collect()
+}
+
+fn event(block: &str) -> Event {
+    let field = |name: &str| {
+        let value = block.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap_or_else(|| panic!("no {name}in {block}")).to_owned()
+    };
+    Event {
+        id: field("id: "),
+        kind: field("event: "),
+        data: serde_json::from_str(&field("data: ")).expect("JSON"),
+    }
 }
 
 #[rstest]
@@ -157,24 +193,84 @@ async fn an_order_can_be_followed_until_it_is_settled(#[values("embedded", "serv
         let id = client.order(&[(1, quantity)]).await;
         let following = tokio::spawn({
             let (client, id) = (client.clone(), id.clone());
-            async move { follow(&client, &id).await }
+            async move { follow(&client, &id, None).await }
         });
         tokio::time::sleep(Duration::from_millis(700)).await;
         client.pay(&id).await;
 
         let events = following.await.expect("followed");
-        let statuses: Vec<&str> = events.iter().filter_map(|event| event["status"].as_str()).collect();
+        let statuses: Vec<&str> = events
+            .iter()
+            .filter_map(|event| event.data["status"].as_str())
+            .collect();
         assert_eq!(
             (statuses.first(), statuses.last()),
             (Some(&"PENDING"), Some(&outcome)),
             "{events:?}"
         );
         assert!(statuses[..statuses.len() - 1].iter().all(|status| *status == "PENDING"));
+        assert!(events.iter().all(|event| event.kind == "order"), "{events:?}");
+        let ids: HashSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+        assert_eq!(ids.len(), events.len(), "every state has an id of its own: {events:?}");
         assert_eq!(
-            *events.last().expect("one"),
+            events.last().expect("one").data,
             client.get(&format!("/orders/{id}")).await.body
         );
-        assert_eq!(follow(&client, &id).await.len(), 1, "a settled order is one event");
+    }
+}
+
+/// A browser opens another stream whenever one has ended, and says which event it has; only 204 stops it (WHATWG HTML,
+/// section 9.2.3).
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_reconnects_gets_what_it_lacks_and_stops_once_it_has_the_final_state(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    backend.stock(&[(100, 3)]).await;
+    let shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    let client = shop.client();
+    let id = client.order(&[(1, 1)]).await;
+
+    // The first event of a stream that is cut off then.
+    let mut stream = request_events(&client, &id, None).await.bytes_stream();
+    let mut text = String::new();
+    while !text.ends_with("}\n\n") {
+        text.push_str(&String::from_utf8_lossy(
+            &stream.next().await.expect("more").expect("whole"),
+        ));
+    }
+    drop(stream);
+    let pending = event(text.split("\n\n").nth(1).expect("an event"));
+    assert_eq!(pending.data["status"], "PENDING");
+
+    let following = tokio::spawn({
+        let (client, id, last) = (client.clone(), id.clone(), pending.id.clone());
+        async move { follow(&client, &id, Some(&last)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    client.pay(&id).await;
+    let events = following.await.expect("followed");
+    assert!(
+        events.iter().all(|event| event.id != pending.id),
+        "not again: {events:?}"
+    );
+    let last = events.last().expect("one");
+    assert_eq!(last.data["status"], "PAID");
+
+    // On any replica, and for as long as it asks.
+    let others = Shop::serve(&backend);
+    for client in [client, others.client()] {
+        let nothing = request_events(&client, &id, Some(&last.id)).await;
+        assert_eq!(nothing.status(), 204);
+        assert_eq!(nothing.text().await.expect("whole"), "");
+
+        for behind in [None, Some(pending.id.as_str()), Some("of another server"), Some("")] {
+            let events = follow(&client, &id, behind).await;
+            assert_eq!(events.len(), 1, "a settled order is one event: {behind:?} {events:?}");
+            assert_eq!(events[0].id, last.id);
+        }
     }
 }
 

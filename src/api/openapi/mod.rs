@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Tag, errors,
+    failure::FailureBody,
     health::HealthApi,
     orders::OrdersApi,
     products::{ProductsApi, bodies::StockChangeBody},
@@ -14,19 +15,26 @@ use super::{
 use crate::{
     config::AuthMode,
     http::{
-        problem::{ProblemBody, types::INVALID_REQUEST},
+        problem::{
+            ProblemBody,
+            types::{INVALID_REQUEST, ProblemType},
+        },
         schema,
         validation::ExtraValidation as _,
     },
 };
 
 mod responses;
+mod schemas;
 
+/// The version of OpenAPI that the document is brought to; the framework writes 3.0.0.
+const VERSION: &str = "3.1.0";
 /// The name of the security scheme.
 const SCHEME: &str = "bearer";
 const TOKENS: &str = "\
 A JSON Web Token, asked for when the server runs with SHOP_AUTH=jwt. `sub` is the user id, `exp` is required, and the \
-scope `shop:admin` allows catalogue changes and every order. `shop token --user 1` mints one for trying things out.";
+scope `shop:admin` allows catalogue changes and every order. It is checked as RFC8725 recommends: the configured key \
+decides the one algorithm. `shop token --user 1` mints one for trying things out.";
 
 const DESCRIPTION: &str = "\
 A headless order service. **The way of an order:**
@@ -49,7 +57,10 @@ pub fn service() -> OpenApiService<Apis, ()> {
     OpenApiService::new((ProductsApi, OrdersApi, HealthApi), "shop", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
-        .server(ServerObject::new("/").description("this server"))
+        .server(
+            ServerObject::new("/")
+                .description("The server that this document comes from, be it local, staging or production"),
+        )
 }
 
 /// The document as a value.
@@ -66,6 +77,7 @@ pub fn document(auth: AuthMode) -> Value {
     }
     schema::correct(&mut document["components"]["schemas"]);
     schema::write_whole_numbers(&mut document["paths"]);
+    document["components"]["headers"] = responses::headers();
 
     document["components"]["securitySchemes"] = json!({ SCHEME: {
         "type": "http",
@@ -81,6 +93,12 @@ pub fn document(auth: AuthMode) -> Value {
         }
     }
 
+    schemas::visit(&mut document, &mut |name, schema| {
+        schemas::set_bounds(name, schema);
+        schemas::to_2020_12(schema);
+    });
+    document["openapi"] = json!(VERSION);
+    document["servers"][0]["x-internal"] = json!(false);
     document
 }
 
@@ -125,6 +143,11 @@ fn complete(schemas: &mut Map<String, Value>) {
         .and_modify(StockChangeBody::extend_schema);
     schemas.entry(ProblemBody::name()).and_modify(|problem| {
         problem["example"] = errors::example(INVALID_REQUEST, "/orders");
+        problem["properties"]["type"]["enum"] = errors::ALL.iter().map(ProblemType::uri).collect();
+        problem["properties"]["failure"] = json!({
+            "description": "Why the order has failed, as the order itself says it; only of the type `order-failed`.",
+            "allOf": [{ "$ref": schema::reference(&FailureBody::name()) }],
+        });
     });
 }
 

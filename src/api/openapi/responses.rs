@@ -1,22 +1,75 @@
-//! The answers of an operation in the OpenAPI document: the names of their headers, and examples.
+//! The answers of an operation in the OpenAPI document: their headers, the answer that any operation can end in, and
+//! examples.
 
 use poem_openapi::types::Type as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
     api::{errors, orders::bodies::OrderBody},
-    http::{problem, schema},
+    http::{
+        problem::{self, ProblemBody},
+        schema,
+    },
 };
+
+/// Headers that many answers have, under the names that answers refer to.
+pub(super) fn headers() -> Value {
+    let numbers = |first: char, second: char| {
+        let pattern = format!("^\"default\";{first}=[0-9]+;{second}=[0-9]+$");
+        json!({ "type": "string", "maxLength": 64, "pattern": pattern })
+    };
+    json!({
+        "X-Request-Id": {
+            "description": "The caller's own X-Request-Id if it is a short word, else a new one. The log holds the same id.",
+            "required": true,
+            "schema": { "type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9._-]+$" },
+        },
+        "Retry-After": {
+            "description": "Seconds to wait before trying again.",
+            "required": true,
+            "schema": { "type": "integer", "format": "int32", "minimum": 1, "maximum": 3600 },
+        },
+        "Access-Control-Allow-Origin": {
+            "description": "The origin of the page that asks, if it is one of SHOP_CORS_ORIGINS.",
+            "schema": { "type": "string", "format": "uri", "maxLength": 255 },
+        },
+        "RateLimit": {
+            "description": "How many requests are left (`r`), and for how many seconds that is so (`t`), as \
+                            draft-ietf-httpapi-ratelimit-headers has it. Only where a limit is set.",
+            "schema": numbers('r', 't'),
+            "example": "\"default\";r=0;t=1",
+        },
+        "RateLimit-Policy": {
+            "description": "The limit: requests (`q`) in so many seconds (`w`). Only where a limit is set.",
+            "schema": numbers('q', 'w'),
+            "example": "\"default\";q=100;w=1",
+        },
+    })
+}
 
 /// Completes what the framework says of all answers to an operation at `path`.
 pub(super) fn describe(operation: &mut Value, path: &str) {
-    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+    let is_limited = operation["responses"].get("429").is_some();
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    responses.insert("default".to_owned(), any_problem());
+
+    for (status, response) in responses {
         name_headers(response);
-        describe_retry_after(response, status);
+        refer_to_headers(response, status, is_limited);
         add_problem_examples(response, path);
         add_order_example(response, status);
         describe_events(response);
     }
+}
+
+/// What no operation lists, since any can end in it: a method that a path does not have, a fault on the way.
+fn any_problem() -> Value {
+    json!({
+        "description": "Any other problem. Go by its status, and expect types that are not listed here.",
+        "content": { problem::CONTENT_TYPE: { "schema": { "$ref": schema::reference(&ProblemBody::name()) } } },
+    })
 }
 
 /// The framework writes the names of headers in capitals.
@@ -33,21 +86,43 @@ fn name_headers(response: &mut Value) {
         return;
     };
     for name in NAMES {
-        if let Some(header) = headers.remove(&name.to_uppercase()) {
+        if let Some(mut header) = headers.remove(&name.to_uppercase()) {
+            describe_value(name, &mut header["schema"]);
             headers.insert(name.to_owned(), header);
         }
     }
 }
 
-/// A problem that passes by itself says when to try again.
-fn describe_retry_after(response: &mut Value, status: &str) {
+/// What the value of a header looks like.
+fn describe_value(name: &str, schema: &mut Value) {
+    let form = match name {
+        "Location" => json!({ "format": "uri-reference", "maxLength": 255 }),
+        "ETag" => json!({ "pattern": "^\"[^\"]+\"$", "maxLength": 64 }),
+        "Cache-Control" => json!({ "enum": ["no-cache"] }),
+        "Idempotent-Replayed" => json!({ "enum": ["true"] }),
+        _ => json!({ "pattern": "^wait=[0-9]{1,2}$", "maxLength": 7 }),
+    };
+    for (key, value) in form.as_object().into_iter().flatten() {
+        schema[key] = value.clone();
+    }
+}
+
+/// A problem that passes by itself says when to try again, and a limited operation how much of the limit is left.
+fn refer_to_headers(response: &mut Value, status: &str, is_limited: bool) {
     let is_problem = response["content"].get(problem::CONTENT_TYPE).is_some();
+    let mut refer_to = |name: &str| {
+        let reference = format!("#/components/headers/{name}");
+        response["headers"][name] = json!({ "$ref": reference });
+    };
+
+    refer_to("Access-Control-Allow-Origin");
+    refer_to("X-Request-Id");
     if is_problem && matches!(status, "429" | "503") {
-        response["headers"]["Retry-After"] = json!({
-            "description": "Seconds to wait before trying again.",
-            "required": true,
-            "schema": { "type": "integer", "minimum": 1 },
-        });
+        refer_to("Retry-After");
+    }
+    if is_limited {
+        refer_to("RateLimit");
+        refer_to("RateLimit-Policy");
     }
 }
 
@@ -61,12 +136,14 @@ fn add_problem_examples(response: &mut Value, path: &str) {
 
     let mut examples = Map::new();
     for kind in errors::ALL {
-        if description.contains(&format!("{}{}`", problem::TYPE_PREFIX, kind.slug)) {
+        if description.contains(&format!("{}`", kind.uri())) {
             let example = json!({ "summary": kind.title, "value": errors::example(kind, path) });
             examples.insert(kind.slug.to_owned(), example);
         }
     }
-    content["examples"] = Value::Object(examples);
+    if !examples.is_empty() {
+        content["examples"] = Value::Object(examples);
+    }
 }
 
 /// An order shows what is known of it by then: nothing more when it is created, more once it is accepted or settled.
@@ -85,7 +162,7 @@ fn add_order_example(response: &mut Value, status: &str) {
     }
 }
 
-/// A stream is described by one of its events, as the fields that the standard gives it.
+/// A stream has no schema, as its payload says.
 fn describe_events(response: &mut Value) {
     let Some(stream) = response.pointer_mut("/content/text~1event-stream") else {
         return;
@@ -94,13 +171,12 @@ fn describe_events(response: &mut Value) {
     let [_, settled] = OrderBody::examples();
     *stream = json!({
         "schema": {
-            "type": "object",
-            "description": "One event. Its data is an Order, as JSON on one line.",
-            "properties": {
-                "event": { "type": "string", "enum": ["order"] },
-                "data": { "type": "string" },
-            },
+            "description": "Events as the WHATWG HTML standard writes them (section 9.2). The `data` of an event is an Order \
+                            as JSON on one line, and its `id` names the state that the order is in.",
         },
-        "example": { "event": "order", "data": json!(settled).to_string() },
+        "example": format!(
+            "retry: 2000\n\nid: paid@2026-01-15T09:31:40.508127Z\nevent: order\ndata: {}\n\n",
+            json!(settled)
+        ),
     });
 }

@@ -1,7 +1,6 @@
 //! The answers of the operations on orders, as the document describes them, and the problems that each can end in.
 
-use futures_util::stream::BoxStream;
-use poem_openapi::{ApiResponse, payload::EventStream};
+use poem_openapi::ApiResponse;
 
 use super::bodies::{OrderBody, OrderPageBody};
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
         OVERLOADED, PAYLOAD_TOO_LARGE, PAYMENT_DECLINED, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, TOTAL_TOO_LARGE,
         UNAUTHORIZED, UNKNOWN_PRODUCT, UNSUPPORTED_MEDIA_TYPE,
     },
-    http::{json::RawJson, problem::problems},
+    http::{event_stream::EventStream, json::RawJson, problem::problems},
 };
 
 #[derive(ApiResponse)]
@@ -49,9 +48,12 @@ pub enum ListAnswer {
 
 #[derive(ApiResponse)]
 pub enum EventsAnswer {
-    /// The order as it is, then again after every change, until it is settled. An event is called `order`.
+    /// The order as it is, unless Last-Event-ID names that event, then again after every change, until it is settled.
     #[oai(status = 200)]
-    Events(EventStream<BoxStream<'static, OrderBody>>),
+    Events(EventStream<OrderBody>),
+    /// The order is settled, and Last-Event-ID names the event that said so. A browser does not reconnect any more.
+    #[oai(status = 204)]
+    NothingToCome,
 }
 
 #[derive(ApiResponse)]

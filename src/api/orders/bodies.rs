@@ -10,11 +10,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::failure::FailureBody,
     domain::orders::{Line, Order, OrderPage},
-    entities::{
-        Timestamp,
-        order::{Failure, FailureReason, OrderStatus},
-    },
+    entities::{Timestamp, order::OrderStatus},
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
@@ -75,11 +73,13 @@ pub struct OrderBody {
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
     /// ISO 4217.
+    #[oai(validator(max_length = 3, pattern = "^[A-Z]{3}$"))]
     currency: String,
     /// When the order was created.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// The lines, as they were sent.
+    #[oai(validator(min_items = 1, max_items = 100))]
     items: Vec<ItemBody>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
@@ -100,9 +100,10 @@ pub struct OrderBody {
 #[oai(rename = "OrderPage", example)]
 pub struct OrderPageBody {
     /// The orders of this page.
+    #[oai(validator(max_items = 200))]
     items: Vec<OrderBody>,
     /// Send this as `cursor` to get the next page; null on the last one.
-    next_cursor: Option<String>,
+    next_cursor: Option<Uuid>,
 }
 
 /// A line of an order.
@@ -114,38 +115,11 @@ pub struct ItemBody {
     /// A product of the catalogue.
     product_id: i64,
     /// Units.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     quantity: i64,
     /// The catalogue's price when the order was created, in the currency's minor unit.
+    #[oai(validator(minimum(value = "0")))]
     unit_price: i64,
-}
-
-/// Why an order has failed.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "Failure")]
-pub struct FailureBody {
-    /// What kind of failure it is.
-    reason: ReasonBody,
-    /// The lines that were short of stock. Nothing was taken for any line.
-    lines: Vec<ShortLineBody>,
-}
-
-#[derive(Clone, Copy, Debug, Enum, Serialize)]
-#[oai(rename = "FailureReason", rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum ReasonBody {
-    InsufficientStock,
-}
-
-/// A line that there was not enough stock for.
-#[derive(Debug, Object, Serialize)]
-#[oai(rename = "ShortLine")]
-pub struct ShortLineBody {
-    /// The product that was short.
-    product_id: i64,
-    /// Units that the order asked for.
-    requested: i64,
-    /// Units that were available when the order was settled.
-    available: i64,
 }
 
 impl ExtraValidation for NewOrderBody {
@@ -193,7 +167,7 @@ impl From<OrderPage> for OrderPageBody {
     fn from(page: OrderPage) -> Self {
         let last = page.orders.last().filter(|_| page.more);
         Self {
-            next_cursor: last.map(|last| last.row.id.to_string()),
+            next_cursor: last.map(|last| last.row.id),
             items: page.orders.into_iter().map(OrderBody::from).collect(),
         }
     }
@@ -224,23 +198,6 @@ impl From<Order> for OrderBody {
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(FailureBody::from),
-        }
-    }
-}
-
-impl From<Failure> for FailureBody {
-    fn from(failure: Failure) -> Self {
-        let lines = failure.lines.into_iter().map(|line| ShortLineBody {
-            product_id: line.product_id,
-            requested: line.requested,
-            available: line.available,
-        });
-
-        Self {
-            reason: match failure.reason {
-                FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
-            },
-            lines: lines.collect(),
         }
     }
 }
@@ -291,7 +248,7 @@ impl Example for OrderPageBody {
     fn example() -> Self {
         let [_, settled] = OrderBody::examples();
         Self {
-            next_cursor: Some(settled.order_id.to_string()),
+            next_cursor: Some(settled.order_id),
             items: vec![settled],
         }
     }

@@ -19,7 +19,7 @@ use answers::{
 };
 use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
 pub use cached::CachedOrders;
-use waiting::Wait;
+use waiting::{Wait, event_id};
 
 use super::{READ_TIMEOUT, Tag};
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     },
     entities::{Timestamp, order::OrderStatus},
     http::{
+        event_stream::LastEventId,
         header::Header,
         idempotency::IdempotencyKey,
         json::{self, RawJson, ValidJson},
@@ -163,7 +164,7 @@ impl OrdersApi {
     /// Find an order
     ///
     /// As it is now, or with `Prefer: wait=N` once it is settled. A PAID or FAILED order does not change any more.
-    #[oai(path = "/orders/:id", method = "get", operation_id = "findOrder")]
+    #[oai(path = "/orders/:id", method = "get", operation_id = "getOrder")]
     async fn find(
         &self,
         app: Data<&Arc<App>>,
@@ -203,7 +204,8 @@ impl OrdersApi {
     /// Follow an order
     ///
     /// Server-sent events: the order as it is, then again after every change, until it is settled or five minutes have
-    /// passed. Close the stream when the order is PAID or FAILED: nothing more is sent then.
+    /// passed. An event is called `order`, and its data is an Order as JSON on one line. Nothing follows an order that is
+    /// PAID or FAILED: close the stream then. A browser that reconnects all the same is answered `204`, and stops.
     #[oai(path = "/orders/:id/events", method = "get", operation_id = "followOrder")]
     async fn events(
         &self,
@@ -212,16 +214,22 @@ impl OrdersApi {
         caller: Caller,
         /// The order's id.
         id: Path<Uuid>,
+        /// The `id` of the event that was received last; a browser sends it by itself when it reconnects.
+        #[oai(name = "Last-Event-ID")]
+        last_event_id: Header<LastEventId>,
     ) -> Result<EventsAnswer, FindProblem> {
         // Before the stream starts, so that the status says so if the caller may not see the order.
-        load(&app, caller, id.0).await?;
+        let order = load(&app, caller, id.0).await?;
+
+        let Header(LastEventId(last_event_id)) = last_event_id;
+        let is_settled = order.row.status != OrderStatus::Pending;
+        if is_settled && last_event_id == Some(event_id(&order)) {
+            return Ok(EventsAnswer::NothingToCome);
+        }
 
         let subscription = watch.subscribe(id.0).ok_or(Error::Overloaded)?;
-        Ok(EventsAnswer::Events(waiting::follow(
-            app.0.clone(),
-            caller,
-            subscription,
-        )))
+        let events = waiting::follow(app.0.clone(), caller, subscription, last_event_id);
+        Ok(EventsAnswer::Events(events))
     }
 }
 

@@ -3,12 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
+use futures_util::stream;
 use poem::web::sse::Event;
-use poem_openapi::payload::EventStream;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{bodies::OrderBody, load};
@@ -16,14 +13,17 @@ use crate::{
     app::App,
     domain::{Caller, Error, OrderId, orders::Order},
     entities::order::{self, OrderStatus},
-    http::prefer::{Prefer, wait_applied},
+    http::{
+        event_stream::EventStream,
+        prefer::{Prefer, wait_applied},
+    },
     tasks::order_watch::{OrderWatch, Subscription},
 };
 
 /// A stream ends after this; a browser then opens another one by itself.
 const MAX_STREAM: Duration = Duration::from_mins(5);
-/// A comment is sent as often as this, so that proxies do not close a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A browser whose stream has ended opens another one after this.
+const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
 /// A request that waits for an order.
 pub struct Wait {
@@ -70,42 +70,73 @@ struct Following {
     app: Arc<App>,
     caller: Caller,
     subscription: Subscription,
-    sent: Option<Order>,
+    /// The event that the client received last, from this stream or from one before it.
+    last_event_id: Option<String>,
+    is_listening: bool,
+    is_settled: bool,
     deadline: Instant,
 }
 
-/// The order as it is, then after every change, until it is settled.
-pub fn follow(app: Arc<App>, caller: Caller, subscription: Subscription) -> EventStream<BoxStream<'static, OrderBody>> {
+/// The order as it is, unless the client has just that, then after every change, until it is settled.
+pub fn follow(
+    app: Arc<App>,
+    caller: Caller,
+    subscription: Subscription,
+    last_event_id: Option<String>,
+) -> EventStream<OrderBody> {
     let following = Following {
         app,
         caller,
         subscription,
-        sent: None,
+        last_event_id,
+        is_listening: false,
+        is_settled: false,
         deadline: Instant::now() + MAX_STREAM,
     };
 
-    let orders = stream::unfold(following, |mut following| async move {
+    let events = stream::unfold(following, |mut following| async move {
         let order = following.next().await?;
-        Some((OrderBody::from(order), following))
+        Some((event(order), following))
     });
-    EventStream::new(orders.boxed())
-        .keep_alive(KEEP_ALIVE)
-        .to_event(|order| Event::message(serde_json::to_string(&order).unwrap_or_default()).event_type("order"))
+    EventStream::new(RECONNECT_AFTER, events)
+}
+
+fn event(order: Order) -> Event {
+    let id = event_id(&order);
+    let data = serde_json::to_string(&OrderBody::from(order)).unwrap_or_default();
+    Event::message(data).event_type("order").id(id)
+}
+
+/// Names the state that the order is in: the same on every replica, and another after every change.
+pub fn event_id(order: &Order) -> String {
+    let row = &order.row;
+    let (state, since) = match (row.status, row.accepted_at) {
+        (OrderStatus::Pending, None) => ("pending", Some(row.created_at)),
+        (OrderStatus::Pending, accepted_at) => ("accepted", accepted_at),
+        (OrderStatus::Paid, _) => ("paid", row.settled_at),
+        (OrderStatus::Failed, _) => ("failed", row.settled_at),
+    };
+    let since = since.unwrap_or(row.created_at).to_utc().format(&Rfc3339);
+    format!("{state}@{}", since.unwrap_or_default())
 }
 
 impl Following {
-    /// The order when it differs from what was sent last; nothing once it is settled, or when the stream ends.
+    /// The order when the client does not have it as it is; nothing once it is settled, or when the stream ends.
     async fn next(&mut self) -> Option<Order> {
-        match &self.sent {
-            None => self.subscription.until_listening().await,
-            Some(sent) if sent.row.status != OrderStatus::Pending => return None,
-            Some(_) => {}
+        if self.is_settled {
+            return None;
+        }
+        if !self.is_listening {
+            self.subscription.until_listening().await;
+            self.is_listening = true;
         }
 
         loop {
             let order = load(&self.app, self.caller, self.subscription.id()).await.ok()?;
-            if self.sent.as_ref() != Some(&order) {
-                self.sent = Some(order.clone());
+            let id = event_id(&order);
+            self.is_settled = order.row.status != OrderStatus::Pending;
+            if self.is_settled || self.last_event_id.as_ref() != Some(&id) {
+                self.last_event_id = Some(id);
                 return Some(order);
             }
 

@@ -18,14 +18,16 @@ pub struct ProductBody {
     /// A whole number, counted up.
     pub id: i64,
     /// What it is called.
+    #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub name: String,
     /// In the currency's minor unit: 1999 is 19.99 USD.
     #[oai(validator(minimum(value = "0")))]
     pub price: i64,
     /// ISO 4217.
+    #[oai(validator(max_length = 3, pattern = "^[A-Z]{3}$"))]
     pub currency: String,
     /// Units in stock.
-    #[oai(validator(minimum(value = "0")))]
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     pub stock: i64,
     /// When it was added to the catalogue.
     #[serde(with = "time::serde::rfc3339")]
@@ -37,8 +39,10 @@ pub struct ProductBody {
 #[oai(rename = "ProductPage", example)]
 pub struct ProductPageBody {
     /// The products of this page.
+    #[oai(validator(max_items = 200))]
     pub items: Vec<ProductBody>,
     /// Send this as `cursor` to get the next page; null on the last one.
+    #[oai(validator(max_length = 18, pattern = "^[0-9]{1,18}$"))]
     pub next_cursor: Option<String>,
 }
 

@@ -53,9 +53,10 @@ impl ProductsApi {
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
         /// `next_cursor` of the page before.
-        #[oai(validator(pattern = "^[0-9]{1,18}$"))]
+        #[oai(validator(max_length = 18, pattern = "^[0-9]{1,18}$"))]
         cursor: Query<Option<String>>,
-        /// Only products whose name contains this, in upper or lower case. No name holds a control character.
+        /// Only products whose name contains this: in upper or lower case, with composed or decomposed letters, and with
+        /// `%`, `_` and `\` as themselves. No name holds a control character.
         #[oai(validator(max_length = 100, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
         q: Query<Option<String>>,
         /// The ETag of a page that the caller has.
@@ -76,7 +77,7 @@ impl ProductsApi {
     /// Find a product
     ///
     /// As it is now: price and stock come from the database.
-    #[oai(path = "/products/:id", method = "get", operation_id = "findProduct")]
+    #[oai(path = "/products/:id", method = "get", operation_id = "getProduct")]
     async fn find(
         &self,
         app: Data<&Arc<App>>,
@@ -115,7 +116,7 @@ impl ProductsApi {
     /// Change a product
     ///
     /// For administrators. What is left out stays as it is. Existing orders keep the price they were created with.
-    #[oai(path = "/products/:id", method = "patch", operation_id = "changeProduct")]
+    #[oai(path = "/products/:id", method = "patch", operation_id = "updateProduct")]
     async fn change(
         &self,
         app: Data<&Arc<App>>,

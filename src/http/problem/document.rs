@@ -6,7 +6,7 @@ use poem_openapi::{
     types::Type,
 };
 
-use super::{CONTENT_TYPE, ProblemBody, TYPE_PREFIX, types::ProblemType};
+use super::{CONTENT_TYPE, ProblemBody, types::ProblemType};
 
 /// Declares the error side of an operation: which types of problem it can answer with.
 macro_rules! problems {
@@ -53,7 +53,7 @@ pub(crate) fn responses(kinds: &[ProblemType]) -> MetaResponses {
 fn response(status: u16, kinds: &[ProblemType]) -> MetaResponse {
     let with_status = kinds.iter().filter(|kind| kind.status.as_u16() == status);
     let described: Vec<String> = with_status
-        .map(|kind| format!("{} (`{TYPE_PREFIX}{}`)", kind.title, kind.slug))
+        .map(|kind| format!("{} (`{}`)", kind.title, kind.uri()))
         .collect();
 
     MetaResponse {

@@ -8,6 +8,7 @@ use poem::{
 };
 use poem_openapi::Object;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 mod document;
 mod framework;
@@ -20,8 +21,6 @@ use types::{INVALID_REQUEST, ProblemType};
 
 /// The media type of a problem document.
 pub const CONTENT_TYPE: &str = "application/problem+json";
-/// What every problem's `type` starts with.
-pub const TYPE_PREFIX: &str = "urn:shop:problem:";
 /// The most faults that one answer lists.
 pub const MAX_ERRORS: usize = 100;
 /// How long a client should wait after a 503, in seconds.
@@ -31,31 +30,41 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
 #[oai(rename = "Problem")]
 pub struct ProblemBody {
-    /// Names the type of problem; the documentation lists them all.
+    /// Names the type of problem. Others may be added: go by `status` where you do not know the type.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
     /// The type in words, the same for every occurrence.
+    #[oai(validator(max_length = 100))]
     pub title: String,
     /// The HTTP status.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
     pub status: u16,
-    /// What went wrong this time.
+    /// What went wrong this time, for people to read.
+    #[oai(validator(max_length = 131_072))]
     pub detail: String,
     /// The path of the request, as a URI reference (RFC 3986).
+    #[oai(validator(max_length = 131_072, pattern = "^\\S*$"))]
     pub instance: String,
     /// The single faults, where there can be several.
-    #[oai(skip_serializing_if_is_empty)]
+    #[oai(skip_serializing_if_is_empty, validator(max_items = 100))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What only this type of problem has (RFC 9457, section 3.2). `api` adds it to the document.
+    #[oai(skip)]
+    #[serde(flatten)]
+    pub extensions: Map<String, Value>,
 }
 
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
-#[oai(rename = "Fault")]
+#[oai(rename = "FieldError")]
 pub struct FieldError {
     /// Where in the body (JSON Pointer, RFC 6901). Elsewhere it is `/query/NAME`, `/path/NAME` or `/header/NAME`.
+    #[oai(validator(max_length = 131_072, pattern = "^(/[^/]*)*$"))]
     pub pointer: String,
-    /// What is wrong there.
+    /// What is wrong there, for people to read.
+    #[oai(validator(max_length = 131_072))]
     pub detail: String,
 }
 
@@ -79,12 +88,13 @@ impl Problem {
         let problem = Self {
             kind,
             body: Box::new(ProblemBody {
-                kind: format!("{TYPE_PREFIX}{}", kind.slug),
+                kind: kind.uri(),
                 title: kind.title.to_owned(),
                 status: kind.status.as_u16(),
                 detail: detail.into(),
                 instance: String::new(),
                 errors: Vec::new(),
+                extensions: Map::new(),
             }),
             headers: Headers::new(),
             cause: None,
@@ -135,6 +145,13 @@ impl Problem {
 
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors;
+        self
+    }
+
+    /// Adds an extension member: something that a program can act on, beside what `detail` says in words.
+    pub fn with_extension(mut self, name: &str, value: &impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.body.extensions.insert(name.to_owned(), value);
         self
     }
 

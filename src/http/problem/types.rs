@@ -3,6 +3,9 @@
 
 use poem::http::StatusCode;
 
+/// What every problem's `type` starts with.
+const TYPE_PREFIX: &str = "urn:shop:problem:";
+
 /// One type of problem (RFC 9457, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProblemType {
@@ -15,6 +18,11 @@ pub struct ProblemType {
 impl ProblemType {
     pub const fn new(slug: &'static str, title: &'static str, status: StatusCode) -> Self {
         Self { slug, title, status }
+    }
+
+    /// What the member `type` of such a problem says.
+    pub fn uri(&self) -> String {
+        format!("{TYPE_PREFIX}{}", self.slug)
     }
 }
 
