@@ -261,7 +261,10 @@ async fn run_alone<T, R>(item: T, run: &Run<T, R>) -> Result<R, Error> {
 
 /// Whether any other request would have failed in the same way at that moment.
 fn concerns_all(error: &Error) -> bool {
-    matches!(error, Error::Unavailable(_) | Error::Overloaded | Error::Busy(_))
+    matches!(
+        error,
+        Error::Unavailable(_) | Error::Reconnect(_) | Error::Overloaded | Error::Busy(_)
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Brings the schema up to date, safely when several processes try at once.
 
 use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
-use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait as _};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait as _};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Db, sql::sql, transaction::write_options};
@@ -103,7 +103,7 @@ async fn apply<'c, C: IntoSchemaManagerConnection<'c>>(connection: C, change: Ch
 }
 
 /// Every migration and whether it is applied, oldest first, those of a newer version last. Changes nothing.
-pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Migration>, DbErr> {
+pub async fn status(connection: &impl ConnectionTrait) -> Result<Vec<Migration>, DbErr> {
     let mut applied = applied(connection).await?;
 
     let mut migrations: Vec<Migration> = Vec::new();
@@ -126,7 +126,7 @@ pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Migration>, D
 }
 
 /// The names of the migrations that this database lacks.
-pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+pub async fn pending(connection: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let migrations = status(connection).await?;
     let pending = migrations
         .into_iter()
@@ -136,7 +136,7 @@ pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbE
 
 /// The migrations that this database has, also those of a newer version of the program: while an upgrade is under way, the
 /// old version goes on beside the new one.
-async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+async fn applied(connection: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let table = match connection.get_database_backend() {
         DbBackend::Postgres => sql("SELECT to_regclass('seaql_migrations') IS NOT NULL"),
         _ => sql("SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'seaql_migrations'"),

@@ -8,6 +8,7 @@ mod catalogue;
 mod charts;
 mod commands;
 mod concurrency;
+mod connections;
 mod dead_letters;
 mod decide;
 mod disk;

@@ -27,7 +27,7 @@ pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit:
         UPDATE orders
            SET notify_attempts = notify_attempts + 1,
                notify_after = :now + :first * (1 << CASE WHEN notify_attempts < :doublings
-                                                         THEN notify_attempts + 1
+                                                         THEN CAST(notify_attempts AS integer) + 1
                                                          ELSE :doublings END),
                updated_at = :now
          WHERE id IN (SELECT id FROM due)
