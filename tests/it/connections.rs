@@ -277,3 +277,68 @@ async fn after_a_failover_between_hosts_of_the_url_the_primary_is_found(#[values
     every_request_is_answered(&client, "the failover").await;
     assert_eq!(ready(&client).await, 200);
 }
+
+/// Whatever the database says that will pass is a 503, and is over when the database says so.
+#[rstest]
+#[case::closed(
+    "ALTER DATABASE :db ALLOW_CONNECTIONS false",
+    "ALTER DATABASE :db ALLOW_CONNECTIONS true"
+)]
+#[case::full("ALTER ROLE clerk CONNECTION LIMIT 0", "ALTER ROLE clerk CONNECTION LIMIT -1")]
+#[case::rejected("ALTER ROLE clerk NOLOGIN", "ALTER ROLE clerk LOGIN")]
+#[case::no_rights("REVOKE ALL ON orders FROM clerk", "GRANT ALL ON orders TO clerk")]
+#[case::no_table("ALTER TABLE orders RENAME TO away", "ALTER TABLE away RENAME TO orders")]
+#[case::read_only(
+    "ALTER DATABASE :db SET default_transaction_read_only = on",
+    "ALTER DATABASE :db RESET default_transaction_read_only"
+)]
+#[case::cancelled(
+    "ALTER ROLE clerk SET statement_timeout = 1",
+    "ALTER ROLE clerk RESET statement_timeout"
+)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_refuses_for_now_is_a_503_until_it_is_over(#[case] begin: &str, #[case] end: &str) {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    backend.stock(&[(100, 100_000); 4]).await;
+    let (_, database) = backend.database_url.rsplit_once('/').expect("a URL");
+    let administrate = |sql: &str| {
+        // A database that is closed is opened from another one.
+        let url = if sql.contains(":db") {
+            postgres.maintenance_url()
+        } else {
+            backend.database_url.clone()
+        };
+        postgres.psql(&url, &sql.replace(":db", database));
+    };
+    administrate("CREATE ROLE clerk LOGIN");
+    administrate(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO clerk",
+    );
+    let mut as_clerk = backend.clone();
+    as_clerk.database_url = backend.database_url.replace("postgres@", "clerk@");
+    let shop = Shop::serve(&as_clerk);
+    let client = shop.client();
+    fill_pool(&client).await;
+
+    administrate(begin);
+    postgres.end_sessions();
+    let create = json!({ "user_id": 7, "items": [{ "product_id": 1, "quantity": 1 }] });
+    for _ in 0..ROUNDS {
+        for answer in [
+            client.post("/orders", &create).await,
+            client.get("/orders?user_id=7").await,
+        ] {
+            assert!(matches!(answer.status, 200 | 201 | 503), "{begin}: {answer:?}");
+        }
+    }
+    client
+        .post("/orders", &create)
+        .await
+        .problem(503, "database-unavailable");
+
+    administrate(end);
+    postgres.end_sessions();
+    every_request_is_answered(&client, end).await;
+}
