@@ -40,6 +40,8 @@ pub use transaction::{Transient, Txn};
 use transaction::{back_off, write_options};
 use url::is_in_memory;
 
+use crate::entities::Timestamp;
+
 /// Connections to one database. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Db {
@@ -185,6 +187,17 @@ impl Db {
             let pool = self.read.connection.get_postgres_connection_pool();
             count(pool.size(), pool.num_idle())
         }
+    }
+
+    /// The time by the clock of the database, which all processes share; SQLite's is this machine's.
+    pub async fn now(&self) -> Result<Timestamp, DbErr> {
+        if self.is_sqlite() {
+            return Ok(Timestamp::now());
+        }
+        let now: Vec<Timestamp> = sql("SELECT clock_timestamp()").scalars(&self.read).await?;
+        now.into_iter()
+            .next()
+            .ok_or_else(|| DbErr::Custom("the database has no clock".to_owned()))
     }
 
     /// Writes a number in the header of SQLite's file, so that a file that cannot be written to is noticed before a

@@ -6,6 +6,7 @@ mod auth;
 mod cache;
 mod catalogue;
 mod charts;
+mod clocks;
 mod commands;
 mod concurrency;
 mod connections;
