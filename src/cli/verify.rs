@@ -13,6 +13,7 @@ use super::{
 use crate::{
     app,
     config::Config,
+    db,
     domain::ledger::{self, MAX_LISTED, Report},
 };
 
@@ -33,7 +34,7 @@ impl Verify {
 
         // Orders may be settled meanwhile: the snapshot shows the database as of one moment.
         let max_age = self.max_age;
-        let now = db.now().await?;
+        let now = db::now(db.read()).await?;
         let report = db
             .report(None, |txn| async move { ledger::check(&*txn, now, max_age).await })
             .await

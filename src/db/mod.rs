@@ -189,17 +189,6 @@ impl Db {
         }
     }
 
-    /// The time by the clock of the database, which all processes share; SQLite's is this machine's.
-    pub async fn now(&self) -> Result<Timestamp, DbErr> {
-        if self.is_sqlite() {
-            return Ok(Timestamp::now());
-        }
-        let now: Vec<Timestamp> = sql("SELECT clock_timestamp()").scalars(&self.read).await?;
-        now.into_iter()
-            .next()
-            .ok_or_else(|| DbErr::Custom("the database has no clock".to_owned()))
-    }
-
     /// Writes a number in the header of SQLite's file, so that a file that cannot be written to is noticed before a
     /// customer is affected. Does nothing on PostgreSQL.
     ///
@@ -265,6 +254,17 @@ pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), Db
         lock.execute(txn).await?;
     }
     Ok(())
+}
+
+/// The time at the database, which all processes share. On SQLite it is that of the machine.
+pub async fn now(connection: &impl ConnectionTrait) -> Result<Timestamp, DbErr> {
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(Timestamp::now());
+    }
+    let now: Vec<Timestamp> = sql("SELECT clock_timestamp()").scalars(connection).await?;
+    now.first()
+        .copied()
+        .ok_or_else(|| DbErr::Custom("the database does not say what time it is".to_owned()))
 }
 
 fn parse_hosts(urls: &[String]) -> Result<Vec<PgConnectOptions>, DbErr> {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
+    db,
     domain::{Error, OrderId, orders},
     queue::SettleRequest,
     telemetry::{
@@ -106,7 +107,10 @@ async fn queue_depth(app: &App) -> Result<u64, Error> {
 
 /// By the clock of the database, which all processes share.
 async fn claim_due(app: &App) -> Result<Vec<OrderId>, Error> {
-    let (now, limit) = (app.db.now().await?, i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
+    let (now, limit) = (
+        db::now(app.db.read()).await?,
+        i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX),
+    );
     app.db
         .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
         .await
@@ -114,7 +118,7 @@ async fn claim_due(app: &App) -> Result<Vec<OrderId>, Error> {
 
 async fn release_due(app: &App, orders: &[OrderId]) {
     let release = async {
-        let now = app.db.now().await?;
+        let now = db::now(app.db.read()).await?;
         app.db
             .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await })
             .await
@@ -128,7 +132,7 @@ async fn release_due(app: &App, orders: &[OrderId]) {
 /// The queue inside the process starts empty, so at the start every accepted order is due at once.
 async fn make_all_due(app: &App) {
     let make_due = async {
-        let now = app.db.now().await?;
+        let now = db::now(app.db.read()).await?;
         app.db
             .transaction(|txn| async move { orders::make_all_due(&*txn, now).await })
             .await

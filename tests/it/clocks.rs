@@ -7,6 +7,7 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 use shop::{
     app::App,
+    db,
     domain::{
         Caller, Error, OrderId,
         ledger::{self, MAX_AGE},
@@ -88,7 +89,7 @@ async fn a_time_that_is_too_far_ahead_is_due_and_one_of_the_sweepers_own_is_not(
 ) {
     let app = Backend::named(backend).stock(&[(100, 10)]).await;
     let id = accepted(&app, 1, |_| vec![(1, 1)]).await[0];
-    let now = app.db.now().await.expect("answered");
+    let now = db::now(app.db.read()).await.expect("answered");
     let claim = |at: Timestamp| {
         let app = app.clone();
         async move { orders::claim_due(app.db.write(), at, 10).await.expect("answered") }
