@@ -142,8 +142,8 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
     // A file that cannot be opened now will not be there in a second either.
     let is_file = database.url.starts_with("sqlite:");
     let deadline = Instant::now() + database.wait;
-    let may_come_up =
-        |error: &DbErr| !is_file && db::classify(error) == DbErrorClass::Unavailable && Instant::now() < deadline;
+    let is_away = |error: &DbErr| matches!(db::classify(error), DbErrorClass::Reconnect | DbErrorClass::Unavailable);
+    let may_come_up = |error: &DbErr| !is_file && is_away(error) && Instant::now() < deadline;
 
     let connect = || Db::connect(&database.url, database.pool, database.statement_cache);
     connect

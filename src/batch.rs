@@ -5,9 +5,11 @@
 
 use std::{
     future::Future,
-    mem,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,8 +34,12 @@ const READY_ROUNDS: usize = 2;
 pub struct Limits {
     /// The most requests in one batch.
     pub batch: usize,
+    /// The most weight in one batch, unless a single request has more. What a request weighs, [`Batcher::start`] is given.
+    pub batch_weight: usize,
     /// The most requests that wait in the queue; any further one is refused at once.
     pub queued: usize,
+    /// The most weight that waits; a further request is refused at once.
+    pub queued_weight: usize,
     /// The most batches under way at once.
     pub in_flight: usize,
     /// The longest that a request waits for a batch; after that it is refused, and nothing has been done for it.
@@ -46,21 +52,53 @@ type Run<T, R> = dyn Fn(Arc<[T]>) -> Pin<Box<dyn Future<Output = Answers<R>> + S
 
 struct Request<T, R> {
     item: T,
+    weight: Weight,
     submitted: Instant,
     /// The caller's span: a trace shows the batch below it.
     span: Span,
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
+/// The weight of a request while it waits for a batch. It is taken off the sum of all when it is dropped.
+struct Weight {
+    weight: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    /// Adds `weight` to what waits, unless that would be more than `max`.
+    fn add(weight: usize, max: usize, waiting: &Arc<AtomicUsize>) -> Option<Self> {
+        let others = waiting.fetch_add(weight, Ordering::Relaxed);
+        let added = Self {
+            weight,
+            waiting: Arc::clone(waiting),
+        };
+        // A single request is always taken, however heavy.
+        (others == 0 || others + weight <= max).then_some(added)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.weight, Ordering::Relaxed);
+    }
+}
+
 /// Gathers single requests into batches. Clones feed the same batches.
 pub struct Batcher<T, R> {
     requests: mpsc::Sender<Request<T, R>>,
+    weigh: fn(&T) -> usize,
+    waiting: Arc<AtomicUsize>,
+    queued_weight: usize,
 }
 
 impl<T, R> Clone for Batcher<T, R> {
     fn clone(&self) -> Self {
         Self {
             requests: self.requests.clone(),
+            weigh: self.weigh,
+            waiting: Arc::clone(&self.waiting),
+            queued_weight: self.queued_weight,
         }
     }
 }
@@ -70,8 +108,8 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// Starts a batcher that ends when its last clone is dropped.
-    pub fn start<F, Answered>(limits: Limits, run: F) -> Self
+    /// Starts a batcher that ends when its last clone is dropped. `weigh` says how much of a batch a request takes.
+    pub fn start<F, Answered>(limits: Limits, weigh: fn(&T) -> usize, run: F) -> Self
     where
         F: Fn(Arc<[T]>) -> Answered + Send + Sync + 'static,
         Answered: Future<Output = Answers<R>> + Send + 'static,
@@ -79,18 +117,26 @@ where
         let (requests, queue) = mpsc::channel(limits.queued);
         let run: Arc<Run<T, R>> = Arc::new(move |batch| Box::pin(run(batch)));
         tokio::spawn(dispatch(queue, limits, run));
-        Self { requests }
+
+        Self {
+            requests,
+            weigh,
+            waiting: Arc::default(),
+            queued_weight: limits.queued_weight,
+        }
     }
 
     /// Adds `item` to the next batch and waits for its answer. It stays in the batch if the caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] at once when too many requests wait, or when this one has waited for longer than
+    /// [`Error::Overloaded`] at once when too many or too heavy requests wait, or when this one has waited for longer than
     /// [`Limits::max_wait`]; else whatever the batch answered.
     pub async fn submit(&self, item: T) -> Result<R, Error> {
+        let weight = Weight::add((self.weigh)(&item), self.queued_weight, &self.waiting).ok_or(Error::Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let request = Request {
             item,
+            weight,
             submitted: Instant::now(),
             span: Span::current(),
             answer,
@@ -117,10 +163,11 @@ where
     let mut is_open = true;
 
     while is_open || !gathered.is_empty() {
-        if is_worth_starting(gathered.len(), &running, limits) {
+        if is_worth_starting(&gathered, &running, limits) {
             gather_ready(&mut queue, &mut gathered, limits.batch).await;
             gather_more(&mut queue, &mut gathered, limits.batch, &mut gathering).await;
-            let batch = without_expired(mem::take(&mut gathered), limits.max_wait);
+            refuse_expired(&mut gathered, limits.max_wait);
+            let batch = take_batch(&mut gathered, limits.batch_weight);
             if !batch.is_empty() {
                 let ended = Ended {
                     size: batch.len(),
@@ -132,7 +179,8 @@ where
             continue;
         }
 
-        let may_gather = is_open && running.len() < limits.in_flight && gathered.len() < limits.batch;
+        let has_room = gathered.len() < limits.batch && !is_full(&gathered, limits.batch_weight);
+        let may_gather = is_open && running.len() < limits.in_flight && has_room;
         let room = limits.batch - gathered.len();
         tokio::select! {
             biased;
@@ -180,20 +228,39 @@ async fn gather_more<T, R>(
     gathering.record(gathered.len());
 }
 
-/// Whether to start a batch now: yes if none is running. Beside a running one only if at least [`WORTH_A_TRANSACTION`] have
-/// gathered, and as many as the largest has.
-fn is_worth_starting(gathered: usize, running: &[usize], limits: Limits) -> bool {
+/// Whether to start a batch now: yes if none is running. Beside a running one only if as much has gathered as a batch may
+/// weigh; or at least [`WORTH_A_TRANSACTION`], and as many as the largest has.
+fn is_worth_starting<T, R>(gathered: &[Request<T, R>], running: &[usize], limits: Limits) -> bool {
     match running.iter().max() {
-        None => gathered > 0,
-        Some(largest) => running.len() < limits.in_flight && gathered >= WORTH_A_TRANSACTION.max(*largest),
+        None => !gathered.is_empty(),
+        Some(largest) => {
+            let is_large = gathered.len() >= WORTH_A_TRANSACTION.max(*largest);
+            running.len() < limits.in_flight && (is_large || is_full(gathered, limits.batch_weight))
+        }
     }
 }
 
-fn without_expired<T, R>(mut batch: Vec<Request<T, R>>, max_wait: Duration) -> Vec<Request<T, R>> {
-    for expired in batch.extract_if(.., |request| request.submitted.elapsed() > max_wait) {
+fn is_full<T, R>(gathered: &[Request<T, R>], max_weight: usize) -> bool {
+    let weights = gathered.iter().map(|request| request.weight.weight);
+    weights.sum::<usize>() >= max_weight
+}
+
+fn refuse_expired<T, R>(gathered: &mut Vec<Request<T, R>>, max_wait: Duration) {
+    for expired in gathered.extract_if(.., |request| request.submitted.elapsed() > max_wait) {
         let _ = expired.answer.send(Err(Error::Overloaded));
     }
-    batch
+}
+
+/// Takes the requests that came first, one at least, and leaves those that would make the batch too heavy.
+fn take_batch<T, R>(gathered: &mut Vec<Request<T, R>>, max_weight: usize) -> Vec<Request<T, R>> {
+    let mut weight = 0;
+    let mut fits = |request: &Request<T, R>| {
+        weight += request.weight.weight;
+        weight <= max_weight
+    };
+
+    let count = gathered.iter().take_while(|request| fits(request)).count();
+    gathered.drain(..count.max(1).min(gathered.len())).collect()
 }
 
 /// Tells the dispatcher, when it is dropped, that a batch has run.
@@ -261,7 +328,10 @@ async fn run_alone<T, R>(item: T, run: &Run<T, R>) -> Result<R, Error> {
 
 /// Whether any other request would have failed in the same way at that moment.
 fn concerns_all(error: &Error) -> bool {
-    matches!(error, Error::Unavailable(_) | Error::Overloaded | Error::Busy(_))
+    matches!(
+        error,
+        Error::Unavailable(_) | Error::Reconnect(_) | Error::Overloaded | Error::Busy(_)
+    )
 }
 
 #[cfg(test)]

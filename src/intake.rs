@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a batch may take. A database that takes longer counts as unavailable.
 const BATCH_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// So many batches of order lines may wait; what comes after that would be refused a second later.
+const QUEUED_BATCHES: usize = 10;
 /// How long a request waits for its batch. Together with [`BATCH_TIMEOUT`], a request is answered within 3 s while the database
 /// does not answer. Only members of a batch that the database refused, which are tried one by one, may take longer.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -55,7 +57,9 @@ impl OrderIntake {
     pub fn start(app: &App) -> (Self, JoinSet<()>) {
         let limits = Limits {
             batch: app.config.batch.max,
+            batch_weight: app.config.batch.lines,
             queued: app.config.batch.queued,
+            queued_weight: app.config.batch.lines * QUEUED_BATCHES,
             in_flight: app.db.writers(),
             max_wait: MAX_WAIT,
         };
@@ -63,8 +67,16 @@ impl OrderIntake {
         let (notifier, publishing) = Notifier::start(app);
         let (creating, accepting) = (app.clone(), app.clone());
         let batchers = Arc::new(Batchers {
-            create: Batcher::start(limits, move |batch| create(creating.clone(), batch)),
-            accept: Batcher::start(limits, move |batch| accept(accepting.clone(), notifier.clone(), batch)),
+            create: Batcher::start(
+                limits,
+                |order| order.lines.len(),
+                move |batch| create(creating.clone(), batch),
+            ),
+            accept: Batcher::start(
+                limits,
+                |_| 1,
+                move |batch| accept(accepting.clone(), notifier.clone(), batch),
+            ),
         });
 
         (Self { batchers }, publishing)

@@ -86,7 +86,7 @@ impl From<Error> for Problem {
             Error::OrderFailed(_, failure) => order_failed(detail, failure),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
-            Error::Unavailable(_) | Error::Busy(_) => Self::new(
+            Error::Unavailable(_) | Error::Reconnect(_) | Error::Busy(_) => Self::new(
                 DATABASE_UNAVAILABLE,
                 "the database did not answer in time; try again in a moment, with the same Idempotency-Key if there \
                  was one",

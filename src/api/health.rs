@@ -99,7 +99,7 @@ impl HealthApi {
 
 async fn check_health(app: &App, role: Role) -> Health {
     let (database, queue, cache) = tokio::join!(
-        probe(async { app.db.timeout(PROBE_TIMEOUT, app.db.ping()).await.is_ok() }),
+        probe(async { app.db.timeout(PROBE_TIMEOUT, app.db.check_writable()).await.is_ok() }),
         probe(async { app.queue.ping().await.is_ok() }),
         probe(async { app.cache.ping().await.is_ok() }),
     );

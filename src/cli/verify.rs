@@ -13,8 +13,8 @@ use super::{
 use crate::{
     app,
     config::Config,
+    db,
     domain::ledger::{self, MAX_LISTED, Report},
-    entities::Timestamp,
 };
 
 #[derive(Debug, Args)]
@@ -34,10 +34,9 @@ impl Verify {
 
         // Orders may be settled meanwhile: the snapshot shows the database as of one moment.
         let max_age = self.max_age;
+        let now = db::now(db.read()).await?;
         let report = db
-            .report(None, |txn| async move {
-                ledger::check(&*txn, Timestamp::now(), max_age).await
-            })
+            .report(None, |txn| async move { ledger::check(&*txn, now, max_age).await })
             .await
             .context("the books could not be read")?;
         db.close().await;

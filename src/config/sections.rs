@@ -253,6 +253,10 @@ pub struct Batch {
     #[serde(rename = "batch_max", deserialize_with = "whole::<_, _, 1, 5_000>")]
     pub max: usize,
 
+    /// Lines of orders in one transaction that creates orders. Ten times as many wait, and further ones are answered with 503.
+    #[serde(rename = "batch_lines", deserialize_with = "whole::<_, _, 100, 100_000>")]
+    pub lines: usize,
+
     /// Requests that wait for a transaction. Further ones are answered with 503.
     #[serde(rename = "batch_queued", deserialize_with = "whole::<_, _, 1, 100_000>")]
     pub queued: usize,

@@ -1,17 +1,16 @@
 //! How connections are made: SQLite's pragmas, PostgreSQL's pool, and what is done to a connection before it is used again.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use sea_orm::{ConnectOptions, DbErr, RuntimeErr};
+use sea_orm::ConnectOptions;
 use sqlx::{
-    Connection as _, Executor as _, PgConnection,
-    postgres::PgConnectOptions,
+    Connection as _, Executor as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::timeout;
+
+use super::eviction::{Eviction, Verdict};
 
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -19,25 +18,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows that wait between SQLite's thread and the reader.
 const SQLITE_ROW_BUFFER: usize = 4_096;
-/// For this long after a statement timed out, every connection is cleaned up when it returns to the pool. The pool tests
-/// returned connections as well, but waits without limit for one whose server vanished.
-const CLEANUP_PERIOD: Duration = Duration::from_secs(60);
 /// How long a connection may take to answer the clean-up.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that was idle for longer is tested before it is used.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
-
-/// When a statement last timed out.
-pub(super) type LastTimeout = Arc<Mutex<Option<Instant>>>;
-
-/// Makes one connection, whose error says what is wrong; a pool that gets none says only that time ran out.
-pub(super) async fn reach_postgres(url: &str) -> Result<(), DbErr> {
-    let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
-
-    let connection = timeout(ACQUIRE_TIMEOUT, PgConnection::connect(url)).await;
-    let connection = connection.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
-    connection.close().await.map_err(failed)
-}
+/// How long a connection may take to answer the test before it is used. The caller then still has time for a new one.
+const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) fn sqlite_options(url: &str, pool: u32) -> ConnectOptions {
     let mut options = common_options(url, pool);
@@ -73,45 +57,84 @@ pub(super) fn postgres_options(
     url: &str,
     pool: u32,
     statement_cache: usize,
-    last_timeout: &LastTimeout,
+    eviction: &Arc<Eviction>,
 ) -> ConnectOptions {
     let mut options = common_options(url, pool);
+    let eviction = Arc::clone(eviction);
+    options.map_sqlx_postgres_pool_opts(move |options| watched(options, &eviction));
+    options.map_sqlx_postgres_opts(move |options| session_options(options, statement_cache));
+    options
+}
 
-    let last_timeout = Arc::clone(last_timeout);
-    options.map_sqlx_postgres_pool_opts(move |options| {
-        let last_timeout = Arc::clone(&last_timeout);
-        options.after_release(move |connection, _| {
-            let last = *last_timeout.lock().unwrap_or_else(PoisonError::into_inner);
-            let needs_cleanup = last.is_some_and(|last| last.elapsed() < CLEANUP_PERIOD);
-            Box::pin(async move {
-                if needs_cleanup {
-                    // A BEGIN that timed out is not known of here, and yet the transaction may have begun.
-                    let answered = timeout(CLEANUP_TIMEOUT, connection.execute("ROLLBACK")).await;
-                    // An error makes the pool close the connection without waiting for the server.
-                    answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-                }
-                Ok(true)
-            })
+/// A pool that closes what is evicted, tests what was idle, and cleans up what was given up.
+fn watched(options: PgPoolOptions, eviction: &Arc<Eviction>) -> PgPoolOptions {
+    let (opened, acquired, released) = (Arc::clone(eviction), Arc::clone(eviction), Arc::clone(eviction));
+
+    let options = options.after_connect(move |connection, _| {
+        let eviction = Arc::clone(&opened);
+        Box::pin(async move {
+            eviction.record_writable(takes_writes(connection).await?);
+            Ok(())
         })
     });
 
-    options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
-        options
-            .application_name("shop")
-            .statement_cache_capacity(statement_cache)
-            .options([
-                // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
-                ("idle_in_transaction_session_timeout", "15s"),
-                // Every statement here has an index that serves it. PostgreSQL keeps plans for a session: one that was made
-                // while a table was empty would go on reading all of it when it has grown, foreign-key checks included.
-                ("enable_seqscan", "off"),
-                // Their plans do not depend on the values either, so none is made anew for each execution.
-                ("plan_cache_mode", "force_generic_plan"),
-                // A plan that has no other way but a scan looks so expensive that PostgreSQL would compile it first.
-                ("jit", "off"),
-            ])
+    let options = options.before_acquire(move |connection, meta| {
+        let verdict = acquired.verdict(meta.age, meta.idle_for);
+        let eviction = Arc::clone(&acquired);
+        Box::pin(async move {
+            match verdict {
+                Verdict::Use => Ok(true),
+                Verdict::Close => Ok(false),
+                Verdict::Test => is_usable(connection, &eviction).await,
+            }
+        })
     });
+
+    options.after_release(move |connection, meta| {
+        let (is_evicted, needs_cleanup) = (released.is_evicted(meta.age), released.needs_cleanup());
+        Box::pin(async move {
+            if needs_cleanup && !is_evicted {
+                // A BEGIN that timed out is not known of here, and yet the transaction may have begun.
+                let answered = timeout(CLEANUP_TIMEOUT, connection.execute("ROLLBACK")).await;
+                // An error makes the pool close the connection without waiting for the server.
+                answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+            }
+            Ok(!is_evicted)
+        })
+    })
+}
+
+/// Whether a connection that was idle leads to a server that takes writes. An error makes the pool close the connection without
+/// waiting for the server.
+async fn is_usable(connection: &mut PgConnection, eviction: &Eviction) -> Result<bool, sqlx::Error> {
+    let answered = timeout(TEST_TIMEOUT, takes_writes(connection)).await;
+    let takes_writes = answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+    eviction.record_writable(takes_writes);
+    Ok(takes_writes)
+}
+
+/// A standby does not, and neither does a primary that was made read-only.
+pub(super) async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = connection.fetch_one("SHOW transaction_read_only").await?;
+    let read_only: String = row.try_get(0)?;
+    Ok(read_only == "off")
+}
+
+pub(super) fn session_options(options: PgConnectOptions, statement_cache: usize) -> PgConnectOptions {
     options
+        .application_name("shop")
+        .statement_cache_capacity(statement_cache)
+        .options([
+            // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
+            ("idle_in_transaction_session_timeout", "15s"),
+            // Every statement here has an index that serves it. PostgreSQL keeps plans for a session: one that was made
+            // while a table was empty would go on reading all of it when it has grown, foreign-key checks included.
+            ("enable_seqscan", "off"),
+            // Their plans do not depend on the values either, so none is made anew for each execution.
+            ("plan_cache_mode", "force_generic_plan"),
+            // A plan that has no other way but a scan looks so expensive that PostgreSQL would compile it first.
+            ("jit", "off"),
+        ])
 }
 
 fn common_options(url: &str, pool: u32) -> ConnectOptions {
@@ -119,7 +142,8 @@ fn common_options(url: &str, pool: u32) -> ConnectOptions {
     options
         .max_connections(pool)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
+        // What is tested before a connection is used, the options of each database say.
+        .test_before_acquire(false)
         .sqlx_logging(false);
     options
 }

@@ -4,35 +4,55 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::PoisonError,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use backon::Retryable as _;
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr};
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
+    TransactionTrait as _,
+};
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod connect;
 mod error_class;
+mod eviction;
+mod hosts;
+mod reader;
 pub mod schema;
 pub mod sql;
 mod transaction;
 pub mod url;
 
-use connect::{LastTimeout, postgres_options, reach_postgres, sqlite_options};
+use connect::{postgres_options, session_options, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
+use eviction::Eviction;
+use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
+pub use reader::Reader;
 use sql::sql;
-use transaction::back_off;
 pub use transaction::{Transient, Txn};
+use transaction::{back_off, write_options};
 use url::is_in_memory;
+
+use crate::entities::Timestamp;
 
 /// Connections to one database. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Db {
     /// One connection on SQLite, which has one writer; the same pool as `read` on PostgreSQL.
     write: DatabaseConnection,
-    read: DatabaseConnection,
-    last_timeout: LastTimeout,
+    read: Reader,
+    eviction: Arc<Eviction>,
+    /// Whether the last transaction that wrote to SQLite's file has failed.
+    last_write_failed: Arc<AtomicBool>,
+    /// Ends the task that follows the primary when the last clone is dropped.
+    _following: Option<Arc<DropGuard>>,
 }
 
 impl Db {
@@ -62,29 +82,60 @@ impl Db {
         } else {
             Database::connect(sqlite_options(url, pool)).await?
         };
-        Ok(Self {
-            write,
-            read,
-            last_timeout: LastTimeout::default(),
-        })
+        Ok(Self::new(write, read, Arc::default()))
     }
 
     async fn connect_postgres(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
-        reach_postgres(url).await?;
+        let urls = urls_of_hosts(url);
+        let hosts: Vec<PgConnectOptions> = parse_hosts(&urls)?
+            .into_iter()
+            .map(|host| session_options(host, statement_cache).disable_statement_logging())
+            .collect();
 
-        let last_timeout = LastTimeout::default();
-        let options = postgres_options(url, pool, statement_cache, &last_timeout);
-        let read = Database::connect(options).await?;
-        Ok(Self {
-            write: read.clone(),
+        // One connection, whose error says what is wrong; a pool that gets none says only that time ran out.
+        let (primary, connection) = connect_to_primary(&hosts).await.map_err(connection_error)?;
+        connection.close().await.map_err(connection_error)?;
+
+        let eviction = Arc::default();
+        let options = postgres_options(&urls[primary], pool, statement_cache, &eviction);
+        let connections = Database::connect(options).await?;
+        let mut db = Self::new(connections.clone(), connections, eviction);
+        if hosts.len() > 1 {
+            db.follow_primary(hosts, primary);
+        }
+        Ok(db)
+    }
+
+    fn new(write: DatabaseConnection, read: DatabaseConnection, eviction: Arc<Eviction>) -> Self {
+        let read = Reader {
+            connection: read,
+            eviction: Arc::clone(&eviction),
+        };
+        Self {
+            write,
             read,
-            last_timeout,
-        })
+            eviction,
+            last_write_failed: Arc::default(),
+            _following: None,
+        }
+    }
+
+    fn follow_primary(&mut self, hosts: Vec<PgConnectOptions>, primary: usize) {
+        let stop = CancellationToken::new();
+        let pool = self.write.get_postgres_connection_pool().clone();
+        tokio::spawn(follow_primary(
+            pool,
+            hosts,
+            primary,
+            Arc::clone(&self.eviction),
+            stop.clone(),
+        ));
+        self._following = Some(Arc::new(stop.drop_guard()));
     }
 
     /// For reading outside a transaction.
     #[must_use]
-    pub fn read(&self) -> &DatabaseConnection {
+    pub fn read(&self) -> &Reader {
         &self.read
     }
 
@@ -119,7 +170,7 @@ impl Db {
         tokio::select! {
             done = &mut work => done,
             () = sleep(limit) => {
-                *self.last_timeout.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                self.eviction.record_timeout();
                 Err(DbErr::Conn(RuntimeErr::Internal(format!("timed out after {limit:?}"))).into())
             }
         }
@@ -130,10 +181,10 @@ impl Db {
     pub fn connections(&self) -> (u32, u32) {
         let count = |size: u32, idle: usize| (size, u32::try_from(idle).unwrap_or(u32::MAX));
         if self.is_sqlite() {
-            let pool = self.read.get_sqlite_connection_pool();
+            let pool = self.read.connection.get_sqlite_connection_pool();
             count(pool.size(), pool.num_idle())
         } else {
-            let pool = self.read.get_postgres_connection_pool();
+            let pool = self.read.connection.get_postgres_connection_pool();
             count(pool.size(), pool.num_idle())
         }
     }
@@ -150,16 +201,49 @@ impl Db {
         Ok(())
     }
 
+    /// Whether the database takes writes now. A standby does not, nor a primary that was made read-only, a file that another
+    /// process keeps locked, or a full disk.
+    ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn ping(&self) -> Result<(), DbErr> {
-        self.read.execute_unprepared("SELECT 1").await.map(drop)
+    /// When the database does not answer, or takes no writes.
+    pub async fn check_writable(&self) -> Result<(), DbErr> {
+        if self.is_sqlite() {
+            return self.check_sqlite_writable().await;
+        }
+        if self.is_primary().await? {
+            return Ok(());
+        }
+
+        // A new connection may lead to another server.
+        self.eviction.record_writable(false);
+        if self.is_primary().await? {
+            return Ok(());
+        }
+        Err(DbErr::Custom("the database takes no writes".to_owned()))
+    }
+
+    /// Takes the lock that writers take and gives it back. Only when a write has failed it really writes, which costs the disk
+    /// a sync.
+    async fn check_sqlite_writable(&self) -> Result<(), DbErr> {
+        if self.last_write_failed.load(Ordering::Relaxed) {
+            self.try_writing().await?;
+            self.last_write_failed.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        let txn = self.write.begin_with_options(write_options()).await?;
+        txn.rollback().await
+    }
+
+    async fn is_primary(&self) -> Result<bool, DbErr> {
+        let read_only = sql("SELECT current_setting('transaction_read_only')");
+        let read_only: Vec<String> = read_only.scalars(&self.read).await?;
+        Ok(read_only == ["off"])
     }
 
     /// Closes the connections once they are idle.
     pub async fn close(&self) {
         let _ = self.write.clone().close().await;
-        let _ = self.read.clone().close().await;
+        let _ = self.read.connection.clone().close().await;
     }
 }
 
@@ -170,4 +254,24 @@ pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), Db
         lock.execute(txn).await?;
     }
     Ok(())
+}
+
+/// The time at the database, which all processes share. On SQLite it is that of the machine.
+pub async fn now(connection: &impl ConnectionTrait) -> Result<Timestamp, DbErr> {
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(Timestamp::now());
+    }
+    let now: Vec<Timestamp> = sql("SELECT clock_timestamp()").scalars(connection).await?;
+    now.first()
+        .copied()
+        .ok_or_else(|| DbErr::Custom("the database does not say what time it is".to_owned()))
+}
+
+fn parse_hosts(urls: &[String]) -> Result<Vec<PgConnectOptions>, DbErr> {
+    let hosts: Result<_, sqlx::Error> = urls.iter().map(|url| url.parse()).collect();
+    hosts.map_err(connection_error)
+}
+
+fn connection_error(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }

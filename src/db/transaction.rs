@@ -1,7 +1,11 @@
 //! Transactions: begun, committed, and run again when the database asks for that. The body of a transaction is a closure
 //! that takes the transaction by value, so that its future can be sent between threads without being boxed.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use sea_orm::{
@@ -14,9 +18,22 @@ use super::{Db, DbErrorClass, classify};
 /// A transaction as its body sees it. The body must not keep it: it is committed when the body returns.
 pub type Txn = Arc<DatabaseTransaction>;
 
-/// Says whether a transaction that ended in this error may succeed when it is run again.
+/// What an error says about trying again.
 pub trait Transient {
+    /// Whether a transaction that ended in this error may succeed when it is run again.
     fn is_transient(&self) -> bool;
+    /// Whether it may succeed on a new connection alone.
+    fn needs_reconnect(&self) -> bool;
+}
+
+impl Transient for DbErr {
+    fn is_transient(&self) -> bool {
+        !matches!(classify(self), DbErrorClass::AccessDenied | DbErrorClass::Permanent)
+    }
+
+    fn needs_reconnect(&self) -> bool {
+        classify(self) == DbErrorClass::Reconnect
+    }
 }
 
 /// An attempt at a transaction that failed.
@@ -65,15 +82,15 @@ impl Db {
         self.attempts(work, retry).await
     }
 
-    /// Runs `read` on one consistent snapshot, whatever others write meanwhile. On PostgreSQL each of its statements is
-    /// cancelled after `limit`; SQLite has no such limit.
+    /// Runs `read` on one consistent snapshot, whatever others write meanwhile; once more when its connection turns out to be of
+    /// no more use. On PostgreSQL each of its statements is cancelled after `limit`; SQLite has no such limit.
     ///
     /// # Errors
     /// What `read` returned, or the database's error.
     pub async fn snapshot<T, E, F>(&self, limit: Option<Duration>, read: impl Fn(Txn) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<DbErr>,
+        E: From<DbErr> + Transient,
     {
         let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {}", limit.as_millis()));
         self.read_only(limit, read).await
@@ -87,7 +104,7 @@ impl Db {
     pub async fn report<T, E, F>(&self, limit: Option<Duration>, read: impl Fn(Txn) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<DbErr>,
+        E: From<DbErr> + Transient,
     {
         let limit = limit.unwrap_or_default().as_millis();
         let settings = format!(
@@ -99,6 +116,21 @@ impl Db {
     async fn read_only<T, E, F>(&self, settings: Option<String>, read: impl Fn(Txn) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
+        E: From<DbErr> + Transient,
+    {
+        let settings = settings.filter(|_| !self.is_sqlite());
+        match self.read_once(settings.as_deref(), &read).await {
+            Err(error) if error.needs_reconnect() => {
+                self.eviction.evict();
+                self.read_once(settings.as_deref(), &read).await
+            }
+            done => done,
+        }
+    }
+
+    async fn read_once<T, E, F>(&self, settings: Option<&str>, read: impl Fn(Txn) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
         E: From<DbErr>,
     {
         let is_sqlite = self.is_sqlite();
@@ -108,10 +140,10 @@ impl Db {
             access_mode: (!is_sqlite).then_some(AccessMode::ReadOnly),
             sqlite_transaction_mode: None,
         };
-        let txn = Arc::new(self.read.begin_with_options(options).await?);
+        let txn = Arc::new(self.read.connection.begin_with_options(options).await?);
 
-        if let Some(settings) = settings.filter(|_| !is_sqlite) {
-            txn.execute_unprepared(&settings).await?;
+        if let Some(settings) = settings {
+            txn.execute_unprepared(settings).await?;
         }
 
         let value = read(Arc::clone(&txn)).await?;
@@ -122,9 +154,17 @@ impl Db {
     async fn attempts<T, E, F>(&self, work: impl Fn(Txn) -> F, retry: impl Fn(&Failed<E>) -> bool) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<DbErr>,
+        E: From<DbErr> + Transient,
     {
-        let attempt = || self.attempt(&work);
+        let note = |failed: &Failed<E>| {
+            if failed.error.needs_reconnect() {
+                self.eviction.evict_unless_recent();
+            }
+            self.last_write_failed
+                .fetch_or(failed.error.is_transient(), Ordering::Relaxed);
+        };
+
+        let attempt = || async { self.attempt(&work).await.inspect_err(note) };
         let done = attempt.retry(back_off()).when(retry).await;
         done.map_err(|failed| failed.error)
     }

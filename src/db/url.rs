@@ -5,6 +5,8 @@ use std::str::FromStr as _;
 
 use sqlx::{postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
+use super::hosts::urls_of_hosts;
+
 /// Says what is wrong with a database's URL, and never what stands in it, which may be a password.
 ///
 /// # Errors
@@ -50,7 +52,9 @@ pub fn check(url: &str) -> Result<(), String> {
         return (!names_none).then_some(()).ok_or_else(|| "it names no file".to_owned());
     }
 
-    PgConnectOptions::from_str(url).map_err(cause)?;
+    for host in urls_of_hosts(url) {
+        PgConnectOptions::from_str(&host).map_err(cause)?;
+    }
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
     let names = parameters
         .split('&')
@@ -94,11 +98,13 @@ mod tests {
             "postgres://u:p%2Fw@h:5432/shop?sslmode=verify-full&sslrootcert=/ca.pem",
             "postgres://u:p@db.example/shop?sslmode=require&channel_binding=require",
             "postgresql:///shop?host=/run/postgresql&options[search_path]=shop",
+            "postgres://u:p@one:5432,two:5433/shop?target_session_attrs=read-write",
         ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for bad in [
             "postgres://u:hunter2@h:port/shop",
+            "postgres://u:hunter2@one:5432,two:port/shop",
             "postgres://u:hun/ter2@h/shop",
             "postgres://u:hunter2@h/shop?sslmode=maybe",
             "postgres://u@h/shop?pasword=hunter2",

@@ -14,6 +14,9 @@ pub const MAX_LISTED: i64 = 1_000;
 /// How long an accepted order may be PENDING unless the caller says otherwise.
 pub const MAX_AGE: Duration = Duration::from_mins(5);
 
+/// How much the clocks of two machines may differ before an order counts as accepted in the future.
+const MAX_SKEW: Duration = Duration::from_mins(1);
+
 /// A product whose stock is not what the movements and the PAID orders say.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize)]
 pub struct StockDiscrepancy {
@@ -126,19 +129,24 @@ async fn order_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<Or
     Ok(found)
 }
 
-/// Orders accepted longer than `max_age` ago and still PENDING.
+/// Orders accepted longer than `max_age` ago and still PENDING; or accepted later than `now`, by a clock that was ahead.
 pub async fn overdue(
     connection: &impl ConnectionTrait,
     now: Timestamp,
     max_age: Duration,
 ) -> Result<Vec<OrderDiscrepancy>, Error> {
     let found = sql("
-        SELECT id AS order_id, status, 'was accepted too long ago and is not settled' AS problem
+        SELECT id AS order_id, status,
+               CASE WHEN accepted_at < :accepted_before
+                    THEN 'was accepted too long ago and is not settled'
+                    ELSE 'was accepted at a time that is still to come, and is not settled'
+               END AS problem
           FROM orders
-         WHERE status = 'PENDING' AND accepted_at < :accepted_before
+         WHERE status = 'PENDING' AND (accepted_at < :accepted_before OR accepted_at > :accepted_after)
          ORDER BY id
          LIMIT :limit")
     .timestamp("accepted_before", now.minus(max_age))
+    .timestamp("accepted_after", now.plus(MAX_SKEW))
     .bind("limit", MAX_LISTED)
     .all(connection)
     .await?;

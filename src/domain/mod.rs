@@ -54,6 +54,9 @@ pub enum Error {
     /// The database cannot be reached, or did not answer in time.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The connection was of no more use. What was done on it was not committed, unless it was lost while it committed.
+    #[error("the connection to the database is lost: {0}")]
+    Reconnect(String),
     /// The transaction met another one; it was rolled back and may be run again.
     #[error("the database is busy: {0}")]
     Busy(String),
@@ -66,6 +69,7 @@ impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match db::classify(&error) {
             db::DbErrorClass::Retryable => Self::Busy(error.to_string()),
+            db::DbErrorClass::Reconnect => Self::Reconnect(error.to_string()),
             db::DbErrorClass::Unavailable | db::DbErrorClass::AccessDenied => Self::Unavailable(error.to_string()),
             db::DbErrorClass::Permanent => Self::Internal(error.to_string()),
         }
@@ -74,6 +78,10 @@ impl From<DbErr> for Error {
 
 impl Transient for Error {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy(_) | Self::Unavailable(_))
+        matches!(self, Self::Busy(_) | Self::Reconnect(_) | Self::Unavailable(_))
+    }
+
+    fn needs_reconnect(&self) -> bool {
+        matches!(self, Self::Reconnect(_))
     }
 }

@@ -25,7 +25,7 @@ pub struct Model {
     /// When the sweeper publishes a settle request (again), while the order is accepted and PENDING.
     pub notify_after: Option<Timestamp>,
     /// How often the sweeper has published one.
-    pub notify_attempts: i32,
+    pub notify_attempts: i64,
     /// When it became PAID or FAILED.
     pub settled_at: Option<Timestamp>,
     /// Why it is FAILED.

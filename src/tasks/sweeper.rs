@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
+    db,
     domain::{Error, OrderId, orders},
-    entities::Timestamp,
     queue::SettleRequest,
     telemetry::{
         metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
@@ -69,10 +69,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
         return Ok(SweepOutcome::QueueBusy);
     }
 
-    let (now, limit) = (Timestamp::now(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
-    let due = app
-        .db
-        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
+    let due = claim_due(app)
         .await
         .inspect_err(|error: &Error| tracing::warn!(%error, "could not claim the orders that are due; retrying"))?;
     if due.is_empty() {
@@ -92,7 +89,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     }
 
     counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
-    Ok(if requests.len() == CLAIM_LIMIT {
+    Ok(if requests.len() >= CLAIM_LIMIT {
         SweepOutcome::MoreDue
     } else {
         SweepOutcome::Done
@@ -108,25 +105,40 @@ async fn queue_depth(app: &App) -> Result<u64, Error> {
     Ok(depth)
 }
 
-async fn release_due(app: &App, orders: &[OrderId]) {
-    let now = Timestamp::now();
-    let released = app
-        .db
-        .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
+/// By the clock of the database, which all processes share.
+async fn claim_due(app: &App) -> Result<Vec<OrderId>, Error> {
+    let (now, limit) = (
+        db::now(app.db.read()).await?,
+        i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX),
+    );
+    app.db
+        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
+        .await
+}
 
-    if let Err::<_, Error>(error) = released.await {
+async fn release_due(app: &App, orders: &[OrderId]) {
+    let release = async {
+        let now = db::now(app.db.read()).await?;
+        app.db
+            .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await })
+            .await
+    };
+
+    if let Err::<_, Error>(error) = release.await {
         tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
     }
 }
 
 /// The queue inside the process starts empty, so at the start every accepted order is due at once.
 async fn make_all_due(app: &App) {
-    let now = Timestamp::now();
-    let made_due = app
-        .db
-        .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
+    let make_due = async {
+        let now = db::now(app.db.read()).await?;
+        app.db
+            .transaction(|txn| async move { orders::make_all_due(&*txn, now).await })
+            .await
+    };
 
-    match made_due.await {
+    match make_due.await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(
             orders,

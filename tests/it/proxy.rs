@@ -1,7 +1,7 @@
 //! A TCP proxy before a server, which can lose answers and silence connections as networks do.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -21,6 +21,8 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections lead to.
+    server: Mutex<String>,
     /// Connections with a lower number pass nothing on any more.
     silent_before: AtomicUsize,
     connections: AtomicUsize,
@@ -34,8 +36,16 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let state = Arc::new(State::default());
-        tokio::spawn(accept(listener, host(url).to_owned(), Arc::clone(&state)));
-        Self { port, state }
+        tokio::spawn(accept(listener, Arc::clone(&state)));
+        let proxy = Self { port, state };
+        proxy.lead_to(url);
+        proxy
+    }
+
+    /// Leads new connections to the server of `url`, and leaves the open ones as they are: an address that is moved.
+    pub fn lead_to(&self, url: &str) {
+        let mut server = self.state.server.lock().unwrap_or_else(PoisonError::into_inner);
+        host(url).clone_into(&mut server);
     }
 
     /// The same URL, through the proxy.
@@ -64,10 +74,11 @@ fn host(url: &str) -> &str {
     rest.split_once('/').expect("a database").0
 }
 
-async fn accept(listener: TcpListener, server: String, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         let number = state.connections.fetch_add(1, Ordering::SeqCst);
-        let (state, server) = (Arc::clone(&state), server.clone());
+        let server = state.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = Arc::clone(&state);
 
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else {

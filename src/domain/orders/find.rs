@@ -24,7 +24,7 @@ use crate::{
 pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId) -> Result<Order, Error> {
     let mut rows = sql("
         SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.idempotency_key, o.accepted_at, o.notify_after,
-               o.notify_attempts, o.settled_at, o.failure, o.created_at, o.updated_at,
+               CAST(o.notify_attempts AS bigint), o.settled_at, o.failure, o.created_at, o.updated_at,
                i.id, i.order_id, i.product_id, i.quantity, i.unit_price
           FROM orders o
           LEFT JOIN order_items i ON i.order_id = o.id
@@ -49,8 +49,8 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
 /// The orders that exist among `ids`, without their lines, whoever they belong to.
 pub async fn find_rows(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
-        SELECT id, user_id, status, total_price, currency, idempotency_key, accepted_at, notify_after, notify_attempts,
-               settled_at, failure, created_at, updated_at
+        SELECT id, user_id, status, total_price, currency, idempotency_key, accepted_at, notify_after,
+               CAST(notify_attempts AS bigint), settled_at, failure, created_at, updated_at
           FROM orders
          WHERE id = ANY(:ids)
          ORDER BY id")

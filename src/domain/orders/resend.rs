@@ -12,6 +12,9 @@ use crate::{
 
 /// Claims up to `limit` orders that were accepted, are still PENDING and are due at `now`, and answers their ids. Each
 /// is due again later, after twice as long each time, up to [`MAX_NOTIFY_INTERVAL`].
+///
+/// An order that would be due later than that was written by a clock that was ahead, or by hand: it is due now. So is one
+/// without a time. Up to `limit` of them are claimed as well.
 pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit: i64) -> Result<Vec<OrderId>, Error> {
     let doublings = (MAX_NOTIFY_INTERVAL.as_secs() / NOTIFY_AFTER.as_secs()).ilog2();
 
@@ -23,16 +26,24 @@ pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit:
              ORDER BY notify_after
              LIMIT :limit
                FOR NO KEY UPDATE SKIP LOCKED
+        ), ahead AS (
+            SELECT id
+              FROM orders
+             WHERE status = 'PENDING' AND accepted_at IS NOT NULL
+               AND (notify_after > :latest OR notify_after IS NULL)
+             LIMIT :limit
+               FOR NO KEY UPDATE SKIP LOCKED
         )
         UPDATE orders
            SET notify_attempts = notify_attempts + 1,
                notify_after = :now + :first * (1 << CASE WHEN notify_attempts < :doublings
-                                                         THEN notify_attempts + 1
+                                                         THEN CAST(notify_attempts AS integer) + 1
                                                          ELSE :doublings END),
                updated_at = :now
-         WHERE id IN (SELECT id FROM due)
+         WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM ahead)
         RETURNING id")
     .timestamp("now", now)
+    .timestamp("latest", now.plus(MAX_NOTIFY_INTERVAL + NOTIFY_AFTER))
     .bind("limit", limit)
     .duration("first", NOTIFY_AFTER)
     .bind("doublings", i32::try_from(doublings).unwrap_or(0))

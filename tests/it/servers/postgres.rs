@@ -1,9 +1,12 @@
 //! A `PostgreSQL` cluster with the durability it has by default: tests of a crash rely on it.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     ops::Deref,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -36,8 +39,48 @@ impl Postgres {
         on_a_free_port(|port| Self::start_on(port, &name, &folder))
     }
 
+    /// A standby that follows this server, and answers reads.
+    pub fn start_standby(&self) -> Self {
+        let (name, folder) = run().new_folder("postgres");
+        if let Some((user, group)) = owner() {
+            chown(&folder, Some(user), Some(group)).expect("root may give its folder away");
+        }
+        let mut backup = command("pg_basebackup", &folder);
+        backup
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "-D"])
+            .arg(&folder)
+            .args(["-d", &self.maintenance_url()]);
+        run().output(&mut backup);
+        fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("the folder is ours");
+        on_a_free_port(|port| Self::start_on(port, &name, &folder))
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        self.psql(&self.maintenance_url(), "SELECT pg_promote()");
+    }
+
+    /// Refuses writes on all connections from now on, as a primary does that was demoted and stays up.
+    pub fn refuse_writes(&self) {
+        let url = self.maintenance_url();
+        self.psql(&url, "ALTER SYSTEM SET default_transaction_read_only = on");
+        self.psql(&url, "SELECT pg_reload_conf()");
+    }
+
+    /// Ends the sessions of all other clients.
+    pub fn end_sessions(&self) {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'shop'";
+        self.psql(&self.maintenance_url(), end);
+    }
+
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The URL of a database of this server.
+    pub fn url_of(&self, database_url: &str) -> String {
+        let (_, database) = database_url.rsplit_once('/').expect("a URL");
+        url(self.port, database)
     }
 
     /// A file below the data directory, such as a log.

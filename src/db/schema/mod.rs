@@ -1,15 +1,16 @@
 //! Brings the schema up to date, safely when several processes try at once.
 
+use std::time::Duration;
+
 use migration::{IntoSchemaManagerConnection, Migrator, MigratorTrait};
-use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait as _,
-};
-use sqlx::{Connection as _, PgConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait as _};
 
 use super::{Db, sql::sql, transaction::write_options};
 
-/// The key of PostgreSQL's advisory lock that migrations hold: "shop" in ASCII.
-const MIGRATION_LOCK: i64 = 0x7368_6f70;
+mod lock;
+
+/// How long a change of the schema waits for those who use the tables.
+const MAX_WAIT: Duration = Duration::from_mins(2);
 
 /// What to do to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +53,18 @@ impl State {
 /// left to do. On SQLite the file's write lock and the busy timeout have the same effect.
 ///
 /// # Errors
-/// The database's error, or that only a newer version of the program can change this schema.
+/// The database's error, that the tables were in use for two minutes, or that only a newer version of the program can
+/// change this schema.
 pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
-    let migrations = status(db.write()).await?;
+    change_by::<Migrator>(db, url, change, MAX_WAIT).await
+}
+
+/// As [`change()`], by the migrations that `M` knows, and waits for those who use the tables for `max_wait`.
+///
+/// # Errors
+/// As [`change()`].
+pub async fn change_by<M: MigratorTrait>(db: &Db, url: &str, change: Change, max_wait: Duration) -> Result<(), DbErr> {
+    let migrations = status_of::<M>(db.write()).await?;
     let has = |state| migrations.iter().any(|migration| migration.state == state);
     if change == Change::Up && !has(State::Pending) {
         return Ok(());
@@ -65,51 +75,41 @@ pub async fn change(db: &Db, url: &str, change: Change) -> Result<(), DbErr> {
     }
 
     if db.is_sqlite() {
-        change_sqlite(db.write(), change).await
-    } else {
-        change_postgres(db.write(), url, change).await
+        return change_sqlite::<M>(db.write(), change).await;
     }
-}
-
-async fn change_postgres(connection: &DatabaseConnection, url: &str, change: Change) -> Result<(), DbErr> {
-    let failed = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
-
-    // A connection of its own: the lock belongs to a session, while the migrations run on a pool.
-    let mut lock = PgConnection::connect(url).await.map_err(failed)?;
-    sqlx::query("SELECT pg_advisory_lock($1)")
-        .bind(MIGRATION_LOCK)
-        .execute(&mut lock)
-        .await
-        .map_err(failed)?;
-
-    let outcome = apply(connection, change).await;
-    // Closing the session releases the lock as well.
-    let _ = lock.close().await;
-    outcome
+    lock::change_postgres::<M>(url, change, max_wait).await
 }
 
 /// One immediate transaction: it takes the write lock first, so that a second process waits and then finds nothing left
 /// to do.
-async fn change_sqlite(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
+async fn change_sqlite<M: MigratorTrait>(connection: &DatabaseConnection, change: Change) -> Result<(), DbErr> {
     let txn = connection.begin_with_options(write_options()).await?;
-    apply(&txn, change).await?;
+    apply::<M, _>(&txn, change).await?;
     txn.commit().await
 }
 
-async fn apply<'c, C: IntoSchemaManagerConnection<'c>>(connection: C, change: Change) -> Result<(), DbErr> {
+async fn apply<'c, M, C>(connection: C, change: Change) -> Result<(), DbErr>
+where
+    M: MigratorTrait,
+    C: IntoSchemaManagerConnection<'c>,
+{
     match change {
-        Change::Up => Migrator::up(connection, None).await,
-        Change::Down => Migrator::down(connection, Some(1)).await,
-        Change::Fresh => Migrator::refresh(connection).await,
+        Change::Up => M::up(connection, None).await,
+        Change::Down => M::down(connection, Some(1)).await,
+        Change::Fresh => M::refresh(connection).await,
     }
 }
 
 /// Every migration and whether it is applied, oldest first, those of a newer version last. Changes nothing.
-pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Migration>, DbErr> {
+pub async fn status(connection: &impl ConnectionTrait) -> Result<Vec<Migration>, DbErr> {
+    status_of::<Migrator>(connection).await
+}
+
+async fn status_of<M: MigratorTrait>(connection: &impl ConnectionTrait) -> Result<Vec<Migration>, DbErr> {
     let mut applied = applied(connection).await?;
 
     let mut migrations: Vec<Migration> = Vec::new();
-    for known in Migrator::migrations() {
+    for known in M::migrations() {
         let name = known.name().to_owned();
         let index = applied.iter().position(|applied| *applied == name);
         let state = index.map_or(State::Pending, |index| {
@@ -128,7 +128,7 @@ pub async fn status(connection: &DatabaseConnection) -> Result<Vec<Migration>, D
 }
 
 /// The names of the migrations that this database lacks.
-pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+pub async fn pending(connection: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let migrations = status(connection).await?;
     let pending = migrations
         .into_iter()
@@ -138,7 +138,7 @@ pub async fn pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbE
 
 /// The migrations that this database has, also those of a newer version of the program: while an upgrade is under way, the
 /// old version goes on beside the new one.
-async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+async fn applied(connection: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let table = match connection.get_database_backend() {
         DbBackend::Postgres => sql("SELECT to_regclass('seaql_migrations') IS NOT NULL"),
         _ => sql("SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = 'seaql_migrations'"),
@@ -153,7 +153,7 @@ async fn applied(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> 
 }
 
 /// How many rows each table of the shop has, for a person to see what would be lost.
-pub async fn row_counts(connection: &DatabaseConnection) -> Result<Vec<(String, i64)>, DbErr> {
+pub async fn row_counts(connection: &impl ConnectionTrait) -> Result<Vec<(String, i64)>, DbErr> {
     let backend = connection.get_database_backend();
     let tables = match backend {
         DbBackend::Postgres => sql("
