@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 mod connect;
 mod error_class;
+pub mod in_flight;
 pub mod schema;
 pub mod sql;
 mod transaction;
@@ -25,6 +26,8 @@ use sql::sql;
 use transaction::back_off;
 pub use transaction::{Transient, Txn};
 use url::is_in_memory;
+
+use crate::entities::Timestamp;
 
 /// Connections to one database. Clones share them.
 #[derive(Clone, Debug)]
@@ -168,6 +171,27 @@ pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), Db
     if txn.get_database_backend() == DbBackend::Postgres {
         let lock = sql("SELECT pg_advisory_xact_lock(:key)").bind("key", key);
         lock.execute(txn).await?;
+    }
+    Ok(())
+}
+
+/// The time at the database, which all processes share. On SQLite it is that of the machine.
+pub async fn now(connection: &impl ConnectionTrait) -> Result<Timestamp, DbErr> {
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(Timestamp::now());
+    }
+    let now: Vec<Timestamp> = sql("SELECT clock_timestamp()").scalars(connection).await?;
+    now.first()
+        .copied()
+        .ok_or_else(|| DbErr::Custom("the database does not say what time it is".to_owned()))
+}
+
+/// Makes the rest of this transaction join tables row by row, each by its index, whatever PostgreSQL believes about their sizes:
+/// for statements that start from a few rows. SQLite joins in no other way.
+pub async fn join_by_index(txn: &DatabaseTransaction) -> Result<(), DbErr> {
+    if txn.get_database_backend() == DbBackend::Postgres {
+        txn.execute_unprepared("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+            .await?;
     }
     Ok(())
 }

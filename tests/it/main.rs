@@ -17,6 +17,7 @@ mod failpoints;
 mod flow;
 mod hostile;
 mod ledger;
+mod ledger_since;
 mod lost_consumers;
 mod network;
 mod operate;
