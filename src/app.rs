@@ -13,7 +13,7 @@ use sea_orm::DbErr;
 use crate::{
     cache::Cache,
     config::Config,
-    db::{self, Db, DbErrorClass, schema},
+    db::{self, Db, DbErrorClass, MissingOptions, schema},
     domain::shop,
     queue::Queue,
 };
@@ -65,6 +65,22 @@ impl App {
             refuse_pending(&self.db).await?;
         }
         self.check_currency().await
+    }
+
+    /// Warns if a pooler has dropped what the sessions on PostgreSQL asked for.
+    pub async fn check_sessions(&self) -> anyhow::Result<()> {
+        let missing = self.db.missing_options().await;
+        let missing = missing.context("the settings of the database sessions cannot be read")?;
+
+        if let Some(MissingOptions { found, remedy }) = missing {
+            tracing::warn!(
+                found,
+                remedy,
+                "the database sessions lack settings that the shop asks for when it connects, so it may become slow; PgBouncer \
+                 drops them: give them to the role by the SQL in `remedy`, and restart the pooler's connections"
+            );
+        }
+        Ok(())
     }
 
     async fn check_currency(&self) -> anyhow::Result<()> {

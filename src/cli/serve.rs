@@ -99,6 +99,7 @@ impl Serve {
     async fn connect(&self, config: Config) -> anyhow::Result<App> {
         let app = App::connect(config).await?;
         app.check_schema(self.demo).await?;
+        app.check_sessions().await?;
         if self.demo {
             fill_if_empty(&app).await?;
         }

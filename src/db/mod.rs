@@ -16,12 +16,14 @@ mod connect;
 mod error_class;
 pub mod in_flight;
 pub mod schema;
+mod session;
 pub mod sql;
 mod transaction;
 pub mod url;
 
 use connect::{LastTimeout, postgres_options, reach_postgres, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
+pub use session::MissingOptions;
 use sql::sql;
 use transaction::back_off;
 pub use transaction::{Transient, Txn};
