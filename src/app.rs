@@ -167,10 +167,16 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
         .when(may_come_up)
         .notify(|error, _| tracing::warn!(%error, "the database is unreachable; retrying"))
         .await
-        .context(if is_file {
-            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
-             be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
-        } else {
-            "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
+        .map_err(|error| {
+            let context = if is_file {
+                "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
+                 be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
+            } else if db::options_are_refused(&error) {
+                "PgBouncer at `database_url` (SHOP_DATABASE_URL) refuses the options of a connection: it needs \
+                 ignore_startup_parameters = extra_float_digits,options"
+            } else {
+                "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
+            };
+            anyhow::Error::from(error).context(context)
         })
 }

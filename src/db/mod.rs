@@ -23,7 +23,7 @@ pub mod url;
 
 use connect::{LastTimeout, postgres_options, reach_postgres, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
-pub use session::MissingOptions;
+pub use session::{MissingOptions, options_are_refused};
 use sql::sql;
 use transaction::back_off;
 pub use transaction::{Transient, Txn};

@@ -32,6 +32,12 @@ pub struct MissingOptions {
     pub remedy: String,
 }
 
+/// Whether a pooler has refused a connection because of the options: PgBouncer does unless it is to ignore them.
+#[must_use]
+pub fn options_are_refused(error: &DbErr) -> bool {
+    error.to_string().contains("unsupported startup parameter")
+}
+
 impl Db {
     /// The options that are not in force. `None` if all are, and on SQLite.
     ///

@@ -1,7 +1,7 @@
 //! The periodic check of the ledger: it goes on from the last clean check, in one process at a time, and neither misses an
 //! order nor cries wolf, whenever transactions commit.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::OnceLock, time::Duration};
 
 use rstest::rstest;
 use sea_orm::{ConnectionTrait as _, Statement, TransactionTrait as _};
@@ -19,13 +19,24 @@ use shop::{
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    servers,
+    servers::{self, Postgres},
     support::{Backend, Client, Shop, accepted, eventually, ledger_report, run_to_end},
 };
 
 const LOW_STOCK_AT: i64 = 0;
 /// One check at the start, and none for the rest of the test.
 const ONE_CHECK: (&str, &str) = ("SHOP_BOOKS_EVERY_SECONDS", "3600");
+
+/// A back end for a test that counts what each check reads. That hangs on all transactions of a PostgreSQL server, so the
+/// server is not shared with other tests.
+fn undisturbed(name: &str) -> Backend {
+    static POSTGRES: OnceLock<Postgres> = OnceLock::new();
+    let mut backend = Backend::named(name);
+    if !backend.is_embedded() {
+        backend.database_url = POSTGRES.get_or_init(Postgres::start).create_database();
+    }
+    backend
+}
 
 /// A periodic check, made now.
 async fn check(app: &App) -> Checked {
@@ -75,7 +86,7 @@ async fn wrong_totals(app: &App) -> i64 {
 #[rstest]
 #[tokio::test]
 async fn a_check_reads_only_what_was_settled_since_the_last_clean_one(#[values("embedded", "servers")] backend: &str) {
-    let app = Backend::named(backend).stock(&[(100, 1_000), (100, 1_000)]).await;
+    let app = undisturbed(backend).stock(&[(100, 1_000), (100, 1_000)]).await;
     settled(&app, 40).await;
 
     let first = check(&app).await;
@@ -144,7 +155,7 @@ async fn restock(app: &App, product_id: i64) {
 #[rstest]
 #[tokio::test]
 async fn a_check_is_clean_again_once_everything_is_put_right(#[values("embedded", "servers")] backend: &str) {
-    let app = Backend::named(backend).stock(&[(100, 1_000)]).await;
+    let app = undisturbed(backend).stock(&[(100, 1_000)]).await;
     check(&app).await;
     settled(&app, 3).await;
 
@@ -245,7 +256,7 @@ async fn what_commits_late_is_neither_missed_nor_an_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_every_check_is_clean_and_every_order_counts_once(#[values("embedded", "servers")] backend: &str) {
     const SELLERS: i64 = 4;
-    let app = Backend::named(backend).stock(&[(100, 100_000); 4]).await;
+    let app = undisturbed(backend).stock(&[(100, 100_000); 4]).await;
     check(&app).await;
 
     let mut selling = JoinSet::new();
@@ -323,7 +334,10 @@ async fn of_two_workers_one_checks_and_both_export_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_that_want_to_check_at_once_check_one_after_another() {
-    let app = Backend::servers().stock(&[(100, 1_000)]).await;
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let app = backend.stock(&[(100, 1_000)]).await;
     let every = Duration::from_hours(1);
     let attempts = (0..8).map(|_| auditor::check_if_due(&app, every));
 

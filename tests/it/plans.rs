@@ -194,7 +194,8 @@ async fn settings_that_pgbouncer_drops_are_named_at_the_start(#[values("serve", 
 fn a_pgbouncer_that_refuses_the_settings_is_named_with_the_remedy() {
     let postgres = Postgres::start();
     let mut backend = Backend::servers();
-    backend.database_url = PgBouncer::that_refuses_options(&postgres).url(&postgres.create_database());
+    let bouncer = PgBouncer::that_refuses_options(&postgres);
+    backend.database_url = bouncer.url(&postgres.create_database());
 
     let refused = run_to_end(&backend, &["work"], &[("SHOP_DATABASE_WAIT_SECONDS", "0")]);
 
@@ -298,7 +299,7 @@ fn fill(count: i64) -> String {
            SELECT gen_random_uuid(), n % 1000 + 1, 'PAID', 200, 'USD', now(), now() FROM generate_series(1, {count}) n \
            RETURNING id) \
          INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
-         SELECT id, 1 + (row_number() OVER ()) % {PRODUCTS}, 1, 100 FROM new"
+         SELECT id, 1 + (row_number() OVER ()) % {PRODUCTS}, 1, 100 FROM new, generate_series(1, 2)"
     )
 }
 
