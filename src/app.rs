@@ -13,7 +13,7 @@ use sea_orm::DbErr;
 use crate::{
     cache::Cache,
     config::Config,
-    db::{self, Db, DbErrorClass, schema},
+    db::{self, Db, DbErrorClass, MissingOptions, schema},
     domain::shop,
     queue::Queue,
 };
@@ -65,6 +65,22 @@ impl App {
             refuse_pending(&self.db).await?;
         }
         self.check_currency().await
+    }
+
+    /// Warns if a pooler has dropped what the sessions on PostgreSQL asked for.
+    pub async fn check_sessions(&self) -> anyhow::Result<()> {
+        let missing = self.db.missing_options().await;
+        let missing = missing.context("the settings of the database sessions cannot be read")?;
+
+        if let Some(MissingOptions { found, remedy }) = missing {
+            tracing::warn!(
+                found,
+                remedy,
+                "the database sessions lack settings that the shop asks for when it connects, so it may become slow; PgBouncer \
+                 drops them: give them to the role by the SQL in `remedy`, and restart the pooler's connections"
+            );
+        }
+        Ok(())
     }
 
     async fn check_currency(&self) -> anyhow::Result<()> {
@@ -151,10 +167,16 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
         .when(may_come_up)
         .notify(|error, _| tracing::warn!(%error, "the database is unreachable; retrying"))
         .await
-        .context(if is_file {
-            "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
-             be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
-        } else {
-            "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
+        .map_err(|error| {
+            let context = if is_file {
+                "cannot open the file named by `database_url` (SHOP_DATABASE_URL): its folder must exist, this user must \
+                 be allowed to write to both, and the URL must end in ?mode=rwc if the file is to be created"
+            } else if db::options_are_refused(&error) {
+                "PgBouncer at `database_url` (SHOP_DATABASE_URL) refuses the options of a connection: it needs \
+                 ignore_startup_parameters = extra_float_digits,options"
+            } else {
+                "cannot connect to the database named by `database_url` (SHOP_DATABASE_URL)"
+            };
+            anyhow::Error::from(error).context(context)
         })
 }

@@ -20,6 +20,8 @@ pub enum Failpoint {
     EventsPublished,
     /// The messages are acknowledged.
     Acknowledged,
+    /// A check of the ledger has read all it needs. Its result is not stored.
+    LedgerRead,
 }
 
 /// Ends the process here if the environment says so: `FAILPOINT=settled:3` aborts it, without any cleaning up, when

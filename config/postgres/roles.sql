@@ -43,7 +43,8 @@ BEGIN
         RAISE NOTICE 'no tables yet: run `shop migrate` as shop_migrate, then this again';
         RETURN;
     END IF;
-    GRANT SELECT ON shop, products, orders, order_items, stock_movements, seaql_migrations TO shop_serve, shop_work;
+    GRANT SELECT ON shop, products, orders, order_items, stock_movements, ledger, ledger_totals, seaql_migrations
+        TO shop_serve, shop_work;
     -- The first process of an empty shop sets its currency.
     GRANT UPDATE (currency) ON shop TO shop_serve, shop_work;
 
@@ -55,5 +56,10 @@ BEGIN
 
     -- The worker takes stock and settles orders. It makes none, and changes no price.
     GRANT UPDATE (stock, low_since, low_stock, updated_at) ON products TO shop_work;
-    GRANT UPDATE (status, total_price, settled_at, failure, notify_after, notify_attempts, updated_at) ON orders TO shop_work;
+    GRANT UPDATE (status, total_price, settled_at, failure, notify_after, notify_attempts, updated_at, ledger_period)
+        ON orders TO shop_work;
+
+    -- The worker checks the ledger at regular intervals, and keeps where it goes on.
+    GRANT UPDATE ON ledger TO shop_work;
+    GRANT INSERT, UPDATE ON ledger_totals TO shop_work;
 END $$;

@@ -18,6 +18,7 @@ use sea_orm_migration::sea_orm::DbBackend;
 mod add_index;
 mod m0001_catalog;
 mod m0002_orders;
+mod m0003_ledger;
 
 pub use add_index::{NewIndex, create_index};
 
@@ -27,7 +28,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_catalog::Migration), Box::new(m0002_orders::Migration)]
+        vec![
+            Box::new(m0001_catalog::Migration),
+            Box::new(m0002_orders::Migration),
+            Box::new(m0003_ledger::Migration),
+        ]
     }
 }
 

@@ -102,6 +102,7 @@ impl Serve {
     async fn connect(&self, config: Config) -> anyhow::Result<App> {
         let app = App::connect(config).await?;
         app.check_schema(self.demo).await?;
+        app.check_sessions().await?;
         app.db
             .transaction(|txn| async move { catalog::fill_search_names(&txn).await })
             .await

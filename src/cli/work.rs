@@ -50,6 +50,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 async fn connect(config: Config) -> anyhow::Result<App> {
     let app = App::connect(config).await?;
     app.check_schema(false).await?;
+    app.check_sessions().await?;
     Ok(app)
 }
 

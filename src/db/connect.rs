@@ -10,7 +10,10 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::eviction::{Eviction, Verdict};
+use super::{
+    eviction::{Eviction, Verdict},
+    session,
+};
 
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -124,17 +127,7 @@ pub(super) fn session_options(options: PgConnectOptions, statement_cache: usize)
     options
         .application_name("shop")
         .statement_cache_capacity(statement_cache)
-        .options([
-            // A process that is stopped in the middle of a transaction must not hold its row locks for ever.
-            ("idle_in_transaction_session_timeout", "15s"),
-            // Every statement here has an index that serves it. PostgreSQL keeps plans for a session: one that was made
-            // while a table was empty would go on reading all of it when it has grown, foreign-key checks included.
-            ("enable_seqscan", "off"),
-            // Their plans do not depend on the values either, so none is made anew for each execution.
-            ("plan_cache_mode", "force_generic_plan"),
-            // A plan that has no other way but a scan looks so expensive that PostgreSQL would compile it first.
-            ("jit", "off"),
-        ])
+        .options(session::OPTIONS)
 }
 
 fn common_options(url: &str, pool: u32) -> ConnectOptions {

@@ -24,8 +24,10 @@ mod connect;
 mod error_class;
 mod eviction;
 mod hosts;
+pub mod in_flight;
 mod reader;
 pub mod schema;
+mod session;
 pub mod sql;
 mod transaction;
 pub mod url;
@@ -35,6 +37,7 @@ pub use error_class::{DbErrorClass, classify};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
 pub use reader::Reader;
+pub use session::{MissingOptions, options_are_refused};
 use sql::sql;
 pub use transaction::{Transient, Txn};
 use transaction::{back_off, write_options};
@@ -274,4 +277,14 @@ fn parse_hosts(urls: &[String]) -> Result<Vec<PgConnectOptions>, DbErr> {
 
 fn connection_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+}
+
+/// Makes the rest of this transaction join tables row by row, each by its index, whatever PostgreSQL believes about their sizes:
+/// for statements that start from a few rows. SQLite joins in no other way.
+pub async fn join_by_index(txn: &DatabaseTransaction) -> Result<(), DbErr> {
+    if txn.get_database_backend() == DbBackend::Postgres {
+        txn.execute_unprepared("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+            .await?;
+    }
+    Ok(())
 }

@@ -1,62 +1,73 @@
-//! Checks the ledger at regular intervals and shows the result as gauges, so that an alert can watch them.
+//! Checks the ledger at regular intervals, in one process at a time, and shows the last result as gauges in every process, so
+//! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right, or when
+//! there is none, it reads everything.
 
 use std::time::Duration;
 
 use metrics::gauge;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
+    db,
     domain::{
         Error,
-        ledger::{self, MAX_AGE, Report},
+        ledger::{self, Checked, LEASE, LastCheck, Lease, MAX_AGE},
     },
-    entities::Timestamp,
+    failpoints::{self, Failpoint},
     telemetry::metrics::{LEDGER_CHECKED, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE, LEDGER_STOCK_DISCREPANCIES},
 };
 
-/// How long a check may take. One that times out leaves the gauges as they are.
+/// How long the check of what has changed may take.
 const CHECK_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long the check of everything may take.
+const FULL_CHECK_TIMEOUT: Duration = Duration::from_mins(30);
+/// How often a process asks what the last check found, and whether the next one is due.
+const POLL: Duration = Duration::from_secs(5);
+/// How long the database may take to answer that.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after the database could not be asked, at most.
+const RETRY: Duration = Duration::from_mins(1);
+/// How long a check waits for the transactions that have not noticed yet that a new period has begun.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSING_POLL: Duration = Duration::from_millis(10);
 
-/// Checks every `books_every_seconds`, the first time at once, until `stop`. With 0 it never checks.
+/// Keeps the gauges up to date until `stop`, and checks when `books_every_seconds` have passed since the last check of any
+/// process. With 0 it does neither.
 pub async fn run(app: App, stop: CancellationToken) {
-    let interval = app.config.ledger.check_every;
-    if interval.is_zero() {
+    let every = app.config.ledger.check_every;
+    if every.is_zero() {
         return stop.cancelled().await;
     }
 
     loop {
+        let checked = tokio::select! {
+            () = stop.cancelled() => return,
+            checked = check_and_show(&app, every) => checked,
+        };
+        let pause = match checked {
+            Ok(()) => every.min(POLL),
+            Err(error) => {
+                tracing::warn!(%error, "could not check the ledger; retrying");
+                every.min(RETRY)
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = check(&app) => {}
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(interval) => {}
+            () = sleep(pause) => {}
         }
     }
 }
 
-async fn check(app: &App) {
-    let check = app.db.report(Some(CHECK_TIMEOUT), |txn| async move {
-        ledger::check(&*txn, Timestamp::now(), MAX_AGE).await
-    });
+async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
+    let checked = check_if_due(app, every).await?;
+    let last = ledger::last_check(app.db.read());
+    show(&app.db.timeout(POLL_TIMEOUT, last).await?);
 
-    match app.db.timeout(CHECK_TIMEOUT, check).await {
-        Ok(report) => show(&report),
-        Err::<_, Error>(error) => tracing::warn!(%error, "could not check the ledger"),
-    }
-}
-
-fn show(report: &Report) {
-    let count = |discrepancies: usize| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
-    gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(report.stock_discrepancies.len()));
-    gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(report.order_discrepancies.len()));
-    gauge!(LEDGER_OVERDUE).set(count(report.overdue.len()));
-    gauge!(LEDGER_CHECKED).set(Timestamp::now().to_seconds());
-
-    if !report.is_clean() {
+    if let Some(Checked { report, .. }) = checked
+        && !report.is_clean()
+    {
         tracing::error!(
             stock_discrepancies = report.stock_discrepancies.len(),
             order_discrepancies = report.order_discrepancies.len(),
@@ -64,4 +75,126 @@ fn show(report: &Report) {
             "the ledger check found discrepancies: run `shop verify`"
         );
     }
+    Ok(())
+}
+
+/// Checks the ledger if the last check of any process is `every` ago, and no other process is checking.
+///
+/// # Errors
+/// The database's; [`Error::Busy`] if another process has taken over meanwhile.
+pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>, Error> {
+    let claim = async {
+        let now = db::now(app.db.write()).await?;
+        Lease::claim(app.db.write(), now, every).await
+    };
+    let Some(lease) = app.db.timeout(POLL_TIMEOUT, claim).await? else {
+        return Ok(None);
+    };
+
+    let started = Instant::now();
+    let checked = tokio::select! {
+        checked = check(app, &lease) => checked,
+        lost = keep(app, &lease) => Err(lost),
+    };
+    match checked {
+        Ok(checked) => {
+            let (orders, is_full, took) = (checked.report.orders, checked.is_full, started.elapsed());
+            tracing::debug!(orders, is_full, ?took, "checked the ledger");
+            Ok(Some(checked))
+        }
+        Err(error) => {
+            release(app, &lease).await;
+            Err(error)
+        }
+    }
+}
+
+async fn check(app: &App, lease: &Lease) -> Result<Checked, Error> {
+    ledger::open_period(app.db.write(), lease).await?;
+    wait_until_closed(app).await?;
+
+    let now = db::now(app.db.read()).await?;
+    let since = app.db.snapshot(Some(CHECK_TIMEOUT), |txn| async move {
+        ledger::check_since_clean(&txn, now, MAX_AGE).await
+    });
+    let since = app.db.timeout(CHECK_TIMEOUT, since).await?;
+    let checked = match since {
+        Some(clean) if clean.report.adds_up() => clean,
+        since => check_everything(app, since).await?,
+    };
+    failpoints::hit(Failpoint::LedgerRead);
+
+    let (now, result) = (db::now(app.db.read()).await?, &checked);
+    let recorded = app
+        .db
+        .transaction_once(|txn| async move { ledger::record(&txn, now, lease, result).await })
+        .await?;
+    if recorded { Ok(checked) } else { Err(taken_over()) }
+}
+
+/// A full check, which has the last word. If it fails, what is known is `since`.
+async fn check_everything(app: &App, since: Option<Checked>) -> Result<Checked, Error> {
+    let now = db::now(app.db.read()).await?;
+    let full = app.db.report(Some(FULL_CHECK_TIMEOUT), |txn| async move {
+        ledger::check_and_add_up(&*txn, now, MAX_AGE).await
+    });
+
+    match (app.db.timeout(FULL_CHECK_TIMEOUT, full).await, since) {
+        (Ok(full), _) => Ok(full),
+        (Err(error), Some(since)) => {
+            tracing::warn!(%error, "could not check the whole ledger; only what has changed was checked");
+            Ok(since)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Waits for transactions that began before the new period did. They take milliseconds. One that takes longer only makes this
+/// check read more.
+async fn wait_until_closed(app: &App) -> Result<(), Error> {
+    let started = Instant::now();
+    while !ledger::period_is_closed(app.db.read()).await? && started.elapsed() < CLOSING_TIMEOUT {
+        sleep(CLOSING_POLL).await;
+    }
+    Ok(())
+}
+
+/// Renews the lease until it is lost.
+async fn keep(app: &App, lease: &Lease) -> Error {
+    loop {
+        sleep(LEASE / 3).await;
+        let renew = async {
+            let now = db::now(app.db.write()).await?;
+            lease.renew(app.db.write(), now).await
+        };
+        // While the database cannot be asked, nobody can take over either.
+        if let Ok(false) = app.db.timeout(POLL_TIMEOUT, renew).await {
+            return taken_over();
+        }
+    }
+}
+
+async fn release(app: &App, lease: &Lease) {
+    let release = async {
+        let now = db::now(app.db.write()).await?;
+        lease.release(app.db.write(), now).await
+    };
+    if let Err::<(), Error>(error) = app.db.timeout(POLL_TIMEOUT, release).await {
+        tracing::debug!(%error, "could not give back the lease of the ledger check; it runs out by itself");
+    }
+}
+
+fn taken_over() -> Error {
+    Error::Busy("another process has taken the ledger check over".to_owned())
+}
+
+/// The same in every process, whichever made the check.
+fn show(last: &LastCheck) {
+    let Some(checked_at) = last.checked_at else { return };
+    let count = |discrepancies: i64| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
+
+    gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(last.stock_discrepancies));
+    gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(last.order_discrepancies));
+    gauge!(LEDGER_OVERDUE).set(count(last.overdue));
+    gauge!(LEDGER_CHECKED).set(checked_at.to_seconds());
 }

@@ -21,6 +21,7 @@ mod front_page;
 mod hostile;
 mod large_baskets;
 mod ledger;
+mod ledger_since;
 mod lost_consumers;
 mod network;
 mod openapi;

@@ -1,15 +1,18 @@
 //! How PostgreSQL runs the statements of the program, under every state of its statistics. The plans are those that were
 //! really executed, foreign-key checks included: `auto_explain` writes them to the server's log. They are generic plans, which
-//! the connections of the program ask for.
+//! the connections of the program ask for, or the roles where PgBouncer drops what connections ask for.
+
+use std::{fs, time::Duration};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
+use shop::tasks::auditor;
 
 use crate::{
-    servers::Postgres,
-    support::{Answer, Backend, Client, Shop, eventually},
+    servers::{PgBouncer, Postgres},
+    support::{Answer, Backend, Client, Shop, eventually, run_to_end},
 };
 
 /// Statistics change only when the test says so, and every plan is logged.
@@ -33,6 +36,22 @@ const NO_LEDGER_CHECK: (&str, &str) = ("SHOP_BOOKS_EVERY_SECONDS", "0");
 
 /// Both roles read the currency of all products once, when they start.
 const AT_THE_START: &str = "SELECT currency FROM products";
+
+/// The statements of the periodic ledger check that read orders, lines and movements.
+const SINCE: [&str; 4] = [
+    "SELECT COUNT(*) FROM orders WHERE ledger_period",
+    "FROM stock_movements",
+    "SELECT i.product_id",
+    "WITH settled AS MATERIALIZED",
+];
+
+/// A movement and a stock that explain what [`fill`] has put into the tables.
+const BALANCE: &str = "
+    INSERT INTO stock_movements (product_id, delta, reason)
+    SELECT id, 1000000, 'initial stock' FROM products p
+     WHERE NOT EXISTS (SELECT 1 FROM stock_movements m WHERE m.product_id = p.id);
+    UPDATE products p SET stock = 1000000 - COALESCE((SELECT SUM(quantity) FROM order_items i WHERE i.product_id = p.id), 0);
+";
 
 /// Statements that must be seen, or the test has looked at nothing.
 const SEEN: [&str; 14] = [
@@ -92,18 +111,152 @@ async fn no_statement_scans_a_table_whatever_the_planner_believes(
     go_through_everything(&backend, &serve.client(), &postgres).await;
 
     let log = postgres.read_file(LOG).split_off(seen_before);
-    for statement in SEEN.iter().chain(&FOREIGN_KEYS) {
-        assert!(log.contains(statement), "no plan of {statement}");
-    }
-    let on_the_hot_path = |plan: &&str| !plan.contains(AT_THE_START);
-    let plans = plans_of("shop", &log).filter(on_the_hot_path);
-    let scans: Vec<&str> = plans.filter(|plan| scans_a_table(plan)).collect();
-    assert!(scans.is_empty(), "{} scans, such as\n{}", scans.len(), scans[0]);
-
+    assert_no_scans(&log);
     // A scan would have been seen.
     psql("SET enable_indexscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM orders WHERE id IS NOT NULL");
     let log = postgres.read_file(LOG);
     assert!(plans_of("psql", &log).any(scans_a_table));
+}
+
+/// PgBouncer drops what connections ask for. The roles of `config/postgres/roles.sql` have it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_pgbouncer_the_roles_keep_every_statement_from_scanning_a_table() {
+    let postgres = Postgres::start_with(SETTINGS);
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let psql = |sql: &str| postgres.psql(&backend.database_url, sql);
+    backend.app().await;
+    let roles = concat!(env!("CARGO_MANIFEST_DIR"), "/config/postgres/roles.sql");
+    psql(&fs::read_to_string(roles).expect("the script"));
+    psql("ANALYZE");
+    psql(&fill(STORED));
+
+    let bouncers = ["shop_serve", "shop_work"].map(|role| PgBouncer::for_role(&postgres, role));
+    let [serve, work] = [(0, "serve"), (1, "work")].map(|(bouncer, role)| {
+        let mut pooled = backend.clone();
+        pooled.database_url = bouncers[bouncer].url(&backend.database_url);
+        Shop::start(&pooled, &[role], &[NO_LEDGER_CHECK])
+    });
+    let seen_before = postgres.read_file(LOG).len();
+    go_through_everything(&backend, &serve.client(), &postgres).await;
+
+    assert_no_scans(&postgres.read_file(LOG).split_off(seen_before));
+    for shop in [&serve, &work] {
+        assert!(!shop.log().contains("sessions lack"), "{}", shop.log());
+    }
+}
+
+/// A role that lacks the settings is named when the program starts, with what to do; doing it is enough.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_pgbouncer_drops_are_named_at_the_start(#[values("serve", "work")] role: &str) {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    let direct = postgres.create_database();
+    backend.database_url.clone_from(&direct);
+    backend.app().await;
+    let bouncer = PgBouncer::before(&postgres);
+    backend.database_url = bouncer.url(&direct);
+    let start = || {
+        let shop = Shop::start(&backend, &[role], &[NO_LEDGER_CHECK]);
+        shop.wait_for(if role == "serve" { "serving" } else { "working" });
+        let lines = shop.log();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|line: &Value| {
+                line["message"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("sessions lack"))
+            })
+            .collect::<Vec<Value>>()
+    };
+
+    let warned = start();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    let found = warned[0]["found"].as_str().expect("what was found");
+    assert_eq!(
+        found,
+        "enable_seqscan is on, idle_in_transaction_session_timeout is 0, jit is on, plan_cache_mode is auto"
+    );
+    let remedy = warned[0]["remedy"].as_str().expect("what to do");
+    assert!(
+        remedy.contains("ALTER ROLE postgres SET enable_seqscan = 'off';"),
+        "{remedy}"
+    );
+
+    postgres.psql(&direct, remedy);
+    bouncer.stop();
+    bouncer.start_again();
+    assert_eq!(start(), [Value::Null; 0]);
+}
+
+#[test]
+fn a_pgbouncer_that_refuses_the_settings_is_named_with_the_remedy() {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    let bouncer = PgBouncer::that_refuses_options(&postgres);
+    backend.database_url = bouncer.url(&postgres.create_database());
+
+    let refused = run_to_end(&backend, &["work"], &[("SHOP_DATABASE_WAIT_SECONDS", "0")]);
+
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("ignore_startup_parameters"), "{stderr}");
+}
+
+/// The periodic ledger check starts from the few orders that were settled since the last one.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_periodic_ledger_check_looks_orders_up_whatever_the_planner_believes(
+    #[values("never analysed", "analysed while empty", "fresh")] statistics: &str,
+) {
+    let postgres = Postgres::start_with(SETTINGS);
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let psql = |sql: &str| postgres.psql(&backend.database_url, sql);
+    let app = backend.app().await;
+    if statistics == "analysed while empty" {
+        psql("ANALYZE");
+    }
+    psql(&fill(STORED));
+    psql(BALANCE);
+    if statistics == "fresh" {
+        psql("ANALYZE");
+    }
+
+    // More often than PostgreSQL would choose its plans anew.
+    for number in 0..8 {
+        let seen_before = postgres.read_file(LOG).len();
+        let checked = auditor::check_if_due(&app, Duration::ZERO).await.expect("checks");
+        let checked = checked.expect("nobody else checks");
+        assert!(
+            checked.report.is_clean() && checked.is_full == (number == 0),
+            "{checked:?}"
+        );
+        psql(&fill(5));
+        psql(BALANCE);
+        if number == 0 {
+            continue;
+        }
+
+        assert_eq!(checked.report.orders, 5);
+        let log = postgres.read_file(LOG).split_off(seen_before);
+        for statement in SINCE {
+            assert!(log.contains(statement), "no plan of {statement}");
+        }
+        let mut reads_much = plans_of("shop", &log).filter(|plan| reads_a_whole_table(plan));
+        assert_eq!(reads_much.next(), None);
+    }
+}
+
+fn assert_no_scans(log: &str) {
+    for statement in SEEN.iter().chain(&FOREIGN_KEYS) {
+        assert!(log.contains(statement), "no plan of {statement}");
+    }
+    let on_the_hot_path = |plan: &&str| !plan.contains(AT_THE_START);
+    let plans = plans_of("shop", log).filter(on_the_hot_path);
+    let scans: Vec<&str> = plans.filter(|plan| scans_a_table(plan)).collect();
+    assert!(scans.is_empty(), "{} scans, such as\n{}", scans.len(), scans[0]);
 }
 
 /// The entries of the log for one program, each with the statement and its plan.
@@ -119,6 +272,23 @@ fn scans_a_table(plan: &str) -> bool {
         .any(|table| plan.contains(&format!("Seq Scan on {table}")))
 }
 
+/// Whether a plan reads all orders, lines or movements: by a scan, or by an index without a condition for it. The index of
+/// the orders that wait is as small as what it finds.
+fn reads_a_whole_table(plan: &str) -> bool {
+    let lines: Vec<&str> = plan.lines().map(str::trim_start).collect();
+    lines.iter().enumerate().any(|(number, line)| {
+        let is_read = ["orders", "order_items", "stock_movements"]
+            .iter()
+            .any(|table| line.contains(&format!("Scan on {table}")) || line.contains(&format!(" on {table} ")));
+        let is_bounded = line.contains("Bitmap Heap Scan")
+            || line.contains("orders_notify_after")
+            || lines
+                .get(number + 1)
+                .is_some_and(|next| next.starts_with("Index Cond:"));
+        is_read && line.contains("Scan") && !is_bounded
+    })
+}
+
 /// `count` orders that are PAID, with two lines each, beside a catalogue.
 fn fill(count: i64) -> String {
     format!(
@@ -129,7 +299,7 @@ fn fill(count: i64) -> String {
            SELECT gen_random_uuid(), n % 1000 + 1, 'PAID', 200, 'USD', now(), now() FROM generate_series(1, {count}) n \
            RETURNING id) \
          INSERT INTO order_items (order_id, product_id, quantity, unit_price) \
-         SELECT id, 1 + (row_number() OVER ()) % {PRODUCTS}, 1, 100 FROM new"
+         SELECT id, 1 + (row_number() OVER ()) % {PRODUCTS}, 1, 100 FROM new, generate_series(1, 2)"
     )
 }
 

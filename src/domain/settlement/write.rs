@@ -35,7 +35,8 @@ async fn write_paid(txn: &DatabaseTransaction, now: Timestamp, paid: Vec<(OrderI
     let (ids, totals): (Vec<_>, Vec<_>) = paid.into_iter().unzip();
     sql("
         UPDATE orders
-           SET status = 'PAID', total_price = paid.total_price, settled_at = :now, updated_at = :now
+           SET status = 'PAID', total_price = paid.total_price, settled_at = :now, updated_at = :now,
+               ledger_period = (SELECT period FROM ledger)
           FROM :paid
          WHERE orders.id = paid.id AND orders.id = ANY(:ids)")
     .planner_list("ids", Column::Uuid(ids.clone()))
@@ -65,7 +66,8 @@ async fn write_failed(
     }
     sql("
         UPDATE orders
-           SET status = 'FAILED', failure = failed.failure, settled_at = :now, updated_at = :now
+           SET status = 'FAILED', failure = failed.failure, settled_at = :now, updated_at = :now,
+               ledger_period = (SELECT period FROM ledger)
           FROM :failed
          WHERE orders.id = failed.id AND orders.id = ANY(:ids)")
     .planner_list("ids", Column::Uuid(ids.clone()))

@@ -18,6 +18,20 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     pub fn before(postgres: &Postgres) -> Self {
+        Self::for_role(postgres, "postgres")
+    }
+
+    /// Whoever connects, it is `role` that the database sees.
+    pub fn for_role(postgres: &Postgres, role: &str) -> Self {
+        Self::start(postgres, role, "ignore_startup_parameters = extra_float_digits,options")
+    }
+
+    /// As it is without the setting that the documentation asks for.
+    pub fn that_refuses_options(postgres: &Postgres) -> Self {
+        Self::start(postgres, "postgres", "ignore_startup_parameters = extra_float_digits")
+    }
+
+    fn start(postgres: &Postgres, role: &str, ignored: &str) -> Self {
         let bouncer = program("pgbouncer", "pgbouncer", &["/usr/sbin".into()]);
         let (pool_mode, pool) = if keeps_statements(&bouncer) {
             ("transaction", "default_pool_size = 20\nmax_prepared_statements = 100")
@@ -28,10 +42,9 @@ impl PgBouncer {
 
         on_a_free_port(|port| {
             let settings = format!(
-                "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
+                "[databases]\n* = host=127.0.0.1 port={} user={role}\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = {pool_mode}\n{pool}\nmax_client_conn = 200\n\
-                 ignore_startup_parameters = extra_float_digits,options\n",
+                 pool_mode = {pool_mode}\n{pool}\nmax_client_conn = 200\n{ignored}\n",
                 postgres.port(),
             );
             let file = folder.join("pgbouncer.ini");

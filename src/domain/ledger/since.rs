@@ -1,0 +1,234 @@
+//! The periodic check: what has changed since the last clean check, and the stock of every product. It takes the totals of that
+//! check for granted, so it does not see when something that was clean then has been tampered with since.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sea_orm::{DatabaseTransaction, FromQueryResult};
+
+use super::{
+    Error, MAX_LISTED, OrderDiscrepancy, ProductId, Report, StockDiscrepancy,
+    checkpoint::{Base, Checked, Checkpoint, Mark, Totals},
+    overdue,
+};
+use crate::{
+    db::{
+        self,
+        sql::{Column, sql},
+    },
+    entities::Timestamp,
+};
+
+/// Units of one product that came or went after the base.
+#[derive(Clone, Copy, Debug, Default, FromQueryResult)]
+struct Change {
+    product_id: ProductId,
+    units: i64,
+    /// Those of them that lie before the new mark.
+    closed: i64,
+}
+
+/// A product, with the totals of the base.
+#[derive(Clone, Copy, Debug, FromQueryResult)]
+struct Stocked {
+    product_id: ProductId,
+    stock: i64,
+    put_in: i64,
+    sold: i64,
+}
+
+/// What has come in and gone out since the base.
+struct Changes {
+    put_in: BTreeMap<ProductId, Change>,
+    sold: BTreeMap<ProductId, Change>,
+}
+
+impl Changes {
+    fn of(&self, product_id: ProductId) -> (Change, Change) {
+        let change = |changes: &BTreeMap<_, Change>| changes.get(&product_id).copied().unwrap_or_default();
+        (change(&self.put_in), change(&self.sold))
+    }
+
+    fn products(&self) -> Vec<ProductId> {
+        let mut products: Vec<ProductId> = self.put_in.keys().chain(self.sold.keys()).copied().collect();
+        products.sort_unstable();
+        products.dedup();
+        products
+    }
+}
+
+/// Checks what has changed since the last clean check. `None` if there is none to go on from. Run it in one snapshot.
+pub async fn check_since_clean(
+    txn: &DatabaseTransaction,
+    now: Timestamp,
+    max_age: Duration,
+) -> Result<Option<Checked>, Error> {
+    let checkpoint = Checkpoint::read(txn).await?;
+    if !checkpoint.is_clean {
+        return Ok(None);
+    }
+    let (base, mark) = (checkpoint.base(), checkpoint.closed(txn).await?);
+
+    let counted: Vec<(i64, i64)> = sql("
+        SELECT (SELECT COUNT(*) FROM products),
+               (SELECT COUNT(*) FROM orders WHERE ledger_period >= :period)")
+    .bind("period", base.period)
+    .tuples(txn)
+    .await?;
+    let (products, orders) = counted.first().copied().unwrap_or_default();
+    let unlike_base = stocked_unlike_base(txn).await?;
+
+    db::join_by_index(txn).await?;
+    let changes = Changes {
+        put_in: put_in(txn, base, mark).await?,
+        sold: sold(txn, base, mark).await?,
+    };
+    let changed = stocked(txn, changes.products()).await?;
+
+    let report = Report {
+        products,
+        orders,
+        stock_discrepancies: stock_discrepancies(unlike_base, &changed, &changes),
+        order_discrepancies: order_discrepancies(txn, base).await?,
+        overdue: overdue(txn, now, max_age).await?,
+    };
+    let totals = changed.iter().map(|product| totals(product, &changes)).collect();
+    Ok(Some(Checked {
+        report,
+        is_full: false,
+        base: Base { mark, totals },
+    }))
+}
+
+/// Every product whose stock is not what the base says. Those that were sold or restocked since are among them.
+async fn stocked_unlike_base(txn: &DatabaseTransaction) -> Result<Vec<Stocked>, Error> {
+    let products = sql("
+        SELECT p.id AS product_id,
+               p.stock,
+               COALESCE(t.put_in, 0) AS put_in,
+               COALESCE(t.sold, 0) AS sold
+          FROM products p
+          LEFT JOIN ledger_totals t ON t.product_id = p.id
+         WHERE p.stock < 0
+            OR p.stock <> COALESCE(t.put_in, 0) - COALESCE(t.sold, 0)")
+    .all(txn)
+    .await?;
+    Ok(products)
+}
+
+async fn stocked(txn: &DatabaseTransaction, products: Vec<ProductId>) -> Result<Vec<Stocked>, Error> {
+    let products = sql("
+        SELECT p.id AS product_id,
+               p.stock,
+               COALESCE(t.put_in, 0) AS put_in,
+               COALESCE(t.sold, 0) AS sold
+          FROM products p
+          LEFT JOIN ledger_totals t ON t.product_id = p.id
+         WHERE p.id = ANY(:products)")
+    .list("products", Column::BigInt(products))
+    .all(txn)
+    .await?;
+    Ok(products)
+}
+
+async fn put_in(txn: &DatabaseTransaction, base: Mark, mark: Mark) -> Result<BTreeMap<ProductId, Change>, Error> {
+    let changes: Vec<Change> = sql("
+        SELECT product_id,
+               CAST(SUM(delta) AS bigint) AS units,
+               CAST(SUM(CASE WHEN id <= :closed THEN delta ELSE 0 END) AS bigint) AS closed
+          FROM stock_movements
+         WHERE id > :base
+         GROUP BY product_id")
+    .bind("closed", mark.movement_id)
+    .bind("base", base.movement_id)
+    .all(txn)
+    .await?;
+    Ok(by_product(changes))
+}
+
+async fn sold(txn: &DatabaseTransaction, base: Mark, mark: Mark) -> Result<BTreeMap<ProductId, Change>, Error> {
+    let changes: Vec<Change> = sql("
+        SELECT i.product_id,
+               CAST(SUM(i.quantity) AS bigint) AS units,
+               CAST(SUM(CASE WHEN o.ledger_period < :closed THEN i.quantity ELSE 0 END) AS bigint) AS closed
+          FROM orders o
+          JOIN order_items i ON i.order_id = o.id
+         WHERE o.ledger_period >= :base AND o.status = 'PAID'
+         GROUP BY i.product_id")
+    .bind("closed", mark.period)
+    .bind("base", base.period)
+    .all(txn)
+    .await?;
+    Ok(by_product(changes))
+}
+
+fn by_product(changes: Vec<Change>) -> BTreeMap<ProductId, Change> {
+    changes.into_iter().map(|change| (change.product_id, change)).collect()
+}
+
+/// A product that has changed is among `changed` even if its stock is still what the base says.
+fn stock_discrepancies(unlike_base: Vec<Stocked>, changed: &[Stocked], changes: &Changes) -> Vec<StockDiscrepancy> {
+    let candidates: BTreeMap<ProductId, Stocked> = unlike_base
+        .into_iter()
+        .chain(changed.iter().copied())
+        .map(|product| (product.product_id, product))
+        .collect();
+
+    let explained = |product: Stocked| {
+        let (put_in, sold) = changes.of(product.product_id);
+        StockDiscrepancy {
+            product_id: product.product_id,
+            stock: product.stock,
+            put_in: product.put_in.saturating_add(put_in.units),
+            sold: product.sold.saturating_add(sold.units),
+        }
+    };
+    candidates
+        .into_values()
+        .map(explained)
+        .filter(|found| found.stock < 0 || found.stock != found.put_in.saturating_sub(found.sold))
+        .take(usize::try_from(MAX_LISTED).unwrap_or(usize::MAX))
+        .collect()
+}
+
+/// The totals of a product up to the new mark.
+fn totals(product: &Stocked, changes: &Changes) -> Totals {
+    let (put_in, sold) = changes.of(product.product_id);
+    Totals {
+        product_id: product.product_id,
+        put_in: product.put_in.saturating_add(put_in.closed),
+        sold: product.sold.saturating_add(sold.closed),
+    }
+}
+
+/// MATERIALIZED, so that the orders are found by their period and not in the order of their ids. An order's lines are looked
+/// up by a subquery, which no planner turns into a join.
+async fn order_discrepancies(txn: &DatabaseTransaction, base: Mark) -> Result<Vec<OrderDiscrepancy>, Error> {
+    let found = sql("
+        WITH settled AS MATERIALIZED (
+            SELECT o.id, o.status, o.total_price, o.failure,
+                   (SELECT SUM(i.quantity * i.unit_price)
+                      FROM order_items i
+                     WHERE i.order_id = o.id) AS lines_total
+              FROM orders o
+             WHERE o.ledger_period >= :base
+        )
+        SELECT id AS order_id, status, problem
+          FROM (SELECT id,
+                       status,
+                       CASE WHEN lines_total IS NULL
+                            THEN 'has no lines'
+                            WHEN status = 'PAID' AND total_price <> lines_total
+                            THEN 'its total is not the sum of its lines'
+                            WHEN status = 'FAILED' AND COALESCE(failure ->> 'reason', '') = ''
+                            THEN 'has failed without a reason'
+                        END AS problem
+                  FROM settled) checked
+         WHERE problem IS NOT NULL
+         ORDER BY id
+         LIMIT :limit")
+    .bind("base", base.period)
+    .bind("limit", MAX_LISTED)
+    .all(txn)
+    .await?;
+    Ok(found)
+}
