@@ -97,14 +97,24 @@ fn watched(options: PgPoolOptions, eviction: &Arc<Eviction>) -> PgPoolOptions {
         let (is_evicted, needs_cleanup) = (released.is_evicted(meta.age), released.needs_cleanup());
         Box::pin(async move {
             if needs_cleanup && !is_evicted {
-                // A BEGIN that timed out is not known of here, and yet the transaction may have begun.
-                let answered = timeout(CLEANUP_TIMEOUT, connection.execute("ROLLBACK")).await;
+                let answered = timeout(CLEANUP_TIMEOUT, end_transaction(connection)).await;
                 // An error makes the pool close the connection without waiting for the server.
                 answered.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
             }
             Ok(!is_evicted)
         })
     })
+}
+
+/// A BEGIN that timed out is not known of here, and yet the transaction may have begun. It is asked for first: a ROLLBACK of
+/// none is a warning in the server's log, each time.
+async fn end_transaction(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let row = connection.fetch_one("SELECT now() <> statement_timestamp()").await?;
+    let is_in_transaction: bool = row.try_get(0)?;
+    if is_in_transaction {
+        connection.execute("ROLLBACK").await?;
+    }
+    Ok(())
 }
 
 /// Whether a connection that was idle leads to a server that takes writes. An error makes the pool close the connection without

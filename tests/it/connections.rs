@@ -342,3 +342,31 @@ async fn what_the_database_refuses_for_now_is_a_503_until_it_is_over(#[case] beg
     postgres.end_sessions();
     every_request_is_answered(&client, end).await;
 }
+
+/// After a time-out every connection is cleaned up when it returns to the pool. A server would log a ROLLBACK of no
+/// transaction each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_does_not_fill_the_servers_log() {
+    let logged = "logging_collector = on\nlog_directory = 'log'\nlog_filename = 'postgresql.log'\n";
+    let postgres = Postgres::start_with(logged);
+    let db = Db::connect(&postgres.create_database(), 4, 100)
+        .await
+        .expect("connects");
+    let slow = async { db.write().execute_unprepared("SELECT pg_sleep(0.5)").await };
+    assert!(db.timeout(Duration::from_millis(10), slow).await.is_err());
+
+    for _ in 0..50 {
+        db.write().execute_unprepared("SELECT 1").await.expect("answered");
+    }
+    db.write()
+        .execute_unprepared("SELECT 1/0")
+        .await
+        .expect_err("something is logged");
+
+    let log = eventually("it is logged", || async {
+        let log = postgres.read_file("log/postgresql.log");
+        log.contains("division by zero").then_some(log)
+    })
+    .await;
+    assert!(!log.contains("there is no transaction in progress"), "{log}");
+}
