@@ -11,7 +11,7 @@ const CHUNKS: &str = "\r\n2\r\n{}\r\n0\r\n\r\n";
 const BODY: &str = "\r\n{}";
 
 /// The beginning and the headers of a request, the rest of it, and the status and a part of the answer.
-const HEADS: [(&str, &str, &str, u16, &str); 32] = [
+const HEADS: [(&str, &str, &str, u16, &str); 33] = [
     (GET, "Host: Shop.Example:8080\r\n", "\r\n", 200, ""),
     (GET, "Host: [::1]:8080\r\n", "\r\n", 200, ""),
     (OLD, "", "\r\n", 200, ""),
@@ -103,6 +103,13 @@ const HEADS: [(&str, &str, &str, u16, &str); 32] = [
         CHUNKS,
         400,
         "Content-Length",
+    ),
+    (
+        POST,
+        "Host: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n",
+        BODY,
+        415,
+        "",
     ),
     (
         POST,
