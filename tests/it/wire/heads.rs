@@ -168,7 +168,7 @@ async fn a_head_that_is_not_understood_is_refused_and_not_guessed() {
         // The one answer, and the one that lets a client go on that has asked.
         let mut others = answers.iter().rev().skip(1);
         assert!(others.all(|interim| interim.status == 100), "{sent}: {answers:?}");
-        if status == 415 {
+        if status == 415 && headers.contains("Content-Encoding") {
             assert_eq!(last.header("accept-encoding"), Some("identity"));
         }
     }
