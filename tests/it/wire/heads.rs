@@ -11,7 +11,7 @@ const CHUNKS: &str = "\r\n2\r\n{}\r\n0\r\n\r\n";
 const BODY: &str = "\r\n{}";
 
 /// The beginning and the headers of a request, the rest of it, and the status and a part of the answer.
-const HEADS: [(&str, &str, &str, u16, &str); 32] = [
+const HEADS: [(&str, &str, &str, u16, &str); 33] = [
     (GET, "Host: Shop.Example:8080\r\n", "\r\n", 200, ""),
     (GET, "Host: [::1]:8080\r\n", "\r\n", 200, ""),
     (OLD, "", "\r\n", 200, ""),
@@ -106,6 +106,13 @@ const HEADS: [(&str, &str, &str, u16, &str); 32] = [
     ),
     (
         POST,
+        "Host: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n",
+        BODY,
+        415,
+        "",
+    ),
+    (
+        POST,
         "Host: x\r\nContent-Encoding: GZip\r\nContent-Length: 2\r\n",
         BODY,
         415,
@@ -161,7 +168,7 @@ async fn a_head_that_is_not_understood_is_refused_and_not_guessed() {
         // The one answer, and the one that lets a client go on that has asked.
         let mut others = answers.iter().rev().skip(1);
         assert!(others.all(|interim| interim.status == 100), "{sent}: {answers:?}");
-        if status == 415 {
+        if status == 415 && headers.contains("Content-Encoding") {
             assert_eq!(last.header("accept-encoding"), Some("identity"));
         }
     }
