@@ -116,6 +116,16 @@ class Proof:
         expect((order["order_id"], status) == (self.order_id, "PAID"), f"after {presses} presses: {order}")
         return f"pressed Execute {presses}x"
 
+    def a_browser_stops_following_an_order_that_is_settled(self):
+        expect(self.order_id, "there is no order to follow")
+        ids = self.browser.call("POST", "/execute/async", {"args": [f"/orders/{self.order_id}/events"], "script": """
+            const [path, done] = arguments, ids = [], events = new EventSource(path);
+            events.addEventListener("order", event => ids.push(event.lastEventId));
+            events.onerror = () => events.readyState === EventSource.CLOSED && done(ids);
+        """})
+        expect(len(ids) == 1 and ids[0].startswith("paid@"), f"received {ids}")
+        return ids[0]
+
     def only_the_server_was_requested(self):
         return self.expect_only(self.origin)
 
@@ -182,7 +192,7 @@ WALK = (
 )
 CLICKS = (
     Proof.every_operation_is_listed, Proof.the_service_and_its_tags_are_described,
-    Proof.every_operation_shows_its_descriptions, *WALK,
+    Proof.every_operation_shows_its_descriptions, *WALK, Proof.a_browser_stops_following_an_order_that_is_settled,
 )
 # On a server with authentication.
 GUARDED_CLICKS = (Proof.without_a_token_nothing_is_shown, Proof.authorize_takes_the_token, *WALK)
