@@ -10,7 +10,7 @@ pub use crate::http::problem::types::{
 };
 use crate::{
     domain::Error,
-    entities::order::{Failure, ShortLine},
+    entities::order::{ShortLine, StoredFailure},
     http::problem::{FieldError, Problem, types::ProblemType},
 };
 
@@ -101,7 +101,7 @@ fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
     lines.into_iter().map(field_error).collect()
 }
 
-fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
+fn short_lines(failure: Option<StoredFailure>) -> Vec<FieldError> {
     let field_error = |line: ShortLine| FieldError {
         pointer: String::new(),
         detail: format!(
@@ -109,7 +109,7 @@ fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
             line.product_id, line.requested, line.available
         ),
     };
-    let lines = failure.into_iter().flat_map(|failure| failure.lines);
+    let lines = failure.iter().flat_map(StoredFailure::lines);
     lines.map(field_error).collect()
 }
 

@@ -22,6 +22,7 @@ mod large_baskets;
 mod ledger;
 mod lost_consumers;
 mod network;
+mod odd_rows;
 mod operate;
 mod outages;
 mod plans;

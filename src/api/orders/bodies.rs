@@ -10,11 +10,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::stored::AsStored,
     domain::orders::{Line, Order, OrderPage},
-    entities::{
-        Timestamp,
-        order::{Failure, FailureReason, OrderStatus},
-    },
+    entities::{Timestamp, order::OrderStatus},
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
@@ -70,7 +68,7 @@ pub struct OrderBody {
     /// Whose order it is.
     user_id: i64,
     /// PENDING until it is settled.
-    status: StatusBody,
+    status: AsStored<StatusBody>,
     /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
@@ -92,7 +90,7 @@ pub struct OrderBody {
     /// Why it is FAILED.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<FailureBody>,
+    failure: Option<AsStored<FailureBody>>,
 }
 
 /// A page of orders, newest first.
@@ -212,35 +210,14 @@ impl From<Order> for OrderBody {
         Self {
             order_id: row.id,
             user_id: row.user_id,
-            status: match row.status {
-                OrderStatus::Pending => StatusBody::Pending,
-                OrderStatus::Paid => StatusBody::Paid,
-                OrderStatus::Failed => StatusBody::Failed,
-            },
+            status: AsStored::new(row.status.as_str()),
             total_price: row.total_price,
             currency: row.currency,
             created_at: row.created_at.to_utc(),
             items: items.collect(),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
-            failure: row.failure.map(FailureBody::from),
-        }
-    }
-}
-
-impl From<Failure> for FailureBody {
-    fn from(failure: Failure) -> Self {
-        let lines = failure.lines.into_iter().map(|line| ShortLineBody {
-            product_id: line.product_id,
-            requested: line.requested,
-            available: line.available,
-        });
-
-        Self {
-            reason: match failure.reason {
-                FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
-            },
-            lines: lines.collect(),
+            failure: row.failure.map(|failure| AsStored::new(failure.into_json())),
         }
     }
 }
@@ -275,7 +252,7 @@ impl Example for OrderBody {
         Self {
             order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
             user_id: 1,
-            status: StatusBody::Pending,
+            status: AsStored::new(OrderStatus::Pending.as_str()),
             total_price: 10_600,
             currency: "USD".to_owned(),
             created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
@@ -310,7 +287,7 @@ impl OrderBody {
         let settled = Self {
             accepted_at,
             settled_at,
-            status: StatusBody::Paid,
+            status: AsStored::new(OrderStatus::Paid.as_str()),
             ..Self::example()
         };
 

@@ -191,7 +191,7 @@ impl OrdersApi {
             order = wait.until_settled(&app, caller, order).await?;
         }
 
-        let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);
+        let (user_id, settled) = (order.row.user_id, order.row.status.is_final());
         let body = json::to_bytes(&OrderBody::from(order))?;
         if settled {
             let body = body.clone();
@@ -247,7 +247,7 @@ fn pay_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayPro
     match order.row.status {
         OrderStatus::Pending => Ok(PayAnswer::Accepted(to_json(order)?, location(id), applied)),
         OrderStatus::Paid => Ok(PayAnswer::Paid(to_json(order)?, applied)),
-        OrderStatus::Failed => Err(Error::OrderFailed(id, order.row.failure).into()),
+        OrderStatus::Failed | OrderStatus::Other(_) => Err(Error::OrderFailed(id, order.row.failure).into()),
     }
 }
 
