@@ -24,6 +24,7 @@ mod connect;
 mod error_class;
 mod eviction;
 mod hosts;
+mod identity;
 mod reader;
 pub mod schema;
 pub mod sql;
@@ -34,6 +35,7 @@ use connect::{postgres_options, session_options, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
+use identity::identity_of_file;
 pub use reader::Reader;
 use sql::sql;
 pub use transaction::{Transient, Txn};
@@ -49,6 +51,8 @@ pub struct Db {
     write: DatabaseConnection,
     read: Reader,
     eviction: Arc<Eviction>,
+    /// What distinguishes SQLite's file from others.
+    file: Option<Arc<str>>,
     /// Whether the last transaction that wrote to SQLite's file has failed.
     last_write_failed: Arc<AtomicBool>,
     /// Ends the task that follows the primary when the last clone is dropped.
@@ -82,7 +86,9 @@ impl Db {
         } else {
             Database::connect(sqlite_options(url, pool)).await?
         };
-        Ok(Self::new(write, read, Arc::default()))
+        let mut db = Self::new(write, read, Arc::default());
+        db.file = Some(identity_of_file(url).into());
+        Ok(db)
     }
 
     async fn connect_postgres(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
@@ -115,6 +121,7 @@ impl Db {
             write,
             read,
             eviction,
+            file: None,
             last_write_failed: Arc::default(),
             _following: None,
         }

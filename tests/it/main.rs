@@ -33,6 +33,7 @@ mod schema;
 mod schema_changes;
 mod servers;
 mod settlement;
+mod shared_redis;
 mod soak;
 mod stopping;
 mod support;

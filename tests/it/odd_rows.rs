@@ -116,7 +116,10 @@ async fn a_failure_that_this_version_does_not_know_is_passed_on(#[values("embedd
         (r#""gone""#, json!({ "reason": "unknown", "lines": [] })),
         ("[]", json!({ "reason": "unknown", "lines": [] })),
         // JSON with a number that is beyond all bounds.
-        (r#"{"reason":"gone","n":1e400}"#, json!({ "reason": "unknown", "lines": [] })),
+        (
+            r#"{"reason":"gone","n":1e400}"#,
+            json!({ "reason": "unknown", "lines": [] }),
+        ),
     ] {
         tampered
             .tamper(&format!("UPDATE orders SET failure = '{stored}' WHERE id = :odd"))

@@ -175,6 +175,7 @@ impl OrdersApi {
         #[oai(name = "Prefer")]
         prefer: Header<Prefer>,
     ) -> Result<FindAnswer, FindProblem> {
+        let source = app.cache.source();
         if let Some(cached) = app.cache.settled_order(id.0).await {
             if !caller.can_view(cached.user_id) {
                 return Err(Error::OrderNotFound(id.0).into());
@@ -195,7 +196,8 @@ impl OrdersApi {
         let body = json::to_bytes(&OrderBody::from(order))?;
         if settled {
             let body = body.clone();
-            app.cache.put_settled_order(id.0, SettledOrder { user_id, body }).await;
+            let settled = SettledOrder { user_id, body };
+            app.cache.put_settled_order(&source, id.0, settled).await;
         }
         Ok(FindAnswer::Order(RawJson::new(body), applied))
     }
