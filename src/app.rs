@@ -64,7 +64,12 @@ impl App {
         } else {
             refuse_pending(&self.db).await?;
         }
-        self.check_currency().await
+        self.check_currency().await?;
+
+        let identity = self.db.identity().await;
+        self.cache
+            .use_source(&identity.context("the identity of the database cannot be read")?);
+        Ok(())
     }
 
     /// Warns if a pooler has dropped what the sessions on PostgreSQL asked for.

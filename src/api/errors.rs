@@ -12,7 +12,7 @@ pub use crate::http::problem::types::{
 use crate::{
     api::failure::FailureBody,
     domain::Error,
-    entities::order::Failure,
+    entities::order::StoredFailure,
     http::problem::{FieldError, Problem, types::ProblemType},
 };
 
@@ -106,9 +106,9 @@ fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
 }
 
 /// The problem carries the failure as the order does, so that nobody has to fetch the order, or to read the detail.
-fn order_failed(detail: String, failure: Option<Failure>) -> Problem {
+fn order_failed(detail: String, failure: Option<StoredFailure>) -> Problem {
     let problem = Problem::new(ORDER_FAILED, detail);
-    match failure.map(FailureBody::from) {
+    match failure.map(StoredFailure::into_json) {
         Some(failure) => problem.with_extension("failure", &failure),
         None => problem,
     }

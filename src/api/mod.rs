@@ -34,6 +34,7 @@ pub mod orders;
 mod pages;
 pub mod products;
 mod request_log;
+mod stored;
 
 /// Reading from the database takes no longer, or the database counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);

@@ -2,13 +2,16 @@
 //! Redis if the URL names one. Pages of products live for half a second in the local tier and for the time to live in the
 //! shared one, under a generation that changes after every commit that touches a product. Settled orders never change
 //! and live for minutes. Nothing that must be right may come from here.
+//!
+//! An answer belongs to the database that it was made from. Two shops may share a Redis, and a database may be made anew or
+//! restored under a running shop: then nothing of before is found any more.
 
 use std::{
     future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Write as _,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -54,10 +57,20 @@ pub struct SettledOrder {
 #[derive(Clone)]
 pub struct Cache {
     pages: LocalCache<(u64, String), CachedPage>,
-    orders: LocalCache<OrderId, SettledOrder>,
+    orders: LocalCache<(u64, OrderId), SettledOrder>,
+    source: Arc<RwLock<Source>>,
     /// Part of every local page's key: pages from before the last change in this process are never found again.
     generation: Arc<AtomicU64>,
     shared: SharedTier,
+}
+
+/// The database that answers are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Counts up when another database takes its place: part of every local order's key.
+    number: u64,
+    /// `None` until it is known; nothing is shared before.
+    identity: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -91,9 +104,40 @@ impl Cache {
                 .weigher(|_, order: &SettledOrder| weigh(order.body.len()))
                 .time_to_live(ORDER_TTL)
                 .build(),
+            source: Arc::default(),
             generation: Arc::default(),
             shared,
         })
+    }
+
+    /// Names the database that answers are made from. If it is another one than before, nothing is found that was cached until
+    /// now. Answers whether it is.
+    pub fn use_source(&self, identity: &str) -> bool {
+        let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
+        if source.identity.as_deref() == Some(identity) {
+            return false;
+        }
+        let is_another = source.identity.is_some();
+
+        *source = Source {
+            number: source.number + 1,
+            identity: Some(identity.into()),
+        };
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        is_another
+    }
+
+    /// The database that is read now. Ask for it before reading what is to be stored under it.
+    pub fn source(&self) -> Source {
+        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Redis, if there is one, and the identity of the database, once it is known.
+    fn shared<'a>(&'a self, source: &'a Source) -> Option<(&'a redis::Redis, &'a str)> {
+        match &self.shared {
+            SharedTier::None => None,
+            SharedTier::Redis(redis) => Some((redis, source.identity.as_deref()?)),
+        }
     }
 
     /// The page under `key`. Of the callers that miss it at the same time one loads it, and the others wait for that.
@@ -117,9 +161,10 @@ impl Cache {
                 CACHE.missed_pages.increment(1);
                 load.await
             };
-            let body = match &self.shared {
-                SharedTier::None => load.await?,
-                SharedTier::Redis(redis) => redis.page(key, load).await?,
+            let source = self.source();
+            let body = match self.shared(&source) {
+                None => load.await?,
+                Some((redis, identity)) => redis.page(identity, key, load).await?,
             };
             Ok(CachedPage::new(body, loaded_since))
         });
@@ -145,14 +190,15 @@ impl Cache {
     /// the commit that changed a product.
     pub async fn invalidate_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if let SharedTier::Redis(redis) = &self.shared {
-            Box::pin(redis.invalidate_pages()).await;
+        if let Some((redis, identity)) = self.shared(&self.source()) {
+            Box::pin(redis.invalidate_pages(identity)).await;
         }
     }
 
     /// The settled order, if the local tier has it.
     pub async fn local_settled_order(&self, id: OrderId) -> Option<SettledOrder> {
-        let order = self.orders.get(&id).await;
+        let number = self.source.read().unwrap_or_else(PoisonError::into_inner).number;
+        let order = self.orders.get(&(number, id)).await;
         if order.is_some() {
             CACHE.local_orders.increment(1);
         }
@@ -165,9 +211,10 @@ impl Cache {
             return Some(order);
         }
 
-        let shared = match &self.shared {
-            SharedTier::None => None,
-            SharedTier::Redis(redis) => Box::pin(redis.order(id)).await,
+        let source = self.source();
+        let shared = match self.shared(&source) {
+            None => None,
+            Some((redis, identity)) => Box::pin(redis.order(identity, id)).await,
         };
         let Some(order) = shared else {
             CACHE.missed_orders.increment(1);
@@ -175,16 +222,17 @@ impl Cache {
         };
 
         CACHE.shared_orders.increment(1);
-        self.orders.insert(id, order.clone()).await;
+        self.orders.insert((source.number, id), order.clone()).await;
         Some(order)
     }
 
-    /// Stores an order in both tiers. It must be settled: it is served for five minutes, whatever becomes of the row.
-    pub async fn put_settled_order(&self, id: OrderId, order: SettledOrder) {
-        if let SharedTier::Redis(redis) = &self.shared {
-            redis.put_order(id, &order, ORDER_TTL);
+    /// Stores an order in both tiers, which was read after `source` was. It must be settled: it is served for five minutes,
+    /// whatever becomes of the row.
+    pub async fn put_settled_order(&self, source: &Source, id: OrderId, order: SettledOrder) {
+        if let Some((redis, identity)) = self.shared(source) {
+            redis.put_order(identity, id, &order, ORDER_TTL);
         }
-        self.orders.insert(id, order).await;
+        self.orders.insert((source.number, id), order).await;
     }
 
     /// Whether Redis answers.

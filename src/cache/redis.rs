@@ -1,7 +1,12 @@
 //! Redis as the shared tier of the cache. A command takes a few milliseconds at most and fails at once while there is no
-//! connection; the caller then reads from the database.
+//! connection; the caller then reads from the database. What is read there is served only if it is whole: Redis is trusted
+//! with nothing.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use fred::{
@@ -31,16 +36,17 @@ const MAX_QUEUED_COMMANDS: usize = 2_000;
 /// The first pause between two attempts to connect, doubled after each, and the longest.
 const MIN_RECONNECT_MS: u32 = 50;
 const MAX_RECONNECT_MS: u32 = 1_000;
-/// The version of the format of what is stored; part of every key, so that two versions of the program never read each
-/// other's entries.
-const FORMAT: &str = "v1";
+/// What wrote an entry, and how; part of its key, so that two versions of the program never read each other's. The generation is
+/// the same for all of them.
+const FORMAT: &str = concat!(env!("CARGO_PKG_VERSION"), "-2");
 const GENERATION_BYTES: usize = 16;
+const CHECKSUM_BYTES: usize = 8;
 const USER_ID_BYTES: usize = 8;
 
 #[derive(Clone)]
 pub(super) struct Redis {
     client: Client,
-    /// A hash tag, in braces: all keys live on one node of a cluster and can be read by one command.
+    /// How every key begins, so that rules of access can name them.
     prefix: String,
     ttl: Duration,
 }
@@ -74,31 +80,35 @@ impl Redis {
         drop(client.connect());
         Ok(Self {
             client,
-            prefix: format!("{{{prefix}:{FORMAT}}}"),
+            prefix: prefix.to_owned(),
             ttl,
         })
     }
 
     /// The page from Redis if it was stored under the present generation, else from `load`. The generation is read before
-    /// the database is, so a slow reader never stores an old page under a newer generation.
-    pub(super) async fn page<F>(&self, key: &str, load: F) -> Result<Bytes, Error>
+    /// the database is, so a slow reader never stores an old page under a newer generation. `source` names the database.
+    pub(super) async fn page<F>(&self, source: &str, key: &str, load: F) -> Result<Bytes, Error>
     where
         F: Future<Output = Result<Bytes, Error>>,
     {
-        let page_key = format!("{}:page:{key}", self.prefix);
+        let generation_key = self.generation_key(source);
+        let page_key = self.key(source, &format!("page:{FORMAT}:{key}"));
         let found = self
             .fail_fast()
-            .mget(vec![self.generation_key(), page_key.clone()])
+            .mget(vec![generation_key.clone(), page_key.clone()])
             .await;
 
         let found: Option<(Option<Bytes>, Option<Bytes>)> = found.ok();
         let generation = match found {
-            Some((Some(generation), Some(stored))) if stored.starts_with(&generation) => {
-                CACHE.shared_pages.increment(1);
-                return Ok(stored.slice(generation.len()..));
+            Some((Some(generation), stored)) if generation.len() == GENERATION_BYTES => {
+                if let Some(page) = stored.and_then(|stored| read_page(&page_key, &generation, &stored)) {
+                    CACHE.shared_pages.increment(1);
+                    return Ok(page);
+                }
+                Some(generation)
             }
-            Some((Some(generation), _)) => Some(generation),
-            Some((None, _)) => timeout(FIRST_GENERATION_TIMEOUT, self.first_generation())
+            // None, or something that is none.
+            Some((stored, _)) => timeout(FIRST_GENERATION_TIMEOUT, self.first_generation(&generation_key, stored))
                 .await
                 .ok()
                 .flatten(),
@@ -106,39 +116,37 @@ impl Redis {
         };
 
         let body = load.await?;
-        if let Some(generation) = generation.filter(|generation| generation.len() == GENERATION_BYTES) {
-            let mut stored = BytesMut::with_capacity(generation.len() + body.len());
-            stored.put(generation);
-            stored.put(body.clone());
-            self.store_in_background(page_key, stored.freeze(), self.ttl);
+        if let Some(generation) = generation {
+            let stored = seal(&page_key, &[&generation, &body]);
+            self.store_in_background(page_key, stored, self.ttl);
         }
         Ok(body)
     }
 
-    pub(super) async fn invalidate_pages(&self) {
-        let (client, key) = (self.fail_fast(), self.generation_key());
+    pub(super) async fn invalidate_pages(&self, source: &str) {
+        let (client, key) = (self.fail_fast(), self.generation_key(source));
         let set: Result<(), _> = client.set(key, new_generation(), None, None, false).await;
         if let Err(error) = set {
             tracing::debug!(%error, "could not invalidate the shared cache; its pages are stale until they expire");
         }
     }
 
-    pub(super) async fn order(&self, id: OrderId) -> Option<SettledOrder> {
-        let stored: Option<Bytes> = self.fail_fast().get(self.order_key(id)).await.ok()?;
+    pub(super) async fn order(&self, source: &str, id: OrderId) -> Option<SettledOrder> {
+        let key = self.order_key(source, id);
+        let stored: Option<Bytes> = self.fail_fast().get(&key).await.ok()?;
 
-        let stored = stored.filter(|stored| stored.len() > USER_ID_BYTES)?;
-        let (user_id, body) = stored.split_at(USER_ID_BYTES);
+        let content = unseal(&key, &stored?)?;
+        let (user_id, body) = content.split_at_checked(USER_ID_BYTES)?;
         Some(SettledOrder {
             user_id: i64::from_be_bytes(user_id.try_into().ok()?),
-            body: stored.slice_ref(body),
+            body: content.slice_ref(body),
         })
     }
 
-    pub(super) fn put_order(&self, id: OrderId, order: &SettledOrder, ttl: Duration) {
-        let mut stored = BytesMut::with_capacity(USER_ID_BYTES + order.body.len());
-        stored.put_i64(order.user_id);
-        stored.put(order.body.clone());
-        self.store_in_background(self.order_key(id), stored.freeze(), ttl);
+    pub(super) fn put_order(&self, source: &str, id: OrderId, order: &SettledOrder, ttl: Duration) {
+        let key = self.order_key(source, id);
+        let stored = seal(&key, &[&order.user_id.to_be_bytes(), &order.body]);
+        self.store_in_background(key, stored, ttl);
     }
 
     pub(super) async fn ping(&self) -> Result<(), String> {
@@ -146,17 +154,20 @@ impl Redis {
         answer.map_err(|error| error.details().to_owned())
     }
 
-    /// Sets the generation unless another process has just set it, and reads the one that was set first.
-    async fn first_generation(&self) -> Option<Bytes> {
-        let (client, key) = (self.fail_fast(), self.generation_key());
-        let _: Option<String> = client
-            .set(&key, new_generation(), None, Some(SetOptions::NX), false)
-            .await
-            .ok()?;
-        client.get(&key).await.ok()?
+    /// Sets the generation unless another process has just set it, and reads the one that was set first. What is stored in its
+    /// place and is none is written over.
+    async fn first_generation(&self, key: &str, stored: Option<Bytes>) -> Option<Bytes> {
+        let unless_set = stored.is_none().then_some(SetOptions::NX);
+        let set: Result<(), _> = self
+            .fail_fast()
+            .set(key, new_generation(), None, unless_set, false)
+            .await;
+        set.ok()?;
+
+        let generation: Option<Bytes> = self.fail_fast().get(key).await.ok()?;
+        generation.filter(|generation| generation.len() == GENERATION_BYTES)
     }
 
-    /// Stores without making the request wait for it. If it fails, the next request loads again.
     fn store_in_background(&self, key: String, value: Bytes, ttl: Duration) {
         let client = self.clone();
         tokio::spawn(async move {
@@ -176,13 +187,48 @@ impl Redis {
         })
     }
 
-    fn generation_key(&self) -> String {
-        format!("{}:generation", self.prefix)
+    fn generation_key(&self, source: &str) -> String {
+        self.key(source, "generation")
     }
 
-    fn order_key(&self, id: OrderId) -> String {
-        format!("{}:order:{id}", self.prefix)
+    fn order_key(&self, source: &str, id: OrderId) -> String {
+        self.key(source, &format!("order:{FORMAT}:{id}"))
     }
+
+    /// In braces a hash tag: all keys of one database live on one node of a cluster and can be read by one command.
+    fn key(&self, source: &str, name: &str) -> String {
+        format!("{prefix}:{{{source}}}:{name}", prefix = self.prefix)
+    }
+}
+
+/// The parts, after a checksum of them and of the key that they are stored under.
+fn seal(key: &str, parts: &[&[u8]]) -> Bytes {
+    let content = parts.concat();
+    let mut stored = BytesMut::with_capacity(CHECKSUM_BYTES + content.len());
+    stored.put_u64(checksum(key, &content));
+    stored.put(&*content);
+    stored.freeze()
+}
+
+/// What was sealed for this key, unless somebody has stored something else there.
+fn unseal(key: &str, stored: &Bytes) -> Option<Bytes> {
+    let (sum, content) = stored.split_at_checked(CHECKSUM_BYTES)?;
+    let is_whole = u64::from_be_bytes(sum.try_into().ok()?) == checksum(key, content);
+    is_whole.then(|| stored.slice_ref(content))
+}
+
+/// The page, if it was stored under this generation.
+fn read_page(key: &str, generation: &[u8], stored: &Bytes) -> Option<Bytes> {
+    let content = unseal(key, stored)?;
+    let page = content.strip_prefix(generation)?;
+    Some(content.slice_ref(page))
+}
+
+/// Not a secret: it finds what was damaged or put there by mistake.
+fn checksum(key: &str, content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, content).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Random and not a counter, which would start again after Redis has lost its data and meet pages of old generations.

@@ -22,7 +22,7 @@ use crate::{
     intake::OrderIntake,
     seed::{self, Plan},
     server,
-    tasks::{gauges, order_watch::OrderWatch},
+    tasks::{gauges, order_watch::OrderWatch, source},
 };
 
 /// The default port of the management server.
@@ -62,6 +62,7 @@ impl Serve {
         let mut servers = JoinSet::new();
         spawn_management_server(&mut servers, management, &app, Role::Serve, &stop).await?;
         servers.spawn(gauges::run(app.clone(), stop.clone()));
+        servers.spawn(source::run(app.clone(), stop.clone()));
 
         let (intake, mut publishing) = OrderIntake::start(&app);
         let watch = OrderWatch::new(app.config.limits.max_waiting, stop.clone());

@@ -10,7 +10,7 @@ use crate::{
     api::health::Role,
     app::App,
     config::Config,
-    tasks::{auditor, gauges, sweeper, worker},
+    tasks::{auditor, gauges, source, sweeper, worker},
 };
 
 /// The default port of the management server.
@@ -34,6 +34,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     spawn_management_server(&mut servers, management, &app, Role::Work, &stop).await?;
     servers.spawn(gauges::run(app.clone(), stop.clone()));
+    servers.spawn(source::run(app.clone(), stop.clone()));
     let mut settlement = spawn_settlement(&app, &stop);
     tracing::info!("working");
 

@@ -24,6 +24,7 @@ mod connect;
 mod error_class;
 mod eviction;
 mod hosts;
+mod identity;
 pub mod in_flight;
 mod reader;
 pub mod schema;
@@ -36,6 +37,7 @@ use connect::{postgres_options, session_options, sqlite_options};
 pub use error_class::{DbErrorClass, classify};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
+use identity::identity_of_file;
 pub use reader::Reader;
 pub use session::{MissingOptions, options_are_refused};
 use sql::sql;
@@ -52,6 +54,8 @@ pub struct Db {
     write: DatabaseConnection,
     read: Reader,
     eviction: Arc<Eviction>,
+    /// What distinguishes SQLite's file from others.
+    file: Option<Arc<str>>,
     /// Whether the last transaction that wrote to SQLite's file has failed.
     last_write_failed: Arc<AtomicBool>,
     /// Ends the task that follows the primary when the last clone is dropped.
@@ -85,7 +89,9 @@ impl Db {
         } else {
             Database::connect(sqlite_options(url, pool)).await?
         };
-        Ok(Self::new(write, read, Arc::default()))
+        let mut db = Self::new(write, read, Arc::default());
+        db.file = Some(identity_of_file(url).into());
+        Ok(db)
     }
 
     async fn connect_postgres(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
@@ -118,6 +124,7 @@ impl Db {
             write,
             read,
             eviction,
+            file: None,
             last_write_failed: Arc::default(),
             _following: None,
         }

@@ -1,9 +1,9 @@
 //! The catalogue: listing, finding, adding and changing products, and changing their stock.
 
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
-    sea_query::{Expr, ExprTrait as _, Func, LikeExpr},
+    ColumnTrait as _, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait as _, FromQueryResult as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
+    sea_query::{Expr, ExprTrait as _, Func, LikeExpr, SelectStatement},
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     search::{contains_pattern, search_form},
 };
 use crate::{
-    db::sql::{Column, sql},
+    db::sql::{Column, readable, sql},
     entities::{Timestamp, product},
 };
 
@@ -42,8 +42,28 @@ pub struct ProductPage {
     pub more: bool,
 }
 
-/// A page of products by id.
+/// A page of products by id. Products that cannot be read are left out.
 pub async fn list(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<ProductPage, Error> {
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let mut query = query.clone();
+
+    loop {
+        let mut rows = connection.query_all(&select_page(&query)).await?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let last: Option<ProductId> = rows.last().and_then(|row| row.try_get_by("id").ok());
+        let products: Vec<product::Model> =
+            readable(&rows, "products", |row| product::Model::from_query_result(row, "")).collect();
+
+        // A page on which no product can be read says nothing of those that follow.
+        match last {
+            Some(last) if products.is_empty() && more => query.after = last,
+            _ => return Ok(ProductPage { products, more }),
+        }
+    }
+}
+
+fn select_page(query: &ProductQuery) -> SelectStatement {
     let mut select = product::Entity::find()
         .filter(product::Column::Id.gt(query.after))
         .order_by_asc(product::Column::Id)
@@ -51,10 +71,7 @@ pub async fn list(connection: &impl ConnectionTrait, query: &ProductQuery) -> Re
     if let Some(part) = &query.name_contains {
         select = select.filter(name_contains(part));
     }
-    let mut products = select.all(connection).await?;
-    let more = products.len() as u64 > query.limit;
-    products.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    Ok(ProductPage { products, more })
+    select.into_query()
 }
 
 /// # Errors

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     db::{self, Transient},
-    entities::order::Failure,
+    entities::order::StoredFailure,
 };
 
 mod caller;
@@ -44,7 +44,7 @@ pub enum Error {
     #[error("the payment was declined; the order can still be paid")]
     PaymentDeclined,
     #[error("order {0} has failed and cannot be paid")]
-    OrderFailed(OrderId, Option<Failure>),
+    OrderFailed(OrderId, Option<StoredFailure>),
     /// The caller is known and may not do this.
     #[error("not allowed: {0}")]
     Forbidden(String),

@@ -1,9 +1,12 @@
 //! An order. Its row is the truth about it; messages only say "look at the row".
 
-use sea_orm::{FromJsonQueryResult, entity::prelude::*};
-use serde::{Deserialize, Serialize};
+use sea_orm::entity::prelude::*;
 
 use super::Timestamp;
+pub use super::{
+    failure::{Failure, FailureReason, ShortLine, StoredFailure},
+    status::OrderStatus,
+};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -30,7 +33,7 @@ pub struct Model {
     pub settled_at: Option<Timestamp>,
     /// Why it is FAILED.
     #[sea_orm(column_type = "JsonBinary", nullable)]
-    pub failure: Option<Failure>,
+    pub failure: Option<StoredFailure>,
     pub created_at: Timestamp,
     /// When the row last changed.
     pub updated_at: Timestamp,
@@ -39,45 +42,3 @@ pub struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
-
-/// PENDING until settled, then PAID or FAILED for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text")]
-pub enum OrderStatus {
-    #[sea_orm(string_value = "PENDING")]
-    Pending,
-    #[sea_orm(string_value = "PAID")]
-    Paid,
-    #[sea_orm(string_value = "FAILED")]
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
-pub struct Failure {
-    pub reason: FailureReason,
-    /// The lines that were short; empty for reasons that are not about a line.
-    pub lines: Vec<ShortLine>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureReason {
-    InsufficientStock,
-}
-
-impl FailureReason {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InsufficientStock => "insufficient_stock",
-        }
-    }
-}
-
-/// A line that could not be served, with what was on the shelf when its turn came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShortLine {
-    pub product_id: i64,
-    pub requested: i64,
-    pub available: i64,
-}

@@ -4,12 +4,23 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sea_orm::{
-    ColIdx, DbBackend, QueryResult, TryGetError, TryGetable, Value,
+    ColIdx, DbBackend, DbErr, QueryResult, RuntimeErr, TryGetError, TryGetable, Value,
     sea_query::{self, ArrayType, ColumnType, Nullable, ValueTypeErr},
+};
+use sqlx::{
+    Postgres, Row as _,
+    error::BoxDynError,
+    postgres::{PgTypeInfo, PgValueFormat, PgValueRef},
 };
 use time::OffsetDateTime;
 
-/// Microseconds since the Unix epoch, UTC.
+/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z in microseconds since the Unix epoch.
+const FIRST_MICROS: i64 = -62_167_219_200_000_000;
+const LAST_MICROS: i64 = 253_402_300_799_999_999;
+/// PostgreSQL counts from 2000-01-01T00:00:00Z.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// Microseconds since the Unix epoch, UTC. PostgreSQL's `infinity` is a time that is later than all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
@@ -44,10 +55,12 @@ impl Timestamp {
         self.0 as f64 / 1e6
     }
 
-    /// For RFC 3339 output. Instants outside the years that RFC 3339 can write become the epoch.
+    /// For RFC 3339 output. What lies before or after the years 0000 to 9999, which are all that RFC 3339 can write, becomes
+    /// the first or the last moment of them.
     #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        let micros = self.0.clamp(FIRST_MICROS, LAST_MICROS);
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     /// The value that `backend` stores and compares.
@@ -76,10 +89,30 @@ impl From<Timestamp> for Value {
 
 impl TryGetable for Timestamp {
     fn try_get_by<I: ColIdx>(row: &QueryResult, index: I) -> Result<Self, TryGetError> {
-        if row.try_as_sqlite_row().is_some() {
+        let Some(row) = row.try_as_pg_row() else {
             return i64::try_get_by(row, index).map(Self);
+        };
+        let stored: Option<Self> = row
+            .try_get(index.as_sqlx_postgres_index())
+            .map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))?;
+        stored.ok_or_else(|| TryGetError::Null(format!("{index:?}")))
+    }
+}
+
+impl sqlx::Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        <OffsetDateTime as sqlx::Type<Postgres>>::type_info()
+    }
+}
+
+/// The driver's own types cannot hold what lies outside the years of RFC 3339, `infinity` for one, and panic.
+impl<'row> sqlx::Decode<'row, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'row>) -> Result<Self, BoxDynError> {
+        if value.format() == PgValueFormat::Text {
+            return <OffsetDateTime as sqlx::Decode<Postgres>>::decode(value).map(Self::from);
         }
-        OffsetDateTime::try_get_by(row, index).map(Self::from)
+        let since_2000 = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+        Ok(Self(since_2000.saturating_add(POSTGRES_EPOCH_MICROS)))
     }
 }
 
@@ -113,6 +146,8 @@ fn micros(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use time::format_description::well_known::Rfc3339;
+
     use super::*;
 
     #[test]
@@ -127,5 +162,15 @@ mod tests {
             <Timestamp as sea_query::ValueType>::try_from(instant.into()).ok(),
             Some(instant)
         );
+    }
+
+    #[test]
+    fn an_instant_beyond_the_calendar_is_written_as_its_last_or_first() {
+        for (instant, written) in [
+            (Timestamp(i64::MAX), "9999-12-31T23:59:59.999999Z"),
+            (Timestamp(i64::MIN), "0000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(instant.to_utc().format(&Rfc3339).ok().as_deref(), Some(written));
+        }
     }
 }

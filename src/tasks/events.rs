@@ -22,7 +22,7 @@ pub(super) fn events(settlement: &Settlement) -> Vec<Event> {
 fn order_settled(order: &Settled) -> Event {
     let kind = match order.status {
         OrderStatus::Paid => "order.paid",
-        OrderStatus::Failed | OrderStatus::Pending => "order.failed",
+        OrderStatus::Failed | OrderStatus::Pending | OrderStatus::Other(_) => "order.failed",
     };
 
     let mut data = json!({

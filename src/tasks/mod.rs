@@ -1,5 +1,5 @@
 //! What runs in the background of a process: publishing settle requests, settling, sweeping, watching orders, checking
-//! the ledger, sampling gauges.
+//! the ledger, sampling gauges, watching which database it is.
 
 pub mod auditor;
 mod backoff;
@@ -8,5 +8,6 @@ mod finish;
 pub mod gauges;
 pub mod notifier;
 pub mod order_watch;
+pub mod source;
 pub mod sweeper;
 pub mod worker;

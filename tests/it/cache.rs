@@ -20,9 +20,15 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(5);
 
+fn open(backend: &Backend) -> Cache {
+    let cache = Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
+    cache.use_source("one");
+    cache
+}
+
 fn cache(backend: &str) -> (Backend, Cache) {
     let backend = Backend::named(backend);
-    let cache = Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
+    let cache = open(&backend);
     (backend, cache)
 }
 
@@ -101,8 +107,7 @@ async fn a_failed_load_is_answered_and_not_cached(#[values("embedded", "servers"
 #[tokio::test]
 async fn another_process_sees_the_page_and_the_change() {
     let backend = Backend::servers();
-    let open = || Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
-    let (one, other) = (open(), open());
+    let (one, other) = (open(&backend), open(&backend));
     for cache in [&one, &other] {
         eventually("the cache is up", || async { cache.ping().await.ok() }).await;
     }
@@ -127,7 +132,7 @@ async fn another_process_sees_the_page_and_the_change() {
         user_id: 42,
         body: Bytes::from_static(b"{}"),
     };
-    one.put_settled_order(id, order.clone()).await;
+    one.put_settled_order(&one.source(), id, order.clone()).await;
     eventually("the other one finds the order", || async {
         other.settled_order(id).await.filter(|found| *found == order)
     })
@@ -167,4 +172,32 @@ async fn without_redis_the_answers_are_the_same() {
     redis.pause();
     assert_eq!(client.get("/products").await.status, 200);
     redis.resume();
+}
+
+/// What was read from one database is not stored as if it were another's, however slow the reader is.
+#[rstest]
+#[tokio::test]
+async fn nothing_is_found_that_was_cached_of_another_database(#[values("embedded", "servers")] backend: &str) {
+    let (backend, one) = cache(backend);
+    let other = open(&backend);
+    for cache in [&one, &other] {
+        eventually("the cache is up", || async { cache.ping().await.ok() }).await;
+    }
+    let id = Uuid::now_v7();
+    let order = SettledOrder {
+        user_id: 42,
+        body: Bytes::from_static(b"{}"),
+    };
+    let source = one.source();
+    one.put_settled_order(&source, id, order.clone()).await;
+    assert_eq!(page(&one, "old").await, "old");
+    assert_eq!(one.settled_order(id).await.as_ref(), Some(&order));
+
+    for cache in [&one, &other] {
+        assert!(cache.use_source("two") && !cache.use_source("two"));
+        assert_eq!(cache.settled_order(id).await, None);
+        assert_eq!(page(cache, "new").await, "new");
+    }
+    one.put_settled_order(&source, id, order).await;
+    assert_eq!(one.settled_order(id).await, None);
 }

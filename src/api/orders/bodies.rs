@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    api::failure::FailureBody,
+    api::{failure::FailureBody, stored::AsStored},
     domain::orders::{Line, Order, OrderPage},
     entities::{Timestamp, order::OrderStatus},
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
@@ -68,7 +68,7 @@ pub struct OrderBody {
     /// Whose order it is.
     user_id: i64,
     /// PENDING until it is settled.
-    status: StatusBody,
+    status: AsStored<StatusBody>,
     /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
@@ -92,7 +92,7 @@ pub struct OrderBody {
     /// Why it is FAILED.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<FailureBody>,
+    failure: Option<AsStored<FailureBody>>,
 }
 
 /// A page of orders, newest first.
@@ -186,18 +186,14 @@ impl From<Order> for OrderBody {
         Self {
             order_id: row.id,
             user_id: row.user_id,
-            status: match row.status {
-                OrderStatus::Pending => StatusBody::Pending,
-                OrderStatus::Paid => StatusBody::Paid,
-                OrderStatus::Failed => StatusBody::Failed,
-            },
+            status: AsStored::new(row.status.as_str()),
             total_price: row.total_price,
             currency: row.currency,
             created_at: row.created_at.to_utc(),
             items: items.collect(),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
-            failure: row.failure.map(FailureBody::from),
+            failure: row.failure.map(|failure| AsStored::new(failure.into_json())),
         }
     }
 }
@@ -232,7 +228,7 @@ impl Example for OrderBody {
         Self {
             order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
             user_id: 1,
-            status: StatusBody::Pending,
+            status: AsStored::new(OrderStatus::Pending.as_str()),
             total_price: 10_600,
             currency: "USD".to_owned(),
             created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
@@ -267,7 +263,7 @@ impl OrderBody {
         let settled = Self {
             accepted_at,
             settled_at,
-            status: StatusBody::Paid,
+            status: AsStored::new(OrderStatus::Paid.as_str()),
             ..Self::example()
         };
 

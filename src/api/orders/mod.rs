@@ -176,6 +176,7 @@ impl OrdersApi {
         #[oai(name = "Prefer")]
         prefer: Header<Prefer>,
     ) -> Result<FindAnswer, FindProblem> {
+        let source = app.cache.source();
         if let Some(cached) = app.cache.settled_order(id.0).await {
             if !caller.can_view(cached.user_id) {
                 return Err(Error::OrderNotFound(id.0).into());
@@ -192,11 +193,12 @@ impl OrdersApi {
             order = wait.until_settled(&app, caller, order).await?;
         }
 
-        let (user_id, settled) = (order.row.user_id, order.row.status != OrderStatus::Pending);
+        let (user_id, settled) = (order.row.user_id, order.row.status.is_final());
         let body = json::to_bytes(&OrderBody::from(order))?;
         if settled {
             let body = body.clone();
-            app.cache.put_settled_order(id.0, SettledOrder { user_id, body }).await;
+            let settled = SettledOrder { user_id, body };
+            app.cache.put_settled_order(&source, id.0, settled).await;
         }
         Ok(FindAnswer::Order(RawJson::new(body), applied))
     }
@@ -255,7 +257,7 @@ fn pay_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayPro
     match order.row.status {
         OrderStatus::Pending => Ok(PayAnswer::Accepted(to_json(order)?, location(id), applied)),
         OrderStatus::Paid => Ok(PayAnswer::Paid(to_json(order)?, applied)),
-        OrderStatus::Failed => Err(Error::OrderFailed(id, order.row.failure).into()),
+        OrderStatus::Failed | OrderStatus::Other(_) => Err(Error::OrderFailed(id, order.row.failure).into()),
     }
 }
 

@@ -115,6 +115,8 @@ pub fn event_id(order: &Order) -> String {
         (OrderStatus::Pending, accepted_at) => ("accepted", accepted_at),
         (OrderStatus::Paid, _) => ("paid", row.settled_at),
         (OrderStatus::Failed, _) => ("failed", row.settled_at),
+        // Of a newer version: the client may not have it yet.
+        (OrderStatus::Other(_), _) => ("other", Some(row.updated_at)),
     };
     let since = since.unwrap_or(row.created_at).to_utc().format(&Rfc3339);
     format!("{state}@{}", since.unwrap_or_default())

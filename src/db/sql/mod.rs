@@ -148,6 +148,21 @@ impl Sql {
         rows.iter().map(read).collect()
     }
 
+    /// As [`Sql::rows`], without the rows that cannot be read: somebody has dropped a constraint and stored what must not be
+    /// there. They are logged as rows of `what`, and nobody else's answer fails for them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn readable_rows<T>(
+        self,
+        connection: &impl ConnectionTrait,
+        what: &str,
+        read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+    ) -> Result<Vec<T>, DbErr> {
+        let rows = connection.query_all_raw(self.build(connection)).await?;
+        Ok(readable(&rows, what, read).collect())
+    }
+
     /// All rows by the names of their columns: an entity's model, or whatever derives [`FromQueryResult`].
     pub async fn all<T: FromQueryResult>(self, connection: &impl ConnectionTrait) -> Result<Vec<T>, DbErr> {
         self.rows(connection, |row| T::from_query_result(row, "")).await
@@ -168,4 +183,17 @@ impl Sql {
     pub async fn scalars<T: TryGetable>(self, connection: &impl ConnectionTrait) -> Result<Vec<T>, DbErr> {
         self.rows(connection, |row| row.try_get_by_index(0)).await
     }
+}
+
+/// The rows that can be read. The others are logged as rows of `what`.
+pub fn readable<T>(
+    rows: &[QueryResult],
+    what: &str,
+    read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+) -> impl Iterator<Item = T> {
+    let read_or_log = move |row| {
+        let read = read(row).inspect_err(|error| tracing::error!(%error, what, "left out a row that cannot be read"));
+        read.ok()
+    };
+    rows.iter().filter_map(read_or_log)
 }

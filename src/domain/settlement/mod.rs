@@ -8,7 +8,7 @@ use sea_orm::DatabaseTransaction;
 use super::{Error, OrderId, ProductId, UserId};
 use crate::entities::{
     Timestamp,
-    order::{Failure, OrderStatus},
+    order::{OrderStatus, StoredFailure},
 };
 
 mod decide;
@@ -31,7 +31,7 @@ pub struct Settled {
     pub currency: String,
     pub accepted_at: Timestamp,
     pub settled_at: Timestamp,
-    pub failure: Option<Failure>,
+    pub failure: Option<StoredFailure>,
     /// Settled by this call, not by an earlier one.
     pub newly_settled: bool,
 }
@@ -98,6 +98,9 @@ fn sort_out(rows: HashMap<OrderId, OrderRow>, settlement: &mut Settlement) -> Ha
             }
             (OrderStatus::Pending, None) => settlement.not_accepted.push(id),
             (OrderStatus::Paid | OrderStatus::Failed, _) => settlement.settled.extend(row.settled_before()),
+            (OrderStatus::Other(status), _) => {
+                tracing::warn!(order_id = %id, status, "left an order alone whose status this version does not know");
+            }
         }
     }
     open

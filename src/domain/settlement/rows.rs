@@ -10,7 +10,7 @@ use crate::{
     domain::{Error, OrderId, ProductId, UserId},
     entities::{
         Timestamp,
-        order::{Failure, OrderStatus},
+        order::{OrderStatus, StoredFailure},
     },
 };
 
@@ -23,7 +23,7 @@ pub(super) struct OrderRow {
     pub currency: String,
     pub accepted_at: Option<Timestamp>,
     pub settled_at: Option<Timestamp>,
-    pub failure: Option<Failure>,
+    pub failure: Option<StoredFailure>,
 }
 
 impl OrderRow {
@@ -59,7 +59,7 @@ impl OrderRow {
     pub fn settled_now(self, now: Timestamp, decision: Decision) -> Settled {
         let (status, total_price, failure) = match decision {
             Decision::Paid { total_price } => (OrderStatus::Paid, total_price, None),
-            Decision::Failed(failure) => (OrderStatus::Failed, self.total_price, Some(failure)),
+            Decision::Failed(failure) => (OrderStatus::Failed, self.total_price, Some(failure.into())),
         };
         Settled {
             id: self.id,

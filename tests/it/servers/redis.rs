@@ -26,6 +26,20 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What `redis-cli` prints for a command.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let client = program("redis-cli", "redis-tools", &[]);
+        let mut client = command(&client, &run().folder);
+        client
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(arguments);
+        run().output(&mut client).trim_end().to_owned()
+    }
+
     fn start_on(port: u16) -> Result<Self, PortTaken> {
         let server = program("redis-server", "redis-server", &[]);
         let (name, folder) = run().new_folder("redis");
