@@ -16,6 +16,7 @@ pub mod money;
 pub mod orders;
 pub mod settlement;
 pub mod shop;
+pub mod transition;
 
 pub use caller::Caller;
 

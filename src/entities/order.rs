@@ -41,7 +41,7 @@ pub struct Model {
 impl ActiveModelBehavior for ActiveModel {}
 
 /// PENDING until settled, then PAID or FAILED for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
 pub enum OrderStatus {
     #[sea_orm(string_value = "PENDING")]
@@ -59,10 +59,15 @@ pub struct Failure {
     pub lines: Vec<ShortLine>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
+    /// At least one line was short when the paid order was settled.
     InsufficientStock,
+    /// Its customer or an administrator cancelled it before a payment was accepted.
+    Cancelled,
+    /// No payment was accepted before its hold ended.
+    Expired,
 }
 
 impl FailureReason {
@@ -70,6 +75,8 @@ impl FailureReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InsufficientStock => "insufficient_stock",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
         }
     }
 }

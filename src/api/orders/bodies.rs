@@ -134,6 +134,8 @@ pub struct FailureBody {
 #[serde(rename_all = "snake_case")]
 pub enum ReasonBody {
     InsufficientStock,
+    Cancelled,
+    Expired,
 }
 
 /// A line that there was not enough stock for.
@@ -239,6 +241,8 @@ impl From<Failure> for FailureBody {
         Self {
             reason: match failure.reason {
                 FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
+                FailureReason::Cancelled => ReasonBody::Cancelled,
+                FailureReason::Expired => ReasonBody::Expired,
             },
             lines: lines.collect(),
         }

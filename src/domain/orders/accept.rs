@@ -7,8 +7,11 @@ use sea_orm::DatabaseTransaction;
 use super::{NOTIFY_AFTER, Order, find::find_all};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Caller, Error, OrderId},
-    entities::{Timestamp, order::OrderStatus},
+    domain::{
+        Caller, Error, OrderId,
+        transition::{Action, Change, transition},
+    },
+    entities::Timestamp,
 };
 
 /// Accepts the payment of those orders that are PENDING and that their caller may see. The first acceptance stands,
@@ -26,7 +29,7 @@ pub async fn accept_payments(
 
     let is_payable = |caller: &Caller, order: &Order| {
         let row = &order.row;
-        caller.can_view(row.user_id) && row.status == OrderStatus::Pending && row.accepted_at.is_none()
+        caller.can_view(row.user_id) && transition(&row.into(), Action::Pay, now) == Ok(Change::Accept)
     };
     let payable: BTreeSet<OrderId> = asked
         .iter()

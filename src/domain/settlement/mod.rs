@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{Error, OrderId, ProductId, UserId};
+use super::{
+    Error, OrderId, ProductId, UserId,
+    transition::{Action, Change, transition},
+};
 use crate::entities::{
     Timestamp,
     order::{Failure, OrderStatus},
@@ -70,7 +73,7 @@ pub async fn settle(
         unknown: ids.iter().filter(|id| !rows.contains_key(id)).copied().collect(),
         ..Settlement::default()
     };
-    let mut open = sort_out(rows, &mut settlement);
+    let mut open = sort_out(rows, now, &mut settlement);
 
     let settled_before: Vec<OrderId> = settlement.settled.iter().map(|order| order.id).collect();
     let stock = lock_products(txn, lines.products_of(open.keys())).await?;
@@ -89,15 +92,19 @@ pub async fn settle(
 }
 
 /// Gives back the orders that are to be settled, and notes what becomes of the others.
-fn sort_out(rows: HashMap<OrderId, OrderRow>, settlement: &mut Settlement) -> HashMap<OrderId, OrderRow> {
+fn sort_out(
+    rows: HashMap<OrderId, OrderRow>,
+    now: Timestamp,
+    settlement: &mut Settlement,
+) -> HashMap<OrderId, OrderRow> {
     let mut open = HashMap::with_capacity(rows.len());
     for (id, row) in rows {
-        match (row.status, row.accepted_at) {
-            (OrderStatus::Pending, Some(_)) => {
+        match transition(&row.state(), Action::Settle, now) {
+            Ok(Change::Settle) => {
                 open.insert(id, row);
             }
-            (OrderStatus::Pending, None) => settlement.not_accepted.push(id),
-            (OrderStatus::Paid | OrderStatus::Failed, _) => settlement.settled.extend(row.settled_before()),
+            Ok(_) => settlement.settled.extend(row.settled_before()),
+            Err(_) => settlement.not_accepted.push(id),
         }
     }
     open

@@ -7,7 +7,7 @@ use sea_orm::{DatabaseTransaction, DbErr, QueryResult};
 use super::{ClaimedLine, Decision, Settled};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Error, OrderId, ProductId, UserId},
+    domain::{Error, OrderId, ProductId, UserId, transition::OrderState},
     entities::{
         Timestamp,
         order::{Failure, OrderStatus},
@@ -40,6 +40,16 @@ impl OrderRow {
             failure: row.try_get_by_index(7)?,
         };
         Ok((id, order))
+    }
+
+    pub fn state(&self) -> OrderState {
+        OrderState {
+            status: self.status,
+            accepted_at: self.accepted_at,
+            expires_at: None,
+            settled_at: self.settled_at,
+            failure: self.failure.as_ref().map(|failure| failure.reason),
+        }
     }
 
     pub fn settled_before(self) -> Option<Settled> {
