@@ -20,6 +20,8 @@ pub enum Failpoint {
     EventsPublished,
     /// The messages are acknowledged.
     Acknowledged,
+    /// Events of the outbox are published. They are still in it.
+    Relayed,
 }
 
 /// Ends the process here if the environment says so: `FAILPOINT=settled:3` aborts it, without any cleaning up, when

@@ -43,7 +43,7 @@ BEGIN
         RAISE NOTICE 'no tables yet: run `shop migrate` as shop_migrate, then this again';
         RETURN;
     END IF;
-    GRANT SELECT ON shop, products, orders, order_items, stock_movements, seaql_migrations TO shop_serve, shop_work;
+    GRANT SELECT ON shop, products, orders, order_items, stock_movements, outbox, seaql_migrations TO shop_serve, shop_work;
     -- The first process of an empty shop sets its currency.
     GRANT UPDATE (currency) ON shop TO shop_serve, shop_work;
 
@@ -52,6 +52,10 @@ BEGIN
     GRANT UPDATE (name, price, stock, low_since, low_stock, updated_at) ON products TO shop_serve;
     GRANT UPDATE (accepted_at, notify_after, notify_attempts, updated_at) ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
+
+    -- Both store events with the facts that they are about. The worker publishes and deletes them.
+    GRANT INSERT ON outbox TO shop_serve, shop_work;
+    GRANT UPDATE (publish_after), DELETE ON outbox TO shop_work;
 
     -- The worker takes stock and settles orders. It makes none, and changes no price.
     GRANT UPDATE (stock, low_since, low_stock, updated_at) ON products TO shop_work;

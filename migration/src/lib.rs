@@ -9,6 +9,7 @@ use sea_orm_migration::sea_orm::DbBackend;
 
 mod m0001_catalog;
 mod m0002_orders;
+mod m0003_outbox;
 
 /// Knows every migration, oldest first. From the first release on, only ever append.
 pub struct Migrator;
@@ -16,7 +17,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_catalog::Migration), Box::new(m0002_orders::Migration)]
+        vec![
+            Box::new(m0001_catalog::Migration),
+            Box::new(m0002_orders::Migration),
+            Box::new(m0003_outbox::Migration),
+        ]
     }
 }
 

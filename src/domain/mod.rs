@@ -11,9 +11,11 @@ use crate::{
 
 mod caller;
 pub mod catalog;
+pub mod event;
 pub mod ledger;
 pub mod money;
 pub mod orders;
+pub mod outbox;
 pub mod settlement;
 pub mod shop;
 pub mod transition;

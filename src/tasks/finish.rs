@@ -7,10 +7,7 @@ use metrics::{counter, histogram};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::{
-    backoff::{Backoff, Stopped},
-    events::events,
-};
+use super::backoff::{Backoff, Stopped};
 use crate::{
     app::App,
     domain::{OrderId, settlement::Settlement},
@@ -41,7 +38,7 @@ pub(super) async fn finish(app: &App, batch: &SettledBatch, stop: &CancellationT
     report(batch);
 
     publish_dead_letters(app, batch, stop).await?;
-    let events = events(&batch.settlement);
+    let events = batch.settlement.events();
     retry_until_published(stop, "events", || app.queue.publish_events(&events)).await?;
     failpoints::hit(Failpoint::EventsPublished);
 

@@ -28,6 +28,8 @@ pub const QUEUE_DEPTH: &str = "shop_queue_depth";
 pub const REDELIVERIES: &str = "shop_redeliveries_total";
 pub const DEAD_LETTERS: &str = "shop_dead_letters_total";
 pub const SETTLE_REQUESTS_RESENT: &str = "shop_settle_requests_resent_total";
+pub const OUTBOX_DEPTH: &str = "shop_outbox_depth";
+pub const OUTBOX_RELAYED: &str = "shop_outbox_relayed_total";
 pub const CACHE_HITS: &str = "shop_cache_hits_total";
 pub const CACHE_MISSES: &str = "shop_cache_misses_total";
 pub const DATABASE_CONNECTIONS: &str = "shop_database_connections";
@@ -85,6 +87,7 @@ fn install() -> Option<PrometheusHandle> {
         REDELIVERIES,
         DEAD_LETTERS,
         SETTLE_REQUESTS_RESENT,
+        OUTBOX_RELAYED,
     ] {
         counter!(name).increment(0);
     }
@@ -142,6 +145,11 @@ fn describe_queue() {
         SETTLE_REQUESTS_RESENT,
         "Settle requests that were published again because the order was overdue."
     );
+    describe_gauge!(
+        OUTBOX_DEPTH,
+        "Events in the outbox that wait for being published, when this process looked last."
+    );
+    describe_counter!(OUTBOX_RELAYED, "Events of the outbox that were published.");
 }
 
 fn describe_cache_and_database() {

@@ -21,6 +21,7 @@ mod lost_consumers;
 mod network;
 mod operate;
 mod outages;
+mod outbox;
 mod plans;
 mod proxy;
 mod queue;

@@ -15,6 +15,7 @@ use crate::entities::{
 };
 
 mod decide;
+mod events;
 mod low_stock;
 mod rows;
 mod write;
