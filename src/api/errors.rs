@@ -9,8 +9,8 @@ pub use crate::http::problem::types::{
     REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
 };
 use crate::{
-    domain::Error,
-    entities::order::{Failure, ShortLine},
+    domain::{Error, OrderId},
+    entities::order::{Failure, FailureReason, ShortLine},
     http::problem::{FieldError, Problem, types::ProblemType},
 };
 
@@ -20,6 +20,17 @@ pub const PAYMENT_DECLINED: ProblemType = ProblemType::new(
     StatusCode::PAYMENT_REQUIRED,
 );
 pub const ORDER_FAILED: ProblemType = ProblemType::new("order-failed", "The order has failed", StatusCode::CONFLICT);
+pub const INSUFFICIENT_STOCK: ProblemType = ProblemType::new(
+    "insufficient-stock",
+    "There are not enough units to set aside",
+    StatusCode::CONFLICT,
+);
+pub const PAYMENT_ACCEPTED: ProblemType = ProblemType::new(
+    "payment-accepted",
+    "The payment was accepted before",
+    StatusCode::CONFLICT,
+);
+pub const ORDER_PAID: ProblemType = ProblemType::new("order-paid", "The order is paid", StatusCode::CONFLICT);
 pub const STOCK_OUT_OF_RANGE: ProblemType = ProblemType::new(
     "stock-out-of-range",
     "The stock cannot change by this much",
@@ -47,7 +58,7 @@ pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
 );
 
 /// Every type of problem that the API answers with.
-pub const ALL: [ProblemType; 19] = [
+pub const ALL: [ProblemType; 22] = [
     INVALID_REQUEST,
     UNAUTHORIZED,
     PAYMENT_DECLINED,
@@ -56,6 +67,9 @@ pub const ALL: [ProblemType; 19] = [
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     ORDER_FAILED,
+    INSUFFICIENT_STOCK,
+    PAYMENT_ACCEPTED,
+    ORDER_PAID,
     STOCK_OUT_OF_RANGE,
     PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -79,7 +93,14 @@ impl From<Error> for Problem {
             Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
             Error::PaymentDeclined => Self::new(PAYMENT_DECLINED, detail),
             Error::StockOutOfRange { .. } => Self::new(STOCK_OUT_OF_RANGE, detail),
-            Error::OrderFailed(_, failure) => Self::new(ORDER_FAILED, detail).with_errors(short_lines(failure)),
+            Error::InsufficientStock(lines) => {
+                Self::new(INSUFFICIENT_STOCK, detail).with_extension("lines", json!(lines))
+            }
+            Error::PaymentAccepted(_) => Self::new(PAYMENT_ACCEPTED, detail),
+            Error::OrderPaid(_) => Self::new(ORDER_PAID, detail),
+            Error::OrderFailed(_, failure) => Self::new(ORDER_FAILED, detail)
+                .with_extension("failure", json!(failure))
+                .with_errors(short_lines(failure)),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Busy(_) => Self::new(
@@ -113,6 +134,9 @@ fn short_lines(failure: Option<Failure>) -> Vec<FieldError> {
     lines.map(field_error).collect()
 }
 
+/// The order of the examples.
+pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11");
+
 /// A problem of this type as the document shows it.
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {
@@ -120,6 +144,21 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
         TOTAL_TOO_LARGE => Error::TotalTooLarge.into(),
         IDEMPOTENCY_KEY_REUSED => Error::IdempotencyKeyReused.into(),
         PAYMENT_DECLINED => Error::PaymentDeclined.into(),
+        INSUFFICIENT_STOCK => Error::InsufficientStock(vec![ShortLine {
+            product_id: 1,
+            requested: 4,
+            available: 3,
+        }])
+        .into(),
+        PAYMENT_ACCEPTED => Error::PaymentAccepted(EXAMPLE_ORDER).into(),
+        ORDER_PAID => Error::OrderPaid(EXAMPLE_ORDER).into(),
+        ORDER_FAILED => {
+            let failure = Failure {
+                reason: FailureReason::Expired,
+                lines: Vec::new(),
+            };
+            Error::OrderFailed(EXAMPLE_ORDER, Some(failure)).into()
+        }
         OVERLOADED => Error::Overloaded.into(),
         INVALID_REQUEST => {
             let error = FieldError {

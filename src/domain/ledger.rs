@@ -9,6 +9,11 @@ use serde::Serialize;
 use super::{Error, OrderId, ProductId};
 use crate::{db::sql::sql, entities::Timestamp};
 
+mod holds;
+
+pub use holds::HoldDiscrepancy;
+use holds::hold_discrepancies;
+
 /// The most discrepancies of one kind that a report lists.
 pub const MAX_LISTED: i64 = 1_000;
 /// How long an accepted order may be PENDING unless the caller says otherwise.
@@ -42,6 +47,8 @@ pub struct Report {
     /// Orders that were checked.
     pub orders: i64,
     pub stock_discrepancies: Vec<StockDiscrepancy>,
+    /// Products whose units on hold are not those of the open holds.
+    pub hold_discrepancies: Vec<HoldDiscrepancy>,
     /// Orders that contradict themselves.
     pub order_discrepancies: Vec<OrderDiscrepancy>,
     /// Orders accepted for payment that are PENDING for longer than they may be.
@@ -51,7 +58,10 @@ pub struct Report {
 impl Report {
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.stock_discrepancies.is_empty() && self.order_discrepancies.is_empty() && self.overdue.is_empty()
+        self.stock_discrepancies.is_empty()
+            && self.hold_discrepancies.is_empty()
+            && self.order_discrepancies.is_empty()
+            && self.overdue.is_empty()
     }
 }
 
@@ -68,6 +78,7 @@ pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: D
         products,
         orders,
         stock_discrepancies: stock_discrepancies(connection).await?,
+        hold_discrepancies: hold_discrepancies(connection).await?,
         order_discrepancies: order_discrepancies(connection).await?,
         overdue: overdue(connection, now, max_age).await?,
     })

@@ -146,7 +146,7 @@ impl From<&order::Model> for OrderState {
         Self {
             status: row.status,
             accepted_at: row.accepted_at,
-            expires_at: None,
+            expires_at: row.expires_at,
             settled_at: row.settled_at,
             failure: row.failure.as_ref().map(|failure| failure.reason),
         }

@@ -20,6 +20,9 @@ pub struct Model {
     pub currency: String,
     /// The `Idempotency-Key` that the order was created under; unique per user.
     pub idempotency_key: Option<String>,
+    /// When the hold on its units ends unless a payment is accepted before; `None` for an order without a hold. Never
+    /// changes.
+    pub expires_at: Option<Timestamp>,
     /// When the payment was accepted; from then on the order will be settled.
     pub accepted_at: Option<Timestamp>,
     /// When the sweeper publishes a settle request (again), while the order is accepted and PENDING.
@@ -40,7 +43,7 @@ pub struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// PENDING until settled, then PAID or FAILED for ever.
+/// PENDING until settled, cancelled or expired, then PAID or FAILED for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text")]
 pub enum OrderStatus {

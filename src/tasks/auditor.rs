@@ -13,7 +13,10 @@ use crate::{
         ledger::{self, MAX_AGE, Report},
     },
     entities::Timestamp,
-    telemetry::metrics::{LEDGER_CHECKED, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE, LEDGER_STOCK_DISCREPANCIES},
+    telemetry::metrics::{
+        LEDGER_CHECKED, LEDGER_HOLD_DISCREPANCIES, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE,
+        LEDGER_STOCK_DISCREPANCIES,
+    },
 };
 
 /// How long a check may take. One that times out leaves the gauges as they are.
@@ -52,6 +55,7 @@ async fn check(app: &App) {
 fn show(report: &Report) {
     let count = |discrepancies: usize| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
     gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(report.stock_discrepancies.len()));
+    gauge!(LEDGER_HOLD_DISCREPANCIES).set(count(report.hold_discrepancies.len()));
     gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(report.order_discrepancies.len()));
     gauge!(LEDGER_OVERDUE).set(count(report.overdue.len()));
     gauge!(LEDGER_CHECKED).set(Timestamp::now().to_seconds());
@@ -59,6 +63,7 @@ fn show(report: &Report) {
     if !report.is_clean() {
         tracing::error!(
             stock_discrepancies = report.stock_discrepancies.len(),
+            hold_discrepancies = report.hold_discrepancies.len(),
             order_discrepancies = report.order_discrepancies.len(),
             overdue = report.overdue.len(),
             "the ledger check found discrepancies: run `shop verify`"

@@ -32,7 +32,7 @@ pub(super) async fn finish(app: &App, batch: &SettledBatch, stop: &CancellationT
     // Also for orders that an earlier attempt settled: it may have ended before it invalidated the pages.
     let settled = &batch.settlement.settled;
     if settled.iter().any(|order| order.status == OrderStatus::Paid) {
-        app.cache.invalidate_pages().await;
+        app.cache.invalidate_pages_soon();
     }
     failpoints::hit(Failpoint::Invalidated);
     report(batch);
@@ -90,7 +90,9 @@ fn report(batch: &SettledBatch) {
     counter!(REDELIVERIES).increment(redelivered as u64);
     histogram!(BATCH_SIZE, "batch" => "settle").record(deliveries.len() as f64);
     let lag = histogram!(SETTLEMENT_LAG);
-    newly_settled().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));
+    for (order, accepted_at) in newly_settled().filter_map(|order| Some((order, order.accepted_at?))) {
+        lag.record(accepted_at.age_at(order.settled_at));
+    }
 
     for order in &settlement.not_accepted {
         tracing::warn!(order_id = %order, "skipped a settle request: the order's payment was never accepted");

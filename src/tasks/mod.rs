@@ -1,8 +1,9 @@
-//! What runs in the background of a process: publishing settle requests, settling, sweeping, relaying the outbox, watching
-//! orders, checking the ledger, sampling gauges.
+//! What runs in the background of a process: publishing settle requests, settling, sweeping, expiring holds, relaying the
+//! outbox, watching orders, checking the ledger, sampling gauges.
 
 pub mod auditor;
 mod backoff;
+pub mod expiry;
 mod finish;
 pub mod gauges;
 pub mod notifier;

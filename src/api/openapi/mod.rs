@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 use super::{
     Tag, errors,
     health::HealthApi,
-    orders::OrdersApi,
+    orders::{
+        OrdersApi,
+        bodies::{FailureBody, ShortLineBody},
+    },
     products::{ProductsApi, bodies::StockChangeBody},
 };
 use crate::{
@@ -32,9 +35,11 @@ const DESCRIPTION: &str = "\
 A headless order service. **The way of an order:**
 
 1. `GET /products` lists what is for sale.
-2. `POST /orders` creates an order. It is `PENDING` and keeps the prices of this moment. Stock is not checked yet.
+2. `POST /orders` creates an order. It is `PENDING` and keeps the prices of this moment. With `hold_seconds` its units are
+   set aside until `expires_at`; without, stock is not checked yet. `POST /orders/{id}/cancel` cancels it.
 3. `POST /orders/{id}/pay` accepts the payment: `202`. From then on the order will be settled, whatever happens.
-4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short. `GET /orders/{id}` shows it,
+4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short: never those of an order that was
+   paid while its units were set aside. `GET /orders/{id}` shows it,
    `Prefer: wait=10` waits for it, and `GET /orders/{id}/events` follows it.
 
 An administrator adds products, changes their prices, and changes their stock.
@@ -125,6 +130,15 @@ fn complete(schemas: &mut Map<String, Value>) {
         .and_modify(StockChangeBody::extend_schema);
     schemas.entry(ProblemBody::name()).and_modify(|problem| {
         problem["example"] = errors::example(INVALID_REQUEST, "/orders");
+        problem["properties"]["lines"] = json!({
+            "type": "array",
+            "description": "The lines that are short, for `insufficient-stock`.",
+            "items": { "$ref": schema::reference(&ShortLineBody::name()) },
+        });
+        problem["properties"]["failure"] = json!({
+            "description": "Why the order has failed, for `order-failed`.",
+            "allOf": [{ "$ref": schema::reference(&FailureBody::name()) }],
+        });
     });
 }
 

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    api::errors::EXAMPLE_ORDER,
     domain::orders::{Line, Order, OrderPage},
     entities::{
         Timestamp,
@@ -28,6 +29,10 @@ pub struct NewOrderBody {
     /// 1 to 100 lines, every product once.
     #[oai(validator(min_items = 1, max_items = 100))]
     pub items: Vec<NewItemBody>,
+    /// Sets the units of the order aside for so many seconds, 30 to 3,600: paid by then, the order never lacks stock.
+    /// Without it nothing is set aside, and stock is checked when the order is settled.
+    #[oai(validator(minimum(value = "30"), maximum(value = "3600")))]
+    pub hold_seconds: Option<u32>,
 }
 
 /// A line of an order to create.
@@ -51,7 +56,7 @@ pub struct PaymentBody {
     pub payment_method: Option<String>,
 }
 
-/// PENDING until it is settled, then PAID or FAILED. A settled order does not change any more.
+/// PENDING until it is settled, cancelled or expired, then PAID or FAILED. A PAID or FAILED order does not change any more.
 #[derive(Clone, Copy, Debug, Enum, Serialize)]
 #[oai(rename = "OrderStatus", rename_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
@@ -81,6 +86,10 @@ pub struct OrderBody {
     created_at: OffsetDateTime,
     /// The lines, as they were sent.
     items: Vec<ItemBody>,
+    /// When its hold ends. If no payment is accepted before, it becomes FAILED then.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    expires_at: Option<OffsetDateTime>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -123,9 +132,9 @@ pub struct ItemBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "Failure")]
 pub struct FailureBody {
-    /// What kind of failure it is.
+    /// What kind of failure it is. Clients must expect further values.
     reason: ReasonBody,
-    /// The lines that were short of stock. Nothing was taken for any line.
+    /// The lines that were short of stock. Nothing was taken for any line. Empty for other reasons.
     lines: Vec<ShortLineBody>,
 }
 
@@ -133,8 +142,11 @@ pub struct FailureBody {
 #[oai(rename = "FailureReason", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonBody {
+    /// There were too few units when the paid order was settled.
     InsufficientStock,
+    /// It was cancelled before a payment was accepted.
     Cancelled,
+    /// Its hold ended before a payment was accepted.
     Expired,
 }
 
@@ -146,7 +158,7 @@ pub struct ShortLineBody {
     product_id: i64,
     /// Units that the order asked for.
     requested: i64,
-    /// Units that were available when the order was settled.
+    /// Units that were available when it was its turn.
     available: i64,
 }
 
@@ -223,6 +235,7 @@ impl From<Order> for OrderBody {
             currency: row.currency,
             created_at: row.created_at.to_utc(),
             items: items.collect(),
+            expires_at: row.expires_at.map(Timestamp::to_utc),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(FailureBody::from),
@@ -255,6 +268,7 @@ impl Example for NewOrderBody {
         Self {
             user_id: 1,
             items: vec![item(1, 2), item(2, 1)],
+            hold_seconds: Some(600),
         }
     }
 }
@@ -277,13 +291,14 @@ impl Example for OrderBody {
         };
 
         Self {
-            order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
+            order_id: EXAMPLE_ORDER,
             user_id: 1,
             status: StatusBody::Pending,
             total_price: 10_600,
             currency: "USD".to_owned(),
             created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
             items: vec![item(1, 1, 2, 3_460), item(2, 2, 1, 3_680)],
+            expires_at: Some(time::macros::datetime!(2026-01-15 09:41:02.123456 UTC)),
             accepted_at: None,
             settled_at: None,
             failure: None,
@@ -302,6 +317,20 @@ impl Example for OrderPageBody {
 }
 
 impl OrderBody {
+    /// The example once it is cancelled.
+    pub fn cancelled_example() -> Self {
+        let reason = ReasonBody::Cancelled;
+        Self {
+            status: StatusBody::Failed,
+            settled_at: Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC)),
+            failure: Some(FailureBody {
+                reason,
+                lines: Vec::new(),
+            }),
+            ..Self::example()
+        }
+    }
+
     /// The example once its payment is accepted, and once it is settled.
     pub fn examples() -> [Self; 2] {
         let accepted_at = Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC));

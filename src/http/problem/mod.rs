@@ -8,6 +8,7 @@ use poem::{
 };
 use poem_openapi::Object;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 mod document;
 mod framework;
@@ -43,6 +44,10 @@ pub struct ProblemBody {
     #[oai(skip_serializing_if_is_empty)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Further members that a type of problem has (RFC 9457, section 3.2).
+    #[oai(skip)]
+    #[serde(flatten)]
+    pub extensions: Map<String, Value>,
 }
 
 /// One fault of a request.
@@ -81,6 +86,7 @@ impl Problem {
                 detail: detail.into(),
                 instance: String::new(),
                 errors: Vec::new(),
+                extensions: Map::new(),
             }),
             retry_after: (kind.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
             challenge: None,
@@ -122,6 +128,12 @@ impl Problem {
 
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors;
+        self
+    }
+
+    /// Adds a member that only this type of problem has.
+    pub fn with_extension(mut self, name: &str, value: Value) -> Self {
+        self.body.extensions.insert(name.to_owned(), value);
         self
     }
 
