@@ -31,7 +31,10 @@ async fn an_order_is_cancelled_once_and_says_so_from_then_on(#[values("embedded"
         assert_eq!((again.status, &again.body), (200, &cancelled.body));
         assert_eq!(client.get(&path).await.body, cancelled.body);
         let declined = json!({ "payment_method": "pm_card_declined" });
-        for paid in [client.pay(&id).await, client.post(&format!("{path}/pay"), &declined).await] {
+        for paid in [
+            client.pay(&id).await,
+            client.post(&format!("{path}/pay"), &declined).await,
+        ] {
             paid.problem(409, "order-failed");
             assert_eq!(paid.body["failure"], failure);
         }
@@ -45,7 +48,10 @@ async fn an_order_is_cancelled_once_and_says_so_from_then_on(#[values("embedded"
     assert_eq!((cancelled.status, &cancelled.body["failure"]), (200, &failure));
     assert_eq!(cancelled.header("preference-applied"), Some("wait=5"));
 
-    client.cancel("01900000-0000-7000-8000-000000000000").await.problem(404, "not-found");
+    client
+        .cancel("01900000-0000-7000-8000-000000000000")
+        .await
+        .problem(404, "not-found");
     client.cancel("1").await.problem(400, "invalid-request");
     assert!(ledger_report(&app).await.is_clean());
 }
@@ -106,7 +112,10 @@ async fn an_order_is_cancelled_while_the_broker_is_away_and_its_event_follows() 
     let published = EventListener::on(&backend).await.all().await;
     assert!(!published.is_empty());
     for event in &published {
-        assert_eq!((&event["type"], &event["subject"]), (&json!("order.failed"), &json!(id)));
+        assert_eq!(
+            (&event["type"], &event["subject"]),
+            (&json!("order.failed"), &json!(id))
+        );
         assert_eq!(event["id"], format!("{id}/settled"));
         assert_eq!(event["data"]["failure"]["reason"], "cancelled");
     }

@@ -44,9 +44,7 @@ async fn units_are_set_aside_or_refused_with_the_lines_that_are_short(#[values("
 
     let refused = client.hold(&[(1, 4), (2, 1)], 600).await;
     refused.problem(409, "insufficient-stock");
-    let short = |product: i64, requested: i64, available: i64| {
-        json!({ "product_id": product, "requested": requested, "available": available })
-    };
+    let short = |product: i64, requested: i64, available: i64| json!({ "product_id": product, "requested": requested, "available": available });
     assert_eq!(refused.body["lines"], json!([short(1, 4, 3), short(2, 1, 0)]));
     assert_eq!(ledger_report(&app).await.orders, 1, "nothing of it is stored");
     assert_eq!((level_of(&app, 1).await, level_of(&app, 2).await), ((5, 2), (3, 3)));
@@ -78,7 +76,10 @@ async fn a_held_order_is_paid_from_its_hold_and_others_from_what_is_available(
 
     let held = client.held_order(&[(1, 3)]).await;
     let without = client.order(&[(1, 3)]).await;
-    assert_eq!(client.get(&format!("/orders/{without}")).await.body["expires_at"], Value::Null);
+    assert_eq!(
+        client.get(&format!("/orders/{without}")).await.body["expires_at"],
+        Value::Null
+    );
     client.pay(&without).await;
     let failed = client.settled(&without).await;
     let lines = json!([{ "product_id": 1, "requested": 3, "available": 2 }]);
@@ -122,7 +123,9 @@ async fn a_repeated_request_holds_once_and_another_hold_is_another_request(
     // Six of ten: only a repeated request is answered 201.
     let answers = join_all((0..50).map(|number| ask(number, "basket", 6, Some(60)))).await;
     assert!(
-        answers.iter().all(|answer| answer.status == 201 && answer.body == answers[0].body),
+        answers
+            .iter()
+            .all(|answer| answer.status == 201 && answer.body == answers[0].body),
         "{answers:?}"
     );
     assert_eq!(level_of(&app, 1).await, (10, 6));
@@ -130,7 +133,9 @@ async fn a_repeated_request_holds_once_and_another_hold_is_another_request(
         ask(0, "basket", 6, hold).await.problem(422, "idempotency-key-reused");
     }
     ask(0, "plain", 1, None).await;
-    ask(0, "plain", 1, Some(60)).await.problem(422, "idempotency-key-reused");
+    ask(0, "plain", 1, Some(60))
+        .await
+        .problem(422, "idempotency-key-reused");
 
     // A refused hold keeps no key.
     ask(0, "later", 5, Some(60)).await.problem(409, "insufficient-stock");
@@ -172,20 +177,39 @@ async fn a_hold_that_ends_unpaid_expires_and_whoever_waits_is_told(#[values("emb
 
     let (waited, followed) = waiting.await.expect("answered");
     let failure = json!({ "reason": "expired", "lines": [] });
-    assert_eq!((&waited.body["status"], &waited.body["failure"]), (&json!("FAILED"), &failure));
-    assert!(followed.body.as_str().is_some_and(|stream| stream.contains("\"expired\"")), "{followed:?}");
+    assert_eq!(
+        (&waited.body["status"], &waited.body["failure"]),
+        (&json!("FAILED"), &failure)
+    );
+    assert!(
+        followed
+            .body
+            .as_str()
+            .is_some_and(|stream| stream.contains("\"expired\"")),
+        "{followed:?}"
+    );
     assert_eq!(level_of(&app, 1).await, (5, 0));
     let late = client.pay(&id.to_string()).await;
     late.problem(409, "order-failed");
     assert_eq!(late.body["failure"], failure);
-    assert!(late.body["detail"].as_str().is_some_and(|detail| detail.contains("expired")));
+    assert!(
+        late.body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("expired"))
+    );
 
     if let Some(events) = events {
         let published = events.all().await;
         assert!(!published.is_empty());
         for event in published {
-            assert_eq!((&event["type"], &event["subject"]), (&json!("order.failed"), &json!(id)));
-            assert_eq!((&event["data"]["failure"], &event["data"]["order_id"]), (&failure, &json!(id)));
+            assert_eq!(
+                (&event["type"], &event["subject"]),
+                (&json!("order.failed"), &json!(id))
+            );
+            assert_eq!(
+                (&event["data"]["failure"], &event["data"]["order_id"]),
+                (&failure, &json!(id))
+            );
         }
     }
     assert!(ledger_report(&app).await.is_clean());
@@ -199,9 +223,8 @@ async fn a_payment_that_is_late_expires_the_order_itself() {
     EventListener::declare(&backend).await;
     let shop = Shop::serve(&backend);
     let client = shop.client();
-    let [late, in_time, cancelled] = [4, 3, 2].map(|quantity| client.hold(&[(1, quantity)], 30));
-    let (late, in_time, cancelled) = tokio::join!(late, in_time, cancelled);
-    let (late, in_time, cancelled) = (id_of(&late), id_of(&in_time), id_of(&cancelled));
+    let hold = async |quantity: i64| id_of(&client.hold(&[(1, quantity)], 30).await);
+    let (late, in_time, cancelled) = (hold(4).await, hold(3).await, hold(2).await);
 
     assert_eq!(client.pay(&in_time.to_string()).await.status, 202);
     end_holds(&app, Timestamp::now(), &[late, in_time, cancelled]).await;
@@ -226,7 +249,11 @@ async fn a_payment_that_is_late_expires_the_order_itself() {
         .iter()
         .map(|event| {
             let reason = event["data"]["failure"]["reason"].as_str();
-            (event["subject"].as_str().expect("text"), event["type"].as_str().expect("text"), reason)
+            (
+                event["subject"].as_str().expect("text"),
+                event["type"].as_str().expect("text"),
+                reason,
+            )
         })
         .filter(|(_, kind, _)| *kind != "stock.low")
         .collect();
@@ -268,10 +295,20 @@ async fn of_a_thousand_holds_on_a_hundred_units_a_hundred_succeed(#[values("embe
     assert_eq!((made.len(), refused.len()), (100, HOLDS - 100));
     for answer in refused {
         answer.problem(409, "insufficient-stock");
-        assert_eq!(answer.body["lines"], json!([{ "product_id": 1, "requested": 1, "available": 0 }]));
+        assert_eq!(
+            answer.body["lines"],
+            json!([{ "product_id": 1, "requested": 1, "available": 0 }])
+        );
     }
-    assert_eq!(ledger_report(&app).await.orders, 100, "nothing is stored of those that were refused");
-    assert_eq!((level_of(&app, 1).await, level_of(&app, 2).await), ((100, 100), (100_000, 100)));
+    assert_eq!(
+        ledger_report(&app).await.orders,
+        100,
+        "nothing is stored of those that were refused"
+    );
+    assert_eq!(
+        (level_of(&app, 1).await, level_of(&app, 2).await),
+        ((100, 100), (100_000, 100))
+    );
 
     let ids: Vec<String> = made.iter().map(|answer| id_of(answer).to_string()).collect();
     let paid = join_all((0..50).map(|number| clients[number % processes].pay(&ids[number]))).await;
@@ -291,7 +328,8 @@ async fn of_a_thousand_holds_on_a_hundred_units_a_hundred_succeed(#[values("embe
     assert_eq!((count(&app, "PAID").await, count(&app, "FAILED").await), (50, 50));
     assert_eq!(level_of(&app, 2).await, (99_950, 0));
 
-    let again = join_all((0..60).map(|_| shop.client().hold(&[(1, 1)], 30))).await;
+    let client = &shop.client();
+    let again = join_all((0..60).map(|_| async move { client.hold(&[(1, 1)], 30).await })).await;
     assert_eq!(again.iter().filter(|answer| answer.status == 201).count(), 50);
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");

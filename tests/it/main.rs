@@ -4,6 +4,7 @@
 mod architecture;
 mod auth;
 mod cache;
+mod cancel;
 mod catalogue;
 mod charts;
 mod commands;
@@ -15,6 +16,7 @@ mod docs;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod flow;
+mod holds;
 mod hostile;
 mod ledger;
 mod lost_consumers;
