@@ -27,6 +27,8 @@ mod outbox;
 mod plans;
 mod proxy;
 mod queue;
+#[cfg(feature = "failpoints")]
+mod races;
 mod requests;
 mod schema;
 mod servers;
