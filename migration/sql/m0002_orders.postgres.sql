@@ -29,8 +29,10 @@ CREATE TABLE orders (
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE status = 'PENDING' AND accepted_at IS NOT NULL;
-CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at IS NOT NULL;
+-- These two say settled_at and not status. Otherwise a planner that believes that few orders are PENDING looks through all
+-- of those for the few that are due.
+CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;
+CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL;
 
 COMMENT ON TABLE  orders                 IS 'Orders. The row is the truth about an order; messages only say that it is to be looked at.';
 COMMENT ON COLUMN orders.id              IS 'UUID version 7 (RFC 9562): ids sort by time of creation.';

@@ -38,10 +38,11 @@ CREATE TABLE orders (
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
--- Finds what the sweeper has to do; as small as the backlog.
-CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE status = 'PENDING' AND accepted_at IS NOT NULL;
+-- Finds what the sweeper has to do; as small as the backlog. Says settled_at and not status, as the next one, so that no
+-- planner looks through all PENDING orders instead.
+CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;
 -- Finds the holds that have ended; has open holds without a payment and nothing else.
-CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at IS NOT NULL;
+CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL;
 
 -- The lines of orders. Rows are added with their order and never changed.
 CREATE TABLE order_items (

@@ -146,7 +146,7 @@ pub async fn overdue(
     let found = sql("
         SELECT id AS order_id, status, 'was accepted too long ago and is not settled' AS problem
           FROM orders
-         WHERE status = 'PENDING' AND accepted_at < :accepted_before
+         WHERE settled_at IS NULL AND accepted_at < :accepted_before
          ORDER BY id
          LIMIT :limit")
     .timestamp("accepted_before", now.minus(max_age))

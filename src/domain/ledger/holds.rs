@@ -25,11 +25,11 @@ pub(super) async fn hold_discrepancies(connection: &impl ConnectionTrait) -> Res
         WITH open_holds AS MATERIALIZED (
             SELECT id
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at IS NOT NULL
+             WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL
              UNION ALL
             SELECT id
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND expires_at IS NOT NULL
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL AND expires_at IS NOT NULL
         )
         SELECT p.id AS product_id,
                p.stock,

@@ -81,7 +81,7 @@ pub async fn is_any_expired(connection: &impl ConnectionTrait, now: Timestamp) -
     let ended: Vec<OrderId> = sql("
         SELECT id
           FROM orders
-         WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at <= :now
+         WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at <= :now
          ORDER BY expires_at
          LIMIT 1")
     .timestamp("now", now)
@@ -95,7 +95,7 @@ pub async fn count_open_holds(connection: &impl ConnectionTrait) -> Result<i64, 
     let counted: Vec<i64> = sql("
         SELECT COUNT(*)
           FROM orders
-         WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at IS NOT NULL")
+         WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL")
     .scalars(connection)
     .await?;
     Ok(counted.first().copied().unwrap_or_default())
@@ -108,7 +108,7 @@ pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
                notify_attempts, settled_at, failure, created_at, updated_at
           FROM orders
-         WHERE status = 'PENDING' AND accepted_at IS NULL AND expires_at <= :now
+         WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at <= :now
          ORDER BY expires_at
          LIMIT :limit
            FOR NO KEY UPDATE SKIP LOCKED")

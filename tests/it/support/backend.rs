@@ -217,7 +217,7 @@ pub async fn count(app: &App, status: &str) -> i64 {
 /// Waits until nothing that was accepted is PENDING any more.
 pub async fn all_settled(app: &App) {
     let backend = app.db.read().get_database_backend();
-    let waiting = "SELECT COUNT(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+    let waiting = "SELECT COUNT(*) FROM orders WHERE settled_at IS NULL AND accepted_at IS NOT NULL";
 
     eventually("all that was accepted is settled", || async {
         let row = app
