@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use sea_orm::DatabaseTransaction;
 
 use super::{Error, ProductId};
-use crate::db::sql::{Column, sql};
+use crate::{
+    db::sql::{Column, sql},
+    entities::order::ShortLine,
+};
 
 /// The units of one product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,34 @@ impl StockLevel {
     pub fn available(self) -> i64 {
         self.stock - self.held
     }
+}
+
+/// Adds `units` to what is held, all of them or none, or says of which products too few are available.
+///
+/// # Errors
+/// The products that are short.
+pub fn set_aside(
+    units: &BTreeMap<ProductId, i64>,
+    levels: &mut HashMap<ProductId, StockLevel>,
+) -> Result<(), Vec<ShortLine>> {
+    let available = |product_id: &ProductId| levels.get(product_id).map_or(0, |level| level.available());
+    let short: Vec<ShortLine> = units
+        .iter()
+        .filter(|(product_id, requested)| available(product_id) < **requested)
+        .map(|(product_id, requested)| ShortLine {
+            product_id: *product_id,
+            requested: *requested,
+            available: available(product_id),
+        })
+        .collect();
+    if !short.is_empty() {
+        return Err(short);
+    }
+
+    for (product_id, quantity) in units {
+        levels.entry(*product_id).or_default().held += quantity;
+    }
+    Ok(())
 }
 
 /// Locks the products in id order, as everywhere, and reads their levels.

@@ -7,7 +7,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use shop::entities::order::OrderStatus;
 
-use crate::support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report};
+use crate::{
+    history,
+    support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report},
+};
 
 const ORDERS: usize = 40;
 /// Too few for all orders of the first product; those of the second are set aside, and enough.
@@ -31,6 +34,7 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
 ) {
     let backend = Backend::named(backend);
     let app = backend.stock(&STOCK).await;
+    history::record(&app).await;
     let mut events = if backend.is_embedded() {
         None
     } else {
@@ -96,6 +100,7 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     }
 
     all_settled(&app).await;
+    history::assert_steps(&app, false).await;
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.orders, i64::try_from(ORDERS).expect("few"));

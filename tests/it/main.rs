@@ -16,6 +16,7 @@ mod docs;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod flow;
+mod history;
 mod holds;
 mod hostile;
 mod ledger;

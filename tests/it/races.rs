@@ -28,8 +28,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Answer, Backend, Client, EventListener, Shop, all_settled, count, end_holds, eventually, ledger_report, level_of,
+use crate::{
+    history,
+    support::{
+        Answer, Backend, Client, EventListener, Shop, all_settled, count, end_holds, eventually, ledger_report,
+        level_of,
+    },
 };
 
 const PRODUCTS: i64 = 3;
@@ -140,6 +144,7 @@ async fn of_pay_cancel_and_expiry_one_wins_and_no_answer_is_contradicted(
     eprintln!("RACE_ORDERS={orders} RACE_SEED={seed}");
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, STOCK); 3]).await;
+    history::record(&app).await;
     let roles: &[(&str, &[&str])] = if backend.is_embedded() {
         &[("serve", &EMBEDDED_DIES)]
     } else {
@@ -172,6 +177,7 @@ async fn of_pay_cancel_and_expiry_one_wins_and_no_answer_is_contradicted(
     })
     .await;
 
+    history::assert_steps(&app, true).await;
     let states = states_of(&app, &orders).await;
     outcomes
         .iter()

@@ -1,7 +1,7 @@
 //! Holds: an order can be made with its units set aside until a payment is accepted, in the transaction that makes it. The
 //! products are locked first, so that what is seen available stays so until the commit.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
 
@@ -9,13 +9,7 @@ use super::{
     NewOrder, Order,
     replay::{find_earlier, is_made_by},
 };
-use crate::{
-    domain::{
-        Error, OrderId, ProductId,
-        stock_level::{self, StockLevel},
-    },
-    entities::order::ShortLine,
-};
+use crate::domain::{Error, OrderId, ProductId, stock_level};
 
 /// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
 /// [`Error::InsufficientStock`]. Answers the orders that were made before, which set nothing aside again. Does nothing in
@@ -47,35 +41,12 @@ pub(super) async fn reserve(
             continue;
         }
 
-        match set_aside(order, &mut levels) {
+        match stock_level::set_aside(&units_of([order].into_iter()), &mut levels) {
             Ok(()) => made.extend(new.idempotency_key.as_ref().map(|key| (new.user_id, key))),
             Err(short) => *candidate = Err(Error::InsufficientStock(short)),
         }
     }
     Ok(earlier)
-}
-
-/// Takes the lines of the order from what is available, or says which of them are short.
-fn set_aside(order: &Order, levels: &mut HashMap<ProductId, StockLevel>) -> Result<(), Vec<ShortLine>> {
-    let units = units_of([order].into_iter());
-    let available = |product_id: &ProductId| levels.get(product_id).map_or(0, |level| level.available());
-    let short: Vec<ShortLine> = units
-        .iter()
-        .filter(|(product_id, requested)| available(product_id) < **requested)
-        .map(|(product_id, requested)| ShortLine {
-            product_id: *product_id,
-            requested: *requested,
-            available: available(product_id),
-        })
-        .collect();
-    if !short.is_empty() {
-        return Err(short);
-    }
-
-    for (product_id, quantity) in units {
-        levels.entry(product_id).or_default().held += quantity;
-    }
-    Ok(())
 }
 
 /// Sets the units of the orders that are new aside.
