@@ -104,6 +104,7 @@ impl App {
 
     /// Closes all connections.
     pub async fn close(&self) {
+        self.cache.flush().await;
         self.queue.close().await;
         self.db.close().await;
     }

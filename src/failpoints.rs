@@ -8,13 +8,17 @@ pub enum Failpoint {
     Created,
     /// Payments are committed. No settle request has been published.
     Accepted,
+    /// Orders are cancelled, and that is committed. No client has been answered.
+    Cancelled,
+    /// Orders are expired, and that is committed.
+    Expired,
     /// Settle requests are published. The publisher has not learned the outcome.
     Published,
     /// Messages are delivered. Nothing has been settled.
     Delivered,
     /// A settlement is committed.
     Settled,
-    /// The cached pages are invalidated.
+    /// The cached pages are invalidated, or will be in a moment.
     Invalidated,
     /// Dead letters and events are published.
     EventsPublished,
@@ -22,6 +26,8 @@ pub enum Failpoint {
     Acknowledged,
     /// A check of the ledger has read all it needs. Its result is not stored.
     LedgerRead,
+    /// Events of the outbox are published. They are still in it.
+    Relayed,
 }
 
 /// Ends the process here if the environment says so: `FAILPOINT=settled:3` aborts it, without any cleaning up, when

@@ -1,7 +1,11 @@
-//! Where requests to create or pay an order become transactions: they gather in batches, each batch is one transaction, and
-//! every payment that it accepted becomes a settle request for the [`notifier`](crate::tasks::notifier).
+//! Where requests to create, pay or cancel an order become transactions: they gather in batches, each batch is one
+//! transaction, and every payment that it accepted becomes a settle request for the [`notifier`](crate::tasks::notifier).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics::{counter, histogram};
 use tokio::task::JoinSet;
@@ -11,14 +15,17 @@ use crate::{
     batch::{Answers, Batcher, Limits},
     domain::{
         Caller, Error, OrderId,
-        orders::{self, Created, NewOrder, Order},
+        orders::{self, Cancelled, Created, NewOrder, Order},
     },
-    entities::{Timestamp, order::OrderStatus},
+    entities::{
+        Timestamp,
+        order::{FailureReason, OrderStatus, StoredFailure},
+    },
     failpoints::{self, Failpoint},
     queue::SettleRequest,
     tasks::notifier::Notifier,
     telemetry::{
-        metrics::{BATCH_SIZE, ORDERS_CREATED, PAYMENTS_ACCEPTED},
+        metrics::{BATCH_SIZE, ORDERS_CREATED, ORDERS_FAILED, PAYMENTS_ACCEPTED},
         traces::new_traceparent,
     },
 };
@@ -49,6 +56,7 @@ pub struct OrderIntake {
 struct Batchers {
     create: Batcher<NewOrder, Created>,
     accept: Batcher<Payment, Order>,
+    cancel: Batcher<(Caller, OrderId), Cancelled>,
 }
 
 impl OrderIntake {
@@ -64,8 +72,11 @@ impl OrderIntake {
             max_wait: MAX_WAIT,
         };
 
+        // A process that was killed may have put this off.
+        app.cache.invalidate_pages_soon();
+
         let (notifier, publishing) = Notifier::start(app);
-        let (creating, accepting) = (app.clone(), app.clone());
+        let (creating, accepting, cancelling) = (app.clone(), app.clone(), app.clone());
         let batchers = Arc::new(Batchers {
             create: Batcher::start(
                 limits,
@@ -77,6 +88,7 @@ impl OrderIntake {
                 |_| 1,
                 move |batch| accept(accepting.clone(), notifier.clone(), batch),
             ),
+            cancel: Batcher::start(limits, |_| 1, move |batch| cancel(cancelling.clone(), batch)),
         });
 
         (Self { batchers }, publishing)
@@ -107,6 +119,14 @@ impl OrderIntake {
         };
         self.batchers.accept.submit(payment).await
     }
+
+    /// Cancels an order. That is durable once this returns.
+    ///
+    /// # Errors
+    /// As [`orders::cancel`], and [`Error::Overloaded`] when too many requests wait.
+    pub async fn cancel(&self, caller: Caller, order_id: OrderId) -> Result<Cancelled, Error> {
+        self.batchers.cancel.submit((caller, order_id)).await
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
@@ -123,6 +143,7 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
     if let Ok(answers) = &answers {
         let created = answers.iter().flatten().filter(|created| !created.replayed).count();
         counter!(ORDERS_CREATED).increment(created as u64);
+        note_released_or_held(&app, answers.iter().flatten().map(|created| &created.order));
     }
     answers
 }
@@ -156,5 +177,46 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<
         }
     }
 
+    let expired = |order: &&Order| {
+        let failure = order.row.failure.as_ref();
+        order.row.settled_at == Some(now) && failure.and_then(StoredFailure::reason) == Some(FailureReason::Expired)
+    };
+    let expired: HashMap<OrderId, &Order> = by_id(answers.iter().flatten().filter(expired));
+    count_failed(FailureReason::Expired, expired.len());
+    note_released_or_held(&app, expired.into_values());
     Ok(answers)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "batches are small")]
+async fn cancel(app: App, batch: Arc<[(Caller, OrderId)]>) -> Answers<Cancelled> {
+    histogram!(BATCH_SIZE, "batch" => "cancel").record(batch.len() as f64);
+
+    let (now, asked) = (Timestamp::now(), &*batch);
+    let written = app
+        .db
+        .transaction(|txn| async move { orders::cancel(&txn, now, asked).await });
+    let answers: Vec<Result<Cancelled, Error>> = app.db.timeout(BATCH_TIMEOUT, written).await?;
+    failpoints::hit(Failpoint::Cancelled);
+
+    let cancelled = answers.iter().flatten().filter(|cancelled| cancelled.newly_cancelled);
+    let cancelled = by_id(cancelled.map(|cancelled| &cancelled.order));
+    count_failed(FailureReason::Cancelled, cancelled.len());
+    note_released_or_held(&app, cancelled.into_values());
+    Ok(answers)
+}
+
+/// Each order once: a client may ask twice at once.
+fn by_id<'a>(orders: impl Iterator<Item = &'a Order>) -> HashMap<OrderId, &'a Order> {
+    orders.map(|order| (order.row.id, order)).collect()
+}
+
+fn count_failed(reason: FailureReason, orders: usize) {
+    counter!(ORDERS_FAILED, "reason" => reason.as_str()).increment(orders as u64);
+}
+
+/// The pages show how many units are available, which these orders have changed if they have a hold.
+fn note_released_or_held<'a>(app: &App, mut orders: impl Iterator<Item = &'a Order>) {
+    if orders.any(|order| order.row.expires_at.is_some()) {
+        app.cache.invalidate_pages_soon();
+    }
 }

@@ -43,19 +43,24 @@ BEGIN
         RAISE NOTICE 'no tables yet: run `shop migrate` as shop_migrate, then this again';
         RETURN;
     END IF;
-    GRANT SELECT ON shop, products, orders, order_items, stock_movements, ledger, ledger_totals, seaql_migrations
+    GRANT SELECT ON shop, products, orders, order_items, stock_movements, outbox, ledger, ledger_totals, seaql_migrations
         TO shop_serve, shop_work;
     -- The first process of an empty shop sets its currency.
     GRANT UPDATE (currency) ON shop TO shop_serve, shop_work;
 
-    -- The API makes orders and accepts their payment; administrators change the catalogue through it. It settles nothing.
+    -- The API makes orders, holds their units, accepts their payment, cancels and expires them; administrators change the
+    -- catalogue through it. It takes no order's stock and changes no total.
     GRANT INSERT ON products, orders, order_items, stock_movements TO shop_serve;
-    GRANT UPDATE (name, search_name, price, stock, low_since, low_stock, updated_at) ON products TO shop_serve;
-    GRANT UPDATE (accepted_at, notify_after, notify_attempts, updated_at) ON orders TO shop_serve;
+    GRANT UPDATE (name, search_name, price, stock, held, low_since, low_stock, updated_at) ON products TO shop_serve;
+    GRANT UPDATE (status, accepted_at, settled_at, failure, notify_after, notify_attempts, updated_at) ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
 
-    -- The worker takes stock and settles orders. It makes none, and changes no price.
-    GRANT UPDATE (stock, low_since, low_stock, updated_at) ON products TO shop_work;
+    -- Both store events with the facts that they are about. The worker publishes and deletes them.
+    GRANT INSERT ON outbox TO shop_serve, shop_work;
+    GRANT UPDATE (publish_after), DELETE ON outbox TO shop_work;
+
+    -- The worker takes stock, settles and expires orders. It makes none, and changes no price.
+    GRANT UPDATE (stock, held, low_since, low_stock, updated_at) ON products TO shop_work;
     GRANT UPDATE (status, total_price, settled_at, failure, notify_after, notify_attempts, updated_at, ledger_period)
         ON orders TO shop_work;
 

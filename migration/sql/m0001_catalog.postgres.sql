@@ -20,6 +20,7 @@ CREATE TABLE products (
     price       bigint      NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
     currency    text        NOT NULL CONSTRAINT products_currency_is_iso_4217 CHECK (currency ~ '^[A-Z]{3}$'),
     stock       bigint      NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
+    held        bigint      NOT NULL DEFAULT 0 CONSTRAINT products_held_within_stock CHECK (held >= 0 AND held <= stock),
     low_since   timestamptz,
     low_stock   bigint,
     created_at  timestamptz NOT NULL DEFAULT now(),
@@ -35,6 +36,7 @@ COMMENT ON COLUMN products.search_name IS 'The name as GET /products?q= compares
 COMMENT ON COLUMN products.price      IS 'Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.';
 COMMENT ON COLUMN products.currency   IS 'ISO 4217. Left out of an INSERT, it is the currency of the shop.';
 COMMENT ON COLUMN products.stock      IS 'Units on the shelf. Equals the sum of stock_movements less the units in PAID orders; shop verify checks that.';
+COMMENT ON COLUMN products.held       IS 'Units of the stock that are on hold: those in PENDING orders with expires_at. Orders without a hold are settled from stock - held.';
 COMMENT ON COLUMN products.low_since  IS 'When orders brought stock down to the low-stock threshold; NULL if they have not since it was last above. Part of the id of the event stock.low.';
 COMMENT ON COLUMN products.low_stock  IS 'The stock at that moment.';
 COMMENT ON COLUMN products.created_at IS 'When the product was added.';

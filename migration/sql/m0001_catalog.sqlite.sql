@@ -25,6 +25,8 @@ CREATE TABLE products (
                         CHECK (currency = '' OR currency GLOB '[A-Z][A-Z][A-Z]'),
     -- Units on the shelf: the sum of stock_movements less the units in PAID orders.
     stock       INTEGER NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
+    -- Units of the stock that are on hold: those in PENDING orders with expires_at.
+    held        INTEGER NOT NULL DEFAULT 0 CONSTRAINT products_held_within_stock CHECK (held >= 0 AND held <= stock),
     -- When stock last fell to the low-stock threshold, NULL while it is above; and the stock that it fell to then.
     low_since   INTEGER,
     low_stock   INTEGER,

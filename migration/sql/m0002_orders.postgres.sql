@@ -6,6 +6,7 @@ CREATE TABLE orders (
     total_price     bigint      NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
     currency        text        NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3), -- cheap: checked at every update
     idempotency_key text,
+    expires_at      timestamptz,
     accepted_at     timestamptz,
     notify_after    timestamptz,
     notify_attempts integer     NOT NULL DEFAULT 0,
@@ -17,14 +18,21 @@ CREATE TABLE orders (
     CONSTRAINT orders_status_fits_the_rest CHECK (
         (status = 'PENDING' AND settled_at IS NULL AND failure IS NULL)
         OR (status = 'PAID' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NULL)
-        OR (status = 'FAILED' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NOT NULL)
+        OR (status = 'FAILED' AND settled_at IS NOT NULL AND failure IS NOT NULL)
+    ),
+    -- What was accepted for payment is settled, and neither cancelled nor expired.
+    CONSTRAINT orders_accepted_are_settled CHECK (
+        accepted_at IS NULL OR failure IS NULL OR failure ->> 'reason' NOT IN ('cancelled', 'expired')
     )
 );
 
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE status = 'PENDING' AND accepted_at IS NOT NULL;
+-- These two say settled_at and not status. Otherwise a planner that believes that few orders are PENDING looks through all
+-- of those for the few that are due.
+CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;
+CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL;
 
 COMMENT ON TABLE  orders                 IS 'Orders. The row is the truth about an order; messages only say that it is to be looked at.';
 COMMENT ON COLUMN orders.id              IS 'UUID version 7 (RFC 9562): ids sort by time of creation.';
@@ -33,10 +41,11 @@ COMMENT ON COLUMN orders.status          IS 'PENDING until it is settled, then P
 COMMENT ON COLUMN orders.total_price     IS 'Sum of quantity × unit_price over the lines, in whole minor units of currency.';
 COMMENT ON COLUMN orders.currency        IS 'ISO 4217: the currency of the shop when the order was made.';
 COMMENT ON COLUMN orders.idempotency_key IS 'The Idempotency-Key of the request that made the order, unique for each user; NULL without one.';
+COMMENT ON COLUMN orders.expires_at      IS 'When the hold on the units of the order ends unless a payment is accepted before; NULL for an order without a hold. The hold is open while the order is PENDING.';
 COMMENT ON COLUMN orders.accepted_at     IS 'When the payment was accepted. From then on the order will be settled.';
 COMMENT ON COLUMN orders.notify_after    IS 'When the sweeper publishes a settle request again, while the order is accepted and PENDING.';
 COMMENT ON COLUMN orders.notify_attempts IS 'How often the sweeper has published one.';
-COMMENT ON COLUMN orders.settled_at      IS 'When the order became PAID or FAILED.';
+COMMENT ON COLUMN orders.settled_at      IS 'When the order became PAID or FAILED, cancelled and expired orders included.';
 COMMENT ON COLUMN orders.failure         IS 'Why the order is FAILED: {"reason": text, "lines": [{"product_id", "requested", "available"}]}.';
 COMMENT ON COLUMN orders.created_at      IS 'When the order was made.';
 COMMENT ON COLUMN orders.updated_at      IS 'When the row last changed.';
@@ -44,6 +53,7 @@ COMMENT ON INDEX  orders_user_id_id              IS 'Lists the orders of a user,
 COMMENT ON INDEX  orders_status_id               IS 'Lists the orders of a status, newest first.';
 COMMENT ON INDEX  orders_user_id_idempotency_key IS 'One order for each key of a user.';
 COMMENT ON INDEX  orders_notify_after            IS 'Finds what the sweeper has to do; as small as the backlog.';
+COMMENT ON INDEX  orders_expires_at              IS 'Finds the holds that have ended; has open holds without a payment and nothing else.';
 
 -- One index serves every way to the lines: by their order. A line is never looked for by its id or by its product.
 CREATE TABLE order_items (

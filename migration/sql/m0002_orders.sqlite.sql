@@ -11,6 +11,8 @@ CREATE TABLE orders (
     currency        TEXT    NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3),
     -- The Idempotency-Key of the request that made the order, unique for each user.
     idempotency_key TEXT,
+    -- When the hold on the units of the order ends unless a payment is accepted before; NULL without a hold.
+    expires_at      INTEGER,
     -- When the payment was accepted. From then on the order will be settled.
     accepted_at     INTEGER,
     -- When the sweeper publishes a settle request again, and how often it has.
@@ -25,15 +27,22 @@ CREATE TABLE orders (
     CONSTRAINT orders_status_fits_the_rest CHECK (
         (status = 'PENDING' AND settled_at IS NULL AND failure IS NULL)
         OR (status = 'PAID' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NULL)
-        OR (status = 'FAILED' AND accepted_at IS NOT NULL AND settled_at IS NOT NULL AND failure IS NOT NULL)
+        OR (status = 'FAILED' AND settled_at IS NOT NULL AND failure IS NOT NULL)
+    ),
+    -- What was accepted for payment is settled, and neither cancelled nor expired.
+    CONSTRAINT orders_accepted_are_settled CHECK (
+        accepted_at IS NULL OR failure IS NULL OR failure ->> 'reason' NOT IN ('cancelled', 'expired')
     )
 ) STRICT;
 
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
--- Finds what the sweeper has to do; as small as the backlog.
-CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE status = 'PENDING' AND accepted_at IS NOT NULL;
+-- Finds what the sweeper has to do; as small as the backlog. Says settled_at and not status, as the next one, so that no
+-- planner looks through all PENDING orders instead.
+CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;
+-- Finds the holds that have ended; has open holds without a payment and nothing else.
+CREATE INDEX        orders_expires_at              ON orders (expires_at)   WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NOT NULL;
 
 -- The lines of orders. Rows are added with their order and never changed.
 CREATE TABLE order_items (

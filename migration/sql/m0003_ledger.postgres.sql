@@ -7,6 +7,7 @@ CREATE TABLE ledger (
     is_clean            boolean     NOT NULL DEFAULT false,
     checked_at          timestamptz,
     stock_discrepancies bigint      NOT NULL DEFAULT 0,
+    hold_discrepancies  bigint      NOT NULL DEFAULT 0,
     order_discrepancies bigint      NOT NULL DEFAULT 0,
     overdue             bigint      NOT NULL DEFAULT 0,
     attempted_at        timestamptz,
@@ -26,6 +27,7 @@ COMMENT ON COLUMN ledger.base_movement_id    IS 'ledger_totals holds all stock m
 COMMENT ON COLUMN ledger.is_clean            IS 'Whether the last check found nothing wrong with stock and settled orders. Then the next one goes on from ledger_totals; else it reads everything.';
 COMMENT ON COLUMN ledger.checked_at          IS 'When the last check ended; NULL before the first.';
 COMMENT ON COLUMN ledger.stock_discrepancies IS 'Products whose stock did not add up at the last check, 1,000 at most.';
+COMMENT ON COLUMN ledger.hold_discrepancies  IS 'Products whose units on hold were not those of the open holds at the last check, 1,000 at most.';
 COMMENT ON COLUMN ledger.order_discrepancies IS 'Settled orders that contradicted themselves at the last check, 1,000 at most.';
 COMMENT ON COLUMN ledger.overdue             IS 'Orders that were accepted more than five minutes before the last check and were not settled, 1,000 at most.';
 COMMENT ON COLUMN ledger.attempted_at        IS 'When the last check ended, or failed.';

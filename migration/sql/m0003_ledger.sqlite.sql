@@ -17,6 +17,7 @@ CREATE TABLE ledger (
     -- When the last check ended and what it found, 1,000 of a kind at most.
     checked_at          INTEGER,
     stock_discrepancies INTEGER NOT NULL DEFAULT 0,
+    hold_discrepancies  INTEGER NOT NULL DEFAULT 0,
     order_discrepancies INTEGER NOT NULL DEFAULT 0,
     overdue             INTEGER NOT NULL DEFAULT 0,
     -- When the last check ended, or failed.

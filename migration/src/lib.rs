@@ -19,6 +19,7 @@ mod add_index;
 mod m0001_catalog;
 mod m0002_orders;
 mod m0003_ledger;
+mod m0004_outbox;
 
 pub use add_index::{NewIndex, create_index};
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_catalog::Migration),
             Box::new(m0002_orders::Migration),
             Box::new(m0003_ledger::Migration),
+            Box::new(m0004_outbox::Migration),
         ]
     }
 }

@@ -23,6 +23,7 @@ impl MigrationTrait for Migration {
               JOIN order_items i ON i.order_id = o.id
              WHERE o.status = 'PAID'
              GROUP BY i.product_id;
+            UPDATE products SET held = 0 WHERE held <> 0;
             DROP TABLE order_items; DROP TABLE orders;";
         let postgres = format!("{tables} DROP FUNCTION order_items_name_products();");
         crate::run(manager, &postgres, tables).await

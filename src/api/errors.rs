@@ -2,7 +2,6 @@
 //! knows. Their names are part of the contract: add, never change.
 
 use poem::http::StatusCode;
-use poem_openapi::types::Example as _;
 use serde_json::{Value, json};
 
 pub use crate::http::problem::types::{
@@ -10,9 +9,8 @@ pub use crate::http::problem::types::{
     OVERLOADED, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
 };
 use crate::{
-    api::failure::FailureBody,
-    domain::Error,
-    entities::order::StoredFailure,
+    domain::{Error, OrderId},
+    entities::order::{Failure, FailureReason, ShortLine, StoredFailure},
     http::problem::{FieldError, Problem, types::ProblemType},
 };
 
@@ -22,6 +20,17 @@ pub const PAYMENT_DECLINED: ProblemType = ProblemType::new(
     StatusCode::PAYMENT_REQUIRED,
 );
 pub const ORDER_FAILED: ProblemType = ProblemType::new("order-failed", "The order has failed", StatusCode::CONFLICT);
+pub const INSUFFICIENT_STOCK: ProblemType = ProblemType::new(
+    "insufficient-stock",
+    "There are not enough units to set aside",
+    StatusCode::CONFLICT,
+);
+pub const PAYMENT_ACCEPTED: ProblemType = ProblemType::new(
+    "payment-accepted",
+    "The payment was accepted before",
+    StatusCode::CONFLICT,
+);
+pub const ORDER_PAID: ProblemType = ProblemType::new("order-paid", "The order is paid", StatusCode::CONFLICT);
 pub const STOCK_OUT_OF_RANGE: ProblemType = ProblemType::new(
     "stock-out-of-range",
     "The stock cannot change by this much",
@@ -49,7 +58,7 @@ pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
 );
 
 /// Every type of problem that the API answers with.
-pub const ALL: [ProblemType; 21] = [
+pub const ALL: [ProblemType; 24] = [
     INVALID_REQUEST,
     UNAUTHORIZED,
     PAYMENT_DECLINED,
@@ -58,6 +67,9 @@ pub const ALL: [ProblemType; 21] = [
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     ORDER_FAILED,
+    INSUFFICIENT_STOCK,
+    PAYMENT_ACCEPTED,
+    ORDER_PAID,
     STOCK_OUT_OF_RANGE,
     PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -83,6 +95,9 @@ impl From<Error> for Problem {
             Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
             Error::PaymentDeclined => Self::new(PAYMENT_DECLINED, detail),
             Error::StockOutOfRange { .. } => Self::new(STOCK_OUT_OF_RANGE, detail),
+            Error::InsufficientStock(lines) => Self::new(INSUFFICIENT_STOCK, detail).with_extension("lines", &lines),
+            Error::PaymentAccepted(_) => Self::new(PAYMENT_ACCEPTED, detail),
+            Error::OrderPaid(_) => Self::new(ORDER_PAID, detail),
             Error::OrderFailed(_, failure) => order_failed(detail, failure),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
@@ -114,6 +129,9 @@ fn order_failed(detail: String, failure: Option<StoredFailure>) -> Problem {
     }
 }
 
+/// The order of the examples.
+pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11");
+
 /// A problem of this type as the document shows it.
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {
@@ -121,12 +139,22 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
         TOTAL_TOO_LARGE => Error::TotalTooLarge.into(),
         IDEMPOTENCY_KEY_REUSED => Error::IdempotencyKeyReused.into(),
         PAYMENT_DECLINED => Error::PaymentDeclined.into(),
+        INSUFFICIENT_STOCK => Error::InsufficientStock(vec![ShortLine {
+            product_id: 1,
+            requested: 4,
+            available: 3,
+        }])
+        .into(),
+        PAYMENT_ACCEPTED => Error::PaymentAccepted(EXAMPLE_ORDER).into(),
+        ORDER_PAID => Error::OrderPaid(EXAMPLE_ORDER).into(),
+        ORDER_FAILED => {
+            let failure = Failure {
+                reason: FailureReason::Expired,
+                lines: Vec::new(),
+            };
+            Error::OrderFailed(EXAMPLE_ORDER, Some(failure.into())).into()
+        }
         OVERLOADED => Error::Overloaded.into(),
-        ORDER_FAILED => Problem::new(
-            kind,
-            "order 019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11 has failed and cannot be paid",
-        )
-        .with_extension("failure", &FailureBody::example()),
         INVALID_REQUEST => {
             let error = FieldError {
                 pointer: "/items/0/quantity".to_owned(),

@@ -11,7 +11,7 @@ use crate::entities::order::{Failure, FailureReason};
 pub struct FailureBody {
     /// What kind of failure it is.
     reason: ReasonBody,
-    /// The lines that were short of stock. Nothing was taken for any line.
+    /// The lines that were short of stock. Nothing was taken for any line. Empty for other reasons.
     #[oai(validator(max_items = 100))]
     lines: Vec<ShortLineBody>,
 }
@@ -21,7 +21,12 @@ pub struct FailureBody {
 #[oai(rename = "OrderFailureReason", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonBody {
+    /// There were too few units when the paid order was settled.
     InsufficientStock,
+    /// It was cancelled before a payment was accepted.
+    Cancelled,
+    /// Its hold ended before a payment was accepted.
+    Expired,
 }
 
 /// A line that there was not enough stock for.
@@ -33,7 +38,7 @@ pub struct ShortLineBody {
     /// Units that the order asked for.
     #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     requested: i64,
-    /// Units that were available when the order was settled.
+    /// Units that were available when it was its turn.
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     available: i64,
 }
@@ -49,6 +54,8 @@ impl From<Failure> for FailureBody {
         Self {
             reason: match failure.reason {
                 FailureReason::InsufficientStock => ReasonBody::InsufficientStock,
+                FailureReason::Cancelled => ReasonBody::Cancelled,
+                FailureReason::Expired => ReasonBody::Expired,
             },
             lines: lines.collect(),
         }

@@ -20,12 +20,16 @@ use std::{
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use moka::{Equivalent, future::Cache as LocalCache};
+use tokio::time::sleep;
+
+use coalesce::{Coalesce, INTERVAL};
 
 use crate::{
     domain::{Error, OrderId, UserId},
     telemetry::metrics::CACHE,
 };
 
+mod coalesce;
 mod redis;
 
 /// How old a page of the local tier may be, so that a settlement by any process shows within a second.
@@ -62,6 +66,7 @@ pub struct Cache {
     /// Part of every local page's key: pages from before the last change in this process are never found again.
     generation: Arc<AtomicU64>,
     shared: SharedTier,
+    coalesce: Arc<Coalesce>,
 }
 
 /// The database that answers are made from.
@@ -107,6 +112,7 @@ impl Cache {
             source: Arc::default(),
             generation: Arc::default(),
             shared,
+            coalesce: Arc::default(),
         })
     }
 
@@ -192,6 +198,32 @@ impl Cache {
         self.generation.fetch_add(1, Ordering::AcqRel);
         if let Some((redis, identity)) = self.shared(&self.source()) {
             Box::pin(redis.invalidate_pages(identity)).await;
+        }
+    }
+
+    /// As [`Cache::invalidate_pages`], for changes that come many times a second: at once if this was not done just now,
+    /// else a quarter of a second later, once for all that has changed by then. Does not wait for it.
+    pub fn invalidate_pages_soon(&self) {
+        if !self.coalesce.begin() {
+            return;
+        }
+
+        let cache = self.clone();
+        tokio::spawn(async move {
+            loop {
+                cache.invalidate_pages().await;
+                sleep(INTERVAL).await;
+                if !cache.coalesce.next() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Does at once what [`Cache::invalidate_pages_soon`] has put off. Call it before the process ends.
+    pub async fn flush(&self) {
+        if self.coalesce.take() {
+            self.invalidate_pages().await;
         }
     }
 

@@ -68,12 +68,16 @@ fn print_report(report: &Report) -> anyhow::Result<()> {
     if !report.stock_discrepancies.is_empty() {
         print_line(stock_table(report))?;
     }
+    if !report.hold_discrepancies.is_empty() {
+        print_line(hold_table(report))?;
+    }
     if !report.order_discrepancies.is_empty() || !report.overdue.is_empty() {
         print_line(order_table(report))?;
     }
 
     let lengths = [
         report.stock_discrepancies.len(),
+        report.hold_discrepancies.len(),
         report.order_discrepancies.len(),
         report.overdue.len(),
     ];
@@ -93,6 +97,21 @@ fn stock_table(report: &Report) -> comfy_table::Table {
             found.stock.to_string(),
             found.put_in.to_string(),
             found.sold.to_string(),
+            format!("{off_by:+}"),
+        ]);
+    }
+    table
+}
+
+fn hold_table(report: &Report) -> comfy_table::Table {
+    let mut table = table(&["product", "stock", "on hold", "in open holds", "off by"]);
+    for found in &report.hold_discrepancies {
+        let off_by = i128::from(found.held) - i128::from(found.in_open_holds);
+        table.add_row([
+            found.product_id.to_string(),
+            found.stock.to_string(),
+            found.held.to_string(),
+            found.in_open_holds.to_string(),
             format!("{off_by:+}"),
         ]);
     }

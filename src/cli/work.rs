@@ -10,7 +10,7 @@ use crate::{
     api::health::Role,
     app::App,
     config::Config,
-    tasks::{auditor, gauges, source, sweeper, worker},
+    tasks::{auditor, expiry, gauges, relay, source, sweeper, worker},
 };
 
 /// The default port of the management server.
@@ -55,11 +55,14 @@ async fn connect(config: Config) -> anyhow::Result<App> {
     Ok(app)
 }
 
-/// Starts the tasks of a process that settles orders: the worker, the sweeper, and the auditor.
+/// Starts the tasks of a process that settles orders: the worker, the sweeper, the expiry of holds, the relay,
+/// and the auditor.
 pub(super) fn spawn_settlement(app: &App, stop: &CancellationToken) -> JoinSet<()> {
     let mut settlement = JoinSet::new();
     settlement.spawn(worker::run(app.clone(), stop.clone()));
     settlement.spawn(sweeper::run(app.clone(), stop.clone()));
+    settlement.spawn(expiry::run(app.clone(), stop.clone()));
+    settlement.spawn(relay::run(app.clone(), stop.clone()));
     settlement.spawn(auditor::run(app.clone(), stop.clone()));
     settlement
 }

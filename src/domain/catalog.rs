@@ -128,7 +128,7 @@ pub async fn add(txn: &DatabaseTransaction, now: Timestamp, new: &NewProduct) ->
         INSERT INTO products (name, search_name, price, currency, stock, created_at, updated_at)
         SELECT :name, :search_name, :price, currency, :stock, :now, :now
           FROM shop
-        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+        RETURNING id, name, price, currency, stock, held, low_since, low_stock, created_at, updated_at")
     .bind("name", new.name.clone())
     .bind("search_name", search_form(&new.name))
     .bind("price", new.price)
@@ -167,7 +167,7 @@ pub async fn change(
                price = COALESCE(:price, price),
                updated_at = :now
          WHERE id = :id
-        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+        RETURNING id, name, price, currency, stock, held, low_since, low_stock, created_at, updated_at")
     .bind("name", change.name.clone())
     .bind("search_name", change.name.as_deref().map(search_form))
     .bind("price", change.price)
@@ -207,8 +207,8 @@ pub async fn change_stock(
                low_since = CASE WHEN stock + :delta > :low_stock_at THEN NULL ELSE low_since END,
                low_stock = CASE WHEN stock + :delta > :low_stock_at THEN NULL ELSE low_stock END,
                updated_at = :now
-         WHERE id = :id AND stock + :delta BETWEEN 0 AND :max_stock
-        RETURNING id, name, price, currency, stock, low_since, low_stock, created_at, updated_at")
+         WHERE id = :id AND stock + :delta BETWEEN held AND :max_stock
+        RETURNING id, name, price, currency, stock, held, low_since, low_stock, created_at, updated_at")
     .bind("delta", delta)
     .bind("low_stock_at", low_stock_at)
     .timestamp("now", now)
@@ -217,8 +217,8 @@ pub async fn change_stock(
     .one(txn)
     .await?;
     let Some(changed) = changed else {
-        let stock = find(txn, id).await?.stock;
-        return Err(Error::StockOutOfRange { id, stock, delta });
+        let product::Model { stock, held, .. } = find(txn, id).await?;
+        return Err(Error::StockOutOfRange { id, stock, held, delta });
     };
 
     record_movements(txn, now, &[(id, delta)], &change.reason).await?;

@@ -6,17 +6,21 @@ use uuid::Uuid;
 
 use crate::{
     db::{self, Transient},
-    entities::order::StoredFailure,
+    entities::order::{FailureReason, ShortLine, StoredFailure},
 };
 
 mod caller;
 pub mod catalog;
+pub mod event;
 pub mod ledger;
 pub mod money;
 pub mod orders;
+pub mod outbox;
 mod search;
 pub mod settlement;
 pub mod shop;
+pub mod stock_level;
+pub mod transition;
 
 pub use caller::Caller;
 
@@ -29,9 +33,14 @@ pub type UserId = i64;
 pub enum Error {
     #[error("there is no product {0}")]
     ProductNotFound(ProductId),
-    /// A change that would leave less than nothing, or more than [`catalog::MAX_STOCK`], on the shelf.
-    #[error("there are {stock} units of product {id}, so its stock cannot change by {delta}")]
-    StockOutOfRange { id: ProductId, stock: i64, delta: i64 },
+    /// A change that would leave less than what is on hold, or more than [`catalog::MAX_STOCK`], on the shelf.
+    #[error("there are {stock} units of product {id}, {held} of them on hold, so its stock cannot change by {delta}")]
+    StockOutOfRange {
+        id: ProductId,
+        stock: i64,
+        held: i64,
+        delta: i64,
+    },
     #[error("there is no order {0}")]
     OrderNotFound(OrderId),
     /// Each with its index among the lines of the request.
@@ -41,10 +50,19 @@ pub enum Error {
     TotalTooLarge,
     #[error("the idempotency key was used before, with another body")]
     IdempotencyKeyReused,
+    /// Units are to be set aside, and these lines are short.
+    #[error("not enough units are available to set aside: {} short", .0.len())]
+    InsufficientStock(Vec<ShortLine>),
     #[error("the payment was declined; the order can still be paid")]
     PaymentDeclined,
-    #[error("order {0} has failed and cannot be paid")]
+    #[error("order {id} has failed: {reason}", id = .0, reason = reason_of(.1.as_ref()))]
     OrderFailed(OrderId, Option<StoredFailure>),
+    /// An order that cannot be cancelled any more.
+    #[error("the payment of order {0} was accepted, so the order will be settled")]
+    PaymentAccepted(OrderId),
+    /// An order that cannot be cancelled any more.
+    #[error("order {0} is paid")]
+    OrderPaid(OrderId),
     /// The caller is known and may not do this.
     #[error("not allowed: {0}")]
     Forbidden(String),
@@ -63,6 +81,11 @@ pub enum Error {
     /// A mistake of the program.
     #[error("unexpected: {0}")]
     Internal(String),
+}
+
+fn reason_of(failure: Option<&StoredFailure>) -> &'static str {
+    let reason = failure.and_then(StoredFailure::reason);
+    reason.map_or("the reason is not known", FailureReason::as_str)
 }
 
 impl From<DbErr> for Error {

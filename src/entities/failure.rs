@@ -17,7 +17,12 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
+    /// At least one line was short when the paid order was settled.
     InsufficientStock,
+    /// Its customer or an administrator cancelled it before a payment was accepted.
+    Cancelled,
+    /// No payment was accepted before its hold ended.
+    Expired,
 }
 
 impl FailureReason {
@@ -25,6 +30,8 @@ impl FailureReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InsufficientStock => "insufficient_stock",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
         }
     }
 }

@@ -23,6 +23,9 @@ pub struct Model {
     pub currency: String,
     /// The `Idempotency-Key` that the order was created under; unique per user.
     pub idempotency_key: Option<String>,
+    /// When the hold on its units ends unless a payment is accepted before; `None` for an order without a hold. Never
+    /// changes.
+    pub expires_at: Option<Timestamp>,
     /// When the payment was accepted; from then on the order will be settled.
     pub accepted_at: Option<Timestamp>,
     /// When the sweeper publishes a settle request (again), while the order is accepted and PENDING.

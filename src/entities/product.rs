@@ -21,6 +21,8 @@ pub struct Model {
     pub currency: String,
     /// Units on the shelf, not negative. Changed only relative to what was read under the row's lock.
     pub stock: i64,
+    /// Units of the stock that are on hold for PENDING orders, not negative. Changed as `stock` is.
+    pub held: i64,
     /// When stock last fell to the low-stock threshold; `None` while it is above.
     pub low_since: Option<Timestamp>,
     /// The stock that it fell to then.
@@ -28,6 +30,14 @@ pub struct Model {
     pub created_at: Timestamp,
     /// When name, price or stock last changed.
     pub updated_at: Timestamp,
+}
+
+impl Model {
+    /// Units that orders without a hold of their own can have.
+    #[must_use]
+    pub fn available(&self) -> i64 {
+        self.stock - self.held
+    }
 }
 
 impl ActiveModelBehavior for ActiveModel {}

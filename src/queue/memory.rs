@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, broadcast, mpsc};
 
-use super::message::{Delivery, Event, MessageBatch, QueueError, SettleRequest, to_body};
-use crate::domain::OrderId;
+use super::message::{Delivery, MessageBatch, QueueError, SettleRequest, to_body};
+use crate::domain::{OrderId, event::Event};
 
 /// The most settle requests that wait; any further one is left to the sweeper.
 const CAPACITY: usize = 100_000;

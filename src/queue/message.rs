@@ -1,10 +1,10 @@
 //! What travels through the queue, whichever back end carries it: settle requests, events, dead letters.
 
 use serde::Serialize;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::domain::OrderId;
+use crate::domain::{OrderId, event::Event};
 
 /// A request to settle an order. It names the order and nothing more: the worker reads the order's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,28 +67,40 @@ pub struct DeadLetters {
     pub total: usize,
 }
 
-/// An event, in the structured JSON of `CloudEvents` 1.0.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Event {
-    /// The same for the same fact, however often it is published.
-    pub id: String,
-    pub specversion: &'static str,
-    pub source: &'static str,
-    /// Also the routing key: `order.paid`, `order.failed`, `stock.low`.
+/// An event in the structured JSON of `CloudEvents` 1.0.
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    id: &'a str,
+    specversion: &'static str,
+    source: &'static str,
     #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The id of the order or product that it is about.
-    pub subject: String,
+    kind: &'a str,
+    subject: &'a str,
     /// RFC 3339.
-    pub time: String,
-    pub datacontenttype: &'static str,
-    pub data: serde_json::Value,
+    time: String,
+    datacontenttype: &'static str,
+    data: &'a serde_json::Value,
 }
 
 /// Why the queue could not do something. Nothing is lost by it: trying again later is enough.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the queue is not available: {0}")]
 pub struct QueueError(pub(super) String);
+
+/// The body of an event.
+pub(super) fn to_cloud_event(event: &Event) -> Vec<u8> {
+    let cloud_event = CloudEvent {
+        id: &event.id,
+        specversion: "1.0",
+        source: "/shop",
+        kind: &event.kind,
+        subject: &event.subject,
+        time: event.time.to_utc().format(&Rfc3339).unwrap_or_default(),
+        datacontenttype: "application/json",
+        data: &event.data,
+    };
+    serde_json::to_vec(&cloud_event).unwrap_or_default()
+}
 
 /// The body of a settle request.
 pub(super) fn to_body(order_id: OrderId) -> Vec<u8> {

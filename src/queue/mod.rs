@@ -6,9 +6,9 @@ mod memory;
 mod message;
 mod rabbitmq;
 
-pub use message::{DeadLetter, DeadLetters, Delivery, Event, MessageBatch, QueueError, SettleRequest};
+pub use message::{DeadLetter, DeadLetters, Delivery, MessageBatch, QueueError, SettleRequest};
 
-use crate::domain::OrderId;
+use crate::domain::{OrderId, event::Event};
 
 /// The queue of one process. Clones share its connections.
 #[derive(Clone)]

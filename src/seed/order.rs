@@ -40,6 +40,7 @@ pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, cu
         lines,
         currency: currency.to_owned(),
         idempotency_key: None,
+        hold: None,
         created_at,
     };
     let is_paid = rng.random_range(0..100) < PAID_PERCENT;

@@ -16,7 +16,10 @@ use crate::{
         ledger::{self, Checked, LEASE, LastCheck, Lease, MAX_AGE},
     },
     failpoints::{self, Failpoint},
-    telemetry::metrics::{LEDGER_CHECKED, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE, LEDGER_STOCK_DISCREPANCIES},
+    telemetry::metrics::{
+        LEDGER_CHECKED, LEDGER_HOLD_DISCREPANCIES, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE,
+        LEDGER_STOCK_DISCREPANCIES,
+    },
 };
 
 /// How long the check of what has changed may take.
@@ -70,6 +73,7 @@ async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
     {
         tracing::error!(
             stock_discrepancies = report.stock_discrepancies.len(),
+            hold_discrepancies = report.hold_discrepancies.len(),
             order_discrepancies = report.order_discrepancies.len(),
             overdue = report.overdue.len(),
             "the ledger check found discrepancies: run `shop verify`"
@@ -194,6 +198,7 @@ fn show(last: &LastCheck) {
     let count = |discrepancies: i64| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
 
     gauge!(LEDGER_STOCK_DISCREPANCIES).set(count(last.stock_discrepancies));
+    gauge!(LEDGER_HOLD_DISCREPANCIES).set(count(last.hold_discrepancies));
     gauge!(LEDGER_ORDER_DISCREPANCIES).set(count(last.order_discrepancies));
     gauge!(LEDGER_OVERDUE).set(count(last.overdue));
     gauge!(LEDGER_CHECKED).set(checked_at.to_seconds());

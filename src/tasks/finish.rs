@@ -7,10 +7,7 @@ use metrics::{counter, histogram};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::{
-    backoff::{Backoff, Stopped},
-    events::events,
-};
+use super::backoff::{Backoff, Stopped};
 use crate::{
     app::App,
     domain::{OrderId, settlement::Settlement},
@@ -35,13 +32,13 @@ pub(super) async fn finish(app: &App, batch: &SettledBatch, stop: &CancellationT
     // Also for orders that an earlier attempt settled: it may have ended before it invalidated the pages.
     let settled = &batch.settlement.settled;
     if settled.iter().any(|order| order.status == OrderStatus::Paid) {
-        app.cache.invalidate_pages().await;
+        app.cache.invalidate_pages_soon();
     }
     failpoints::hit(Failpoint::Invalidated);
     report(batch);
 
     publish_dead_letters(app, batch, stop).await?;
-    let events = events(&batch.settlement);
+    let events = batch.settlement.events();
     retry_until_published(stop, "events", || app.queue.publish_events(&events)).await?;
     failpoints::hit(Failpoint::EventsPublished);
 
@@ -93,7 +90,9 @@ fn report(batch: &SettledBatch) {
     counter!(REDELIVERIES).increment(redelivered as u64);
     histogram!(BATCH_SIZE, "batch" => "settle").record(deliveries.len() as f64);
     let lag = histogram!(SETTLEMENT_LAG);
-    newly_settled().for_each(|order| lag.record(order.accepted_at.age_at(order.settled_at)));
+    for (order, accepted_at) in newly_settled().filter_map(|order| Some((order, order.accepted_at?))) {
+        lag.record(accepted_at.age_at(order.settled_at));
+    }
 
     for order in &settlement.not_accepted {
         tracing::warn!(order_id = %order, "skipped a settle request: the order's payment was never accepted");

@@ -1,13 +1,14 @@
-//! What runs in the background of a process: publishing settle requests, settling, sweeping, watching orders, checking
-//! the ledger, sampling gauges, watching which database it is.
+//! What runs in the background of a process: publishing settle requests, settling, sweeping, expiring holds, relaying the
+//! outbox, watching orders, checking the ledger, sampling gauges, watching which database it is.
 
 pub mod auditor;
 mod backoff;
-mod events;
+pub mod expiry;
 mod finish;
 pub mod gauges;
 pub mod notifier;
 pub mod order_watch;
+pub mod relay;
 pub mod source;
 pub mod sweeper;
 pub mod worker;

@@ -35,6 +35,9 @@ const MAX_LINKS: usize = 100;
 /// Consumes until `stop`, then finishes the batches that are settled. While one batch is settled, the one before it is
 /// published and acknowledged.
 pub async fn run(app: App, stop: CancellationToken) {
+    // A process that was killed may have put this off.
+    app.cache.invalidate_pages_soon();
+
     let (settled, to_finish) = mpsc::channel(1);
     tokio::join!(
         settle_batches(&app, &stop, settled),

@@ -21,6 +21,8 @@ pub const ORDERS_CREATED: &str = "shop_orders_created_total";
 pub const PAYMENTS_ACCEPTED: &str = "shop_payments_accepted_total";
 pub const ORDERS_PAID: &str = "shop_orders_paid_total";
 pub const ORDERS_FAILED: &str = "shop_orders_failed_total";
+pub const HOLDS_OPEN: &str = "shop_holds_open";
+pub const HOLD_EXPIRY_LAG: &str = "shop_hold_expiry_lag_seconds";
 pub const BATCH_SIZE: &str = "shop_batch_size";
 pub const SETTLE_DURATION: &str = "shop_settle_duration_seconds";
 pub const SETTLEMENT_LAG: &str = "shop_settlement_lag_seconds";
@@ -28,10 +30,13 @@ pub const QUEUE_DEPTH: &str = "shop_queue_depth";
 pub const REDELIVERIES: &str = "shop_redeliveries_total";
 pub const DEAD_LETTERS: &str = "shop_dead_letters_total";
 pub const SETTLE_REQUESTS_RESENT: &str = "shop_settle_requests_resent_total";
+pub const OUTBOX_DEPTH: &str = "shop_outbox_depth";
+pub const OUTBOX_RELAYED: &str = "shop_outbox_relayed_total";
 pub const CACHE_HITS: &str = "shop_cache_hits_total";
 pub const CACHE_MISSES: &str = "shop_cache_misses_total";
 pub const DATABASE_CONNECTIONS: &str = "shop_database_connections";
 pub const LEDGER_STOCK_DISCREPANCIES: &str = "shop_ledger_stock_discrepancies";
+pub const LEDGER_HOLD_DISCREPANCIES: &str = "shop_ledger_hold_discrepancies";
 pub const LEDGER_ORDER_DISCREPANCIES: &str = "shop_ledger_order_discrepancies";
 pub const LEDGER_OVERDUE: &str = "shop_ledger_orders_overdue";
 pub const LEDGER_CHECKED: &str = "shop_ledger_checked_timestamp_seconds";
@@ -60,10 +65,11 @@ pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
 }
 
 fn install() -> Option<PrometheusHandle> {
-    let buckets: [(&str, &[f64]); 4] = [
+    let buckets: [(&str, &[f64]); 5] = [
         (HTTP_DURATION, &SECONDS),
         (SETTLE_DURATION, &SECONDS),
         (SETTLEMENT_LAG, &SECONDS),
+        (HOLD_EXPIRY_LAG, &SECONDS),
         (BATCH_SIZE, &SIZES),
     ];
     let mut builder = PrometheusBuilder::new();
@@ -85,10 +91,13 @@ fn install() -> Option<PrometheusHandle> {
         REDELIVERIES,
         DEAD_LETTERS,
         SETTLE_REQUESTS_RESENT,
+        OUTBOX_RELAYED,
     ] {
         counter!(name).increment(0);
     }
-    counter!(ORDERS_FAILED, "reason" => "insufficient_stock").increment(0);
+    for reason in ["insufficient_stock", "cancelled", "expired"] {
+        counter!(ORDERS_FAILED, "reason" => reason).increment(0);
+    }
 
     Some(handle)
 }
@@ -118,7 +127,19 @@ fn describe_orders() {
         "Orders whose payment was accepted. Each is counted once."
     );
     describe_counter!(ORDERS_PAID, "Orders settled as PAID.");
-    describe_counter!(ORDERS_FAILED, "Orders settled as FAILED, by reason.");
+    describe_counter!(
+        ORDERS_FAILED,
+        "Orders that became FAILED, cancelled and expired ones included, by reason."
+    );
+    describe_gauge!(
+        HOLDS_OPEN,
+        "Orders with units on hold that wait for a payment or for the end of the hold, at the last count."
+    );
+    describe_histogram!(
+        HOLD_EXPIRY_LAG,
+        Unit::Seconds,
+        "Time from the end of a hold to the release of its units."
+    );
     describe_histogram!(BATCH_SIZE, "Requests in one transaction, by what the transaction does.");
     describe_histogram!(SETTLE_DURATION, Unit::Seconds, "Time to settle one batch of orders.");
     describe_histogram!(
@@ -142,6 +163,11 @@ fn describe_queue() {
         SETTLE_REQUESTS_RESENT,
         "Settle requests that were published again because the order was overdue."
     );
+    describe_gauge!(
+        OUTBOX_DEPTH,
+        "Events in the outbox that wait for being published, when this process looked last."
+    );
+    describe_counter!(OUTBOX_RELAYED, "Events of the outbox that were published.");
 }
 
 fn describe_cache_and_database() {
@@ -160,6 +186,10 @@ fn describe_ledger() {
     describe_gauge!(
         LEDGER_STOCK_DISCREPANCIES,
         "Products whose stock does not equal their stock movements less the units sold, at the last check."
+    );
+    describe_gauge!(
+        LEDGER_HOLD_DISCREPANCIES,
+        "Products whose units on hold are not those of the open holds, at the last check."
     );
     describe_gauge!(
         LEDGER_ORDER_DISCREPANCIES,

@@ -7,10 +7,14 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use shop::entities::order::OrderStatus;
 
-use crate::support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report};
+use crate::{
+    history,
+    support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report},
+};
 
 const ORDERS: usize = 40;
-const STOCK: i64 = 60;
+/// Too few for all orders of the first product; those of the second are set aside, and enough.
+const STOCK: [(i64, i64); 2] = [(100, 30), (100, 1_000)];
 
 /// The failpoint, and the role that reaches it.
 #[rstest]
@@ -29,7 +33,8 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     #[values("embedded", "servers")] backend: &str,
 ) {
     let backend = Backend::named(backend);
-    let app = backend.stock(&[(100, STOCK)]).await;
+    let app = backend.stock(&STOCK).await;
+    history::record(&app).await;
     let mut events = if backend.is_embedded() {
         None
     } else {
@@ -55,7 +60,15 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
         (serve.client(), work.as_ref().expect("it runs"))
     };
 
-    let order = |key: usize| json!({ "user_id": 1, "items": [{ "product_id": 1, "quantity": 1 + key % 3 }] });
+    let order = |key: usize| {
+        let has_hold = key % 2 == 0;
+        let mut order =
+            json!({ "user_id": 1, "items": [{ "product_id": 1 + u8::from(has_hold), "quantity": 1 + key % 3 }] });
+        if has_hold {
+            order["hold_seconds"] = json!(600);
+        }
+        order
+    };
     let send = |client: crate::support::Client, key: usize| async move {
         let create = client.request(reqwest::Method::POST, "/orders");
         let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
@@ -74,8 +87,12 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     let _workers = Shop::workers(&backend, 1);
     let again = join_all((0..ORDERS).map(|key| send(serve.client(), key))).await;
 
-    for (before, after) in seen.iter().zip(&again) {
+    for (key, (before, after)) in seen.iter().zip(&again).enumerate() {
         let (id, status) = after.as_ref().expect("an answer");
+        assert!(
+            key % 2 == 1 || *status != Some(409),
+            "an order with a hold has its units"
+        );
         assert!(matches!(status, Some(200 | 202 | 409)), "{status:?}");
         if let Some((first, _)) = before {
             assert_eq!(first, id, "the same key is the same order");
@@ -83,6 +100,7 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     }
 
     all_settled(&app).await;
+    history::assert_steps(&app, false).await;
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.orders, i64::try_from(ORDERS).expect("few"));
@@ -96,7 +114,7 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_panics_ends_its_process(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
-    let app = backend.stock(&[(100, STOCK)]).await;
+    let app = backend.stock(&STOCK).await;
     let doomed = [("FAILPOINT", "settled:1"), ("FAILPOINT_PANICS", "yes")];
     let (mut panics, serve) = if backend.is_embedded() {
         (Shop::start(&backend, &["serve"], &doomed), None)

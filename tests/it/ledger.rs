@@ -35,9 +35,27 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
             format!("'{id}'")
         }
     };
+    let in_the_future = if backend.is_embedded() {
+        "4102444800000000"
+    } else {
+        "'2100-01-01'"
+    };
     let long_ago = if backend.is_embedded() { "1" } else { "'2020-01-01'" };
 
     for (tamper, restore, expected) in [
+        (
+            "UPDATE products SET held = held + 2 WHERE id = 2".to_owned(),
+            "UPDATE products SET held = held - 2 WHERE id = 2".to_owned(),
+            "+2",
+        ),
+        (
+            format!(
+                "UPDATE orders SET expires_at = {in_the_future} WHERE id = {}",
+                id_of(&waiting)
+            ),
+            format!("UPDATE orders SET expires_at = NULL WHERE id = {}", id_of(&waiting)),
+            "-1",
+        ),
         (
             "UPDATE products SET stock = stock + 1 WHERE id = 1".to_owned(),
             "UPDATE products SET stock = stock - 1 WHERE id = 1".to_owned(),
@@ -88,8 +106,13 @@ fn assert_one_discrepancy(backend: &Backend, expected: &str) {
     let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!((&json["ok"], &json["orders"]), (&false.into(), &3.into()));
 
-    let found = ["stock_discrepancies", "order_discrepancies", "overdue"]
-        .map(|list| json[list].as_array().expect("a list").len());
+    let found = [
+        "stock_discrepancies",
+        "hold_discrepancies",
+        "order_discrepancies",
+        "overdue",
+    ]
+    .map(|list| json[list].as_array().expect("a list").len());
     assert_eq!(found.iter().sum::<usize>(), 1, "{json}");
 }
 

@@ -6,12 +6,12 @@ use std::{fs, process::Output, sync::Arc, time::Duration};
 use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
-use shop::db::Db;
+use shop::{db::Db, entities::Timestamp};
 use tokio::time::sleep;
 
 use crate::{
     servers::{self, PgBouncer, Postgres},
-    support::{Backend, Crowd, Shop, all_settled, ledger_report, run_to_end},
+    support::{Backend, Crowd, Shop, all_settled, end_holds, eventually, ledger_report, run_to_end},
     telemetry::some_business,
 };
 
@@ -27,8 +27,14 @@ const FORBIDDEN_FOR_BOTH: [&str; 9] = [
     "UPDATE seaql_migrations SET version = 'x'",
     "UPDATE order_items SET unit_price = 0",
 ];
-const FORBIDDEN_FOR_SERVE: [&str; 2] = ["UPDATE orders SET status = 'PAID'", "UPDATE orders SET total_price = 0"];
-const FORBIDDEN_FOR_WORK: [&str; 4] = [
+const FORBIDDEN_FOR_SERVE: [&str; 4] = [
+    "UPDATE orders SET total_price = 0",
+    "UPDATE orders SET expires_at = now()",
+    "DELETE FROM outbox",
+    "UPDATE outbox SET publish_after = now()",
+];
+const FORBIDDEN_FOR_WORK: [&str; 5] = [
+    "UPDATE orders SET expires_at = now()",
     "INSERT INTO orders SELECT * FROM orders",
     "UPDATE products SET price = 0",
     "INSERT INTO stock_movements (product_id, delta, reason) VALUES (1, 1, 'x')",
@@ -82,6 +88,20 @@ async fn every_role_works_with_its_database_rights_and_has_no_others() {
         assert_eq!(client.pay(&id).await.status, 202);
         assert_eq!(client.settled(&id).await["status"], outcome);
     }
+    // Cancelled, expired by the payment, expired by the worker; each has its event in the outbox.
+    let app = backend.app().await;
+    let hold = async || client.held_order(&[(1, 1)]).await;
+    let (cancelled, late, expired) = (hold().await, hold().await, hold().await);
+    assert_eq!(client.cancel(&cancelled).await.status, 202);
+    for id in [&late, &expired] {
+        end_holds(&app, Timestamp::now(), &[id.parse().expect("an id")]).await;
+    }
+    assert_eq!(client.pay(&late).await.status, 409);
+    assert_eq!(client.settled(&expired).await["failure"]["reason"], "expired");
+    eventually("the outbox is empty", || async {
+        (postgres.psql(&backend.database_url, "SELECT count(*) FROM outbox") == "0").then_some(())
+    })
+    .await;
     let verified = run_to_end(&serve_role, &["verify"], &[]);
     assert!(verified.status.success(), "{}", stderr(&verified));
 

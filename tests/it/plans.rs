@@ -54,7 +54,7 @@ const BALANCE: &str = "
 ";
 
 /// Statements that must be seen, or the test has looked at nothing.
-const SEEN: [&str; 14] = [
+const SEEN: [&str; 23] = [
     "INSERT INTO orders",
     "INSERT INTO order_items",
     "SELECT id, price",
@@ -63,9 +63,18 @@ const SEEN: [&str; 14] = [
     "SELECT o.id, o.user_id, o.status",
     "WITH payable AS",
     "WITH due AS",
-    "SELECT id, user_id, status, total_price, currency, accepted_at, settled_at, failure",
+    "SELECT id, user_id, status, total_price, currency, expires_at, accepted_at, settled_at, failure",
     "SELECT order_id, product_id, quantity, unit_price",
-    "SELECT id, stock",
+    "SELECT id, stock, held",
+    "SET held = held + units.quantity",
+    "SET held = CASE",
+    "SET status = 'FAILED', failure = $1",
+    "accepted_at IS NULL AND expires_at <= $1",
+    "SELECT COUNT(*)",
+    "SELECT product_id, CAST(SUM(quantity)",
+    "INSERT INTO outbox",
+    "UPDATE outbox",
+    "DELETE FROM outbox",
     "UPDATE products",
     "SET status = 'PAID'",
     "SET status = 'FAILED'",
@@ -267,7 +276,7 @@ fn plans_of<'a>(program: &str, log: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 fn scans_a_table(plan: &str) -> bool {
-    ["orders", "order_items", "products"]
+    ["orders", "order_items", "products", "outbox"]
         .iter()
         .any(|table| plan.contains(&format!("Seq Scan on {table}")))
 }
@@ -321,6 +330,40 @@ async fn place_orders(client: &Client) -> Vec<String> {
     ids
 }
 
+/// Orders with a hold: paid, cancelled, expired, paid too late, and refused. Orders without one that are cancelled.
+async fn hold_and_let_go(backend: &Backend, client: &Client, postgres: &Postgres) {
+    let held: Vec<String> = join_all((1..=CUSTOMERS).map(|_| client.held_order(&[(5, 1), (6, 2)]))).await;
+    assert_eq!(client.hold(&[(5, 9_999), (6, 9_999), (7, 1)], 60).await.status, 201);
+    postgres.psql(&backend.database_url, "UPDATE products SET stock = held WHERE id = 7");
+    assert_eq!(client.hold(&[(7, 1)], 60).await.status, 409);
+
+    let (paid, rest) = held.split_at(held.len() / 4);
+    let (cancelled, rest) = rest.split_at(rest.len() / 2);
+    assert!(
+        join_all(paid.iter().map(|id| client.pay(id)))
+            .await
+            .iter()
+            .all(|answer| answer.status == 202)
+    );
+    let answers = join_all(cancelled.iter().map(|id| client.cancel(id))).await;
+    assert!(answers.iter().all(|answer| answer.status == 202));
+    for id in rest {
+        let ends = format!("UPDATE orders SET expires_at = now() WHERE id = '{id}'");
+        postgres.psql(&backend.database_url, &ends);
+        // Sometimes the payment expires it, sometimes the worker.
+        assert_eq!(client.pay(id).await.status, 409);
+    }
+    for id in paid {
+        assert_eq!(client.settled(id).await["status"], "PAID");
+    }
+    let plain = client.order(&[(8, 1)]).await;
+    assert_eq!(client.cancel(&plain).await.status, 202);
+    eventually("the outbox is empty", || async {
+        (postgres.psql(&backend.database_url, "SELECT count(*) FROM outbox") == "0").then_some(())
+    })
+    .await;
+}
+
 /// Every path that customers and the background take, with many at once and alone.
 async fn go_through_everything(backend: &Backend, client: &Client, postgres: &Postgres) {
     let ids = place_orders(client).await;
@@ -329,6 +372,8 @@ async fn go_through_everything(backend: &Backend, client: &Client, postgres: &Po
     for id in &ids {
         client.settled(id).await;
     }
+
+    hold_and_let_go(backend, client, postgres).await;
 
     // One that is short, one that is paid twice, one that is declined, one alone with `Prefer`.
     let short = client.order(&[(1, 10_000), (2, 10_000)]).await;

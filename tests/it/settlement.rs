@@ -28,6 +28,7 @@ fn new_order(lines: &[(i64, i64)]) -> NewOrder {
             .collect(),
         currency: "USD".to_owned(),
         idempotency_key: None,
+        hold: None,
         created_at: Timestamp::now(),
     }
 }

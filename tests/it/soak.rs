@@ -8,20 +8,26 @@ use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPub
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use shop::{domain::OrderId, entities::order::OrderStatus};
+use shop::{
+    app::App,
+    domain::{OrderId, orders::is_any_expired},
+    entities::{Timestamp, order::OrderStatus},
+};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep},
 };
 
 use crate::{
+    history,
     servers::{Postgres, RabbitMq, Redis},
-    support::{Backend, Crowd, EventListener, Shop, all_settled, ledger_report},
+    support::{Backend, Crowd, EventListener, Shop, all_settled, eventually, ledger_report},
 };
 
 const CUSTOMERS: u64 = 12;
 const PRODUCTS: i64 = 8;
-const STOCK: i64 = 3_000;
+/// Units of each product for every second, too few for everybody.
+const STOCK_A_SECOND: u64 = 20;
 /// The number of faults that [`World::inject`] knows.
 const FAULTS: u8 = 9;
 
@@ -47,12 +53,15 @@ async fn whatever_fails_every_answer_stays_true() {
     eprintln!("SOAK_SECONDS={seconds} SOAK_SEED={seed}");
 
     let mut world = World::start();
-    let app = world.backend.stock(&[(100, STOCK); 8]).await;
+    let stock = i64::try_from(STOCK_A_SECOND * seconds).expect("few");
+    let app = world.backend.stock(&[(100, stock); 8]).await;
+    history::record(&app).await;
     EventListener::declare(&world.backend).await;
     world.serves = (0..2).map(|_| Shop::serve(&world.backend)).collect();
     world.works = (0..2).map(|_| Shop::work(&world.backend)).collect();
     let crowd = Arc::new(Crowd::new(world.serves.iter().map(Shop::client).collect(), PRODUCTS));
     let customers = crowd.start(CUSTOMERS, seed);
+    let holds = tokio::spawn(make_short_holds(app.clone()));
     // A broker that is killed right after the declaration of a queue loses it.
     sleep(Duration::from_secs(2)).await;
 
@@ -72,7 +81,9 @@ async fn whatever_fails_every_answer_stays_true() {
         restart.await.expect("the broker has restarted");
     }
     crowd.stop(customers).await;
+    holds.abort();
     all_settled(&app).await;
+    all_expired(&app).await;
 
     let record = crowd.take_record();
     eprintln!(
@@ -88,6 +99,28 @@ async fn whatever_fails_every_answer_stays_true() {
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     assert_events(&world.backend, &outcomes).await;
+
+    let steps = history::assert_steps(&app, false).await;
+    for step in ["made", "accepted", "paid", "insufficient_stock", "cancelled", "expired"] {
+        assert!(steps.contains_key(step), "no order was {step}: {steps:?}");
+    }
+}
+
+/// Makes orders that nobody pays and whose hold ends soon, until it is aborted.
+async fn make_short_holds(app: App) {
+    loop {
+        history::held(&app, Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until no hold that is past is open.
+async fn all_expired(app: &App) {
+    eventually("all holds that are past are released", || async {
+        let any_expired = is_any_expired(app.db.read(), Timestamp::now()).await;
+        (!any_expired.ok()?).then_some(())
+    })
+    .await;
 }
 
 /// Asserts that every settled order has its event, also those that were settled while the broker was away.

@@ -16,10 +16,11 @@ use opentelemetry_proto::tonic::{
 use poem::{EndpointExt as _, Server, listener::TcpListener, web::Data};
 use prost::Message as _;
 use serde_json::{Value, json};
+use shop::entities::Timestamp;
 
 use crate::{
     servers::{self, Postgres},
-    support::{Answer, Backend, Client, EventListener, Shop, eventually, run_to_end},
+    support::{Answer, Backend, Client, EventListener, Shop, end_holds, eventually, run_to_end},
 };
 
 const OBSERVABILITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/observability");
@@ -126,7 +127,7 @@ fn rule_expressions() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_is_what_the_asyncapi_document_says() {
     let backend = Backend::servers();
-    backend.stock(&[(100, 6)]).await;
+    let app = backend.stock(&[(100, 6)]).await;
     let mut events = EventListener::on(&backend).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
@@ -137,13 +138,18 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
         client.settled(&id).await;
     }
 
+    let cancelled = client.held_order(&[(1, 1)]).await;
+    client.cancel(&cancelled).await;
+    let expired = client.held_order(&[(1, 1)]).await;
+    end_holds(&app, Timestamp::now(), &[expired.parse().expect("an id")]).await;
+
     let printed = run_to_end(&backend, &["openapi", "--async"], &[]);
     let document: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     assert_eq!(document["asyncapi"], "3.0.0");
     let messages = document["components"]["messages"].as_object().expect("messages");
 
     let mut kinds = BTreeSet::new();
-    while kinds.len() < 3 {
+    while kinds.len() < 5 {
         let event = events.next().await;
         let described = messages
             .values()
@@ -155,7 +161,8 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
         assert!(errors.is_empty(), "{event}: {errors:?}");
-        kinds.insert(event["type"].as_str().expect("text").to_owned());
+        let reason = event["data"]["failure"]["reason"].as_str().unwrap_or_default();
+        kinds.insert((event["type"].as_str().expect("text").to_owned(), reason.to_owned()));
     }
 }
 

@@ -71,7 +71,7 @@ async fn drain(backend: &Backend, products: u64, workers: usize) -> f64 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let pending = sql(
             backend,
-            "SELECT count(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL",
+            "SELECT count(*) FROM orders WHERE settled_at IS NULL AND accepted_at IS NOT NULL",
         );
         if pending == "0" {
             break;

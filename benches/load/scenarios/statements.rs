@@ -71,6 +71,7 @@ fn new_orders() -> Vec<NewOrder> {
         lines: vec![line(number % 999 + 1), line(number % 999 + 2)],
         currency: "USD".to_owned(),
         idempotency_key: None,
+        hold: None,
         created_at: Timestamp::now(),
     };
     (0..).take(BATCH).map(order).collect()

@@ -125,7 +125,7 @@ fn with_key(key: u64) -> crate::client::Outgoing {
 
 /// Settles what has been paid, whose settle requests wait in the queue.
 async fn settle(backend: &Backend) -> f64 {
-    let accepted = "SELECT count(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+    let accepted = "SELECT count(*) FROM orders WHERE settled_at IS NULL AND accepted_at IS NOT NULL";
     let count: f64 = sql(backend, accepted).parse().expect("a number");
 
     let started = Instant::now();

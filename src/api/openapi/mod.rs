@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Tag, errors,
-    failure::FailureBody,
+    failure::{FailureBody, ShortLineBody},
     health::HealthApi,
     orders::OrdersApi,
     products::{ProductsApi, bodies::StockChangeBody},
@@ -40,9 +40,11 @@ const DESCRIPTION: &str = "\
 A headless order service. **The way of an order:**
 
 1. `GET /products` lists what is for sale.
-2. `POST /orders` creates an order. It is `PENDING` and keeps the prices of this moment. Stock is not checked yet.
+2. `POST /orders` creates an order. It is `PENDING` and keeps the prices of this moment. With `hold_seconds` its units are
+   set aside until `expires_at`; without, stock is not checked yet. `POST /orders/{id}/cancel` cancels it.
 3. `POST /orders/{id}/pay` accepts the payment: `202`. From then on the order will be settled, whatever happens.
-4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short. `GET /orders/{id}` shows it,
+4. A worker takes the stock and sets `PAID`, or `FAILED` with the lines that were short: never those of an order that was
+   paid while its units were set aside. `GET /orders/{id}` shows it,
    `Prefer: wait=10` waits for it, and `GET /orders/{id}/events` follows it.
 
 An administrator adds products, changes their prices, and changes their stock.
@@ -144,6 +146,12 @@ fn complete(schemas: &mut Map<String, Value>) {
     schemas.entry(ProblemBody::name()).and_modify(|problem| {
         problem["example"] = errors::example(INVALID_REQUEST, "/orders");
         problem["properties"]["type"]["enum"] = errors::ALL.iter().map(ProblemType::uri).collect();
+        problem["properties"]["lines"] = json!({
+            "type": "array",
+            "maxItems": 100,
+            "description": "The lines that are short; only of the type `insufficient-stock`.",
+            "items": { "$ref": schema::reference(&ShortLineBody::name()) },
+        });
         problem["properties"]["failure"] = json!({
             "description": "Why the order has failed, as the order itself says it; only of the type `order-failed`.",
             "allOf": [{ "$ref": schema::reference(&FailureBody::name()) }],

@@ -59,7 +59,7 @@ pub(super) fn describe(operation: &mut Value, path: &str) {
         name_headers(response);
         refer_to_headers(response, status, is_limited);
         add_problem_examples(response, path);
-        add_order_example(response, status);
+        add_order_example(response, path, status);
         describe_events(response);
     }
 }
@@ -147,9 +147,10 @@ fn add_problem_examples(response: &mut Value, path: &str) {
 }
 
 /// An order shows what is known of it by then: nothing more when it is created, more once it is accepted or settled.
-fn add_order_example(response: &mut Value, status: &str) {
+fn add_order_example(response: &mut Value, path: &str, status: &str) {
     let [accepted, settled] = OrderBody::examples();
     let example = match status {
+        "200" | "202" if path.ends_with("/cancel") => json!(OrderBody::cancelled_example()),
         "202" => json!(accepted),
         "200" => json!(settled),
         _ => return,

@@ -5,9 +5,10 @@ use poem_openapi::ApiResponse;
 use super::bodies::{OrderBody, OrderPageBody};
 use crate::{
     api::errors::{
-        DATABASE_UNAVAILABLE, FORBIDDEN, IDEMPOTENCY_KEY_REUSED, INTERNAL, INVALID_REQUEST, NOT_FOUND, ORDER_FAILED,
-        OVERLOADED, PAYLOAD_TOO_LARGE, PAYMENT_DECLINED, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, TOTAL_TOO_LARGE,
-        UNAUTHORIZED, UNKNOWN_PRODUCT, UNSUPPORTED_MEDIA_TYPE,
+        DATABASE_UNAVAILABLE, FORBIDDEN, IDEMPOTENCY_KEY_REUSED, INSUFFICIENT_STOCK, INTERNAL, INVALID_REQUEST,
+        NOT_FOUND, ORDER_FAILED, ORDER_PAID, OVERLOADED, PAYLOAD_TOO_LARGE, PAYMENT_ACCEPTED, PAYMENT_DECLINED,
+        REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, TOTAL_TOO_LARGE, UNAUTHORIZED, UNKNOWN_PRODUCT,
+        UNSUPPORTED_MEDIA_TYPE,
     },
     http::{event_stream::EventStream, json::RawJson, problem::problems},
 };
@@ -79,8 +80,28 @@ pub enum PayAnswer {
     ),
 }
 
+#[derive(ApiResponse)]
+pub enum CancelAnswer {
+    /// The order is cancelled: it was before, or the request would rather wait.
+    #[oai(status = 200)]
+    Cancelled(
+        RawJson<OrderBody>,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+    /// The order is cancelled by this request.
+    #[oai(status = 202)]
+    Accepted(
+        RawJson<OrderBody>,
+        /// Where the order is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
 problems!(CreateProblem:
-    INVALID_REQUEST, UNAUTHORIZED, FORBIDDEN, REQUEST_TIMEOUT, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE,
+    INVALID_REQUEST, UNAUTHORIZED, FORBIDDEN, REQUEST_TIMEOUT, INSUFFICIENT_STOCK, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE,
     UNKNOWN_PRODUCT, TOTAL_TOO_LARGE, IDEMPOTENCY_KEY_REUSED, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED,
     DATABASE_UNAVAILABLE, TIMEOUT);
 problems!(FindProblem:
@@ -90,3 +111,6 @@ problems!(ListProblem:
 problems!(PayProblem:
     INVALID_REQUEST, UNAUTHORIZED, PAYMENT_DECLINED, NOT_FOUND, REQUEST_TIMEOUT, ORDER_FAILED, PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE, TOO_MANY_REQUESTS, INTERNAL, OVERLOADED, DATABASE_UNAVAILABLE, TIMEOUT);
+problems!(CancelProblem:
+    INVALID_REQUEST, UNAUTHORIZED, NOT_FOUND, ORDER_FAILED, PAYMENT_ACCEPTED, ORDER_PAID, TOO_MANY_REQUESTS, INTERNAL,
+    OVERLOADED, DATABASE_UNAVAILABLE, TIMEOUT);

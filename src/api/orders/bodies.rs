@@ -10,9 +10,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    api::{failure::FailureBody, stored::AsStored},
+    api::{errors::EXAMPLE_ORDER, failure::FailureBody, stored::AsStored},
     domain::orders::{Line, Order, OrderPage},
-    entities::{Timestamp, order::OrderStatus},
+    entities::{
+        Timestamp,
+        order::{Failure, FailureReason, OrderStatus},
+    },
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
@@ -26,6 +29,10 @@ pub struct NewOrderBody {
     /// 1 to 100 lines, every product once.
     #[oai(validator(min_items = 1, max_items = 100))]
     pub items: Vec<NewItemBody>,
+    /// Sets the units of the order aside for so many seconds, 30 to 3,600: paid by then, the order never lacks stock.
+    /// Without it nothing is set aside, and stock is checked when the order is settled.
+    #[oai(validator(minimum(value = "30"), maximum(value = "3600")))]
+    pub hold_seconds: Option<u32>,
 }
 
 /// A line of an order to create.
@@ -49,7 +56,7 @@ pub struct PaymentBody {
     pub payment_method: Option<String>,
 }
 
-/// PENDING until it is settled, then PAID or FAILED. A settled order does not change any more.
+/// PENDING until it is settled, cancelled or expired, then PAID or FAILED. A PAID or FAILED order does not change any more.
 #[derive(Clone, Copy, Debug, Enum, Serialize)]
 #[oai(rename = "OrderStatus", rename_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
@@ -81,6 +88,10 @@ pub struct OrderBody {
     /// The lines, as they were sent.
     #[oai(validator(min_items = 1, max_items = 100))]
     items: Vec<ItemBody>,
+    /// When its hold ends. If no payment is accepted before, it becomes FAILED then.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    expires_at: Option<OffsetDateTime>,
     /// When the payment was accepted.
     #[oai(skip_serializing_if_is_none)]
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -191,6 +202,7 @@ impl From<Order> for OrderBody {
             currency: row.currency,
             created_at: row.created_at.to_utc(),
             items: items.collect(),
+            expires_at: row.expires_at.map(Timestamp::to_utc),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(|failure| AsStored::new(failure.into_json())),
@@ -204,6 +216,7 @@ impl Example for NewOrderBody {
         Self {
             user_id: 1,
             items: vec![item(1, 2), item(2, 1)],
+            hold_seconds: Some(600),
         }
     }
 }
@@ -226,13 +239,14 @@ impl Example for OrderBody {
         };
 
         Self {
-            order_id: uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11"),
+            order_id: EXAMPLE_ORDER,
             user_id: 1,
             status: AsStored::new(OrderStatus::Pending.as_str()),
             total_price: 10_600,
             currency: "USD".to_owned(),
             created_at: time::macros::datetime!(2026-01-15 09:31:02.123456 UTC),
             items: vec![item(1, 1, 2, 3_460), item(2, 2, 1, 3_680)],
+            expires_at: Some(time::macros::datetime!(2026-01-15 09:41:02.123456 UTC)),
             accepted_at: None,
             settled_at: None,
             failure: None,
@@ -251,6 +265,20 @@ impl Example for OrderPageBody {
 }
 
 impl OrderBody {
+    /// The example once it is cancelled.
+    pub fn cancelled_example() -> Self {
+        let failure = Failure {
+            reason: FailureReason::Cancelled,
+            lines: Vec::new(),
+        };
+        Self {
+            status: AsStored::new(OrderStatus::Failed.as_str()),
+            settled_at: Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC)),
+            failure: Some(AsStored::new(serde_json::json!(failure))),
+            ..Self::example()
+        }
+    }
+
     /// The example once its payment is accepted, and once it is settled.
     pub fn examples() -> [Self; 2] {
         let accepted_at = Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC));

@@ -1,6 +1,6 @@
-//! Creating orders, paying them, reading them, and waiting for them.
+//! Creating orders, paying and cancelling them, reading them, and waiting for them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use poem::web::Data;
 use poem_openapi::{
@@ -15,7 +15,8 @@ mod cached;
 mod waiting;
 
 use answers::{
-    CreateAnswer, CreateProblem, EventsAnswer, FindAnswer, FindProblem, ListAnswer, ListProblem, PayAnswer, PayProblem,
+    CancelAnswer, CancelProblem, CreateAnswer, CreateProblem, EventsAnswer, FindAnswer, FindProblem, ListAnswer,
+    ListProblem, PayAnswer, PayProblem,
 };
 use bodies::{NewItemBody, NewOrderBody, OrderBody, OrderPageBody, PaymentBody, StatusBody};
 pub use cached::CachedOrders;
@@ -28,6 +29,7 @@ use crate::{
     domain::{
         Caller, Error, OrderId,
         orders::{self, MAX_PAGE, Order, OrderQuery},
+        transition::{Action, Change, transition},
     },
     entities::{Timestamp, order::OrderStatus},
     http::{
@@ -35,7 +37,7 @@ use crate::{
         header::Header,
         idempotency::IdempotencyKey,
         json::{self, RawJson, ValidJson},
-        prefer::Prefer,
+        prefer::{Prefer, wait_applied},
         trace::TraceParent,
     },
     intake::OrderIntake,
@@ -51,7 +53,9 @@ pub struct OrdersApi;
 impl OrdersApi {
     /// Create an order
     ///
-    /// The order is `PENDING` and keeps the catalogue's prices of this moment. Stock is checked when it is settled.
+    /// The order is `PENDING` and keeps the catalogue's prices of this moment. With `hold_seconds` its units are set aside
+    /// until `expires_at`, or the answer is `409` with the lines that are short and nothing is stored. Without it, stock is
+    /// checked when the order is settled.
     #[oai(path = "/orders", method = "post", operation_id = "createOrder")]
     async fn create(
         &self,
@@ -73,6 +77,7 @@ impl OrdersApi {
             lines: body.items.iter().map(NewItemBody::line).collect(),
             currency: app.config.catalog.currency.clone(),
             idempotency_key,
+            hold: body.hold_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             created_at: Timestamp::now(),
         };
         let created = intake.create(new).await?;
@@ -119,7 +124,8 @@ impl OrdersApi {
     /// Pay an order
     ///
     /// Simulates the payment and hands the order to the workers. `202` means that the payment is accepted for good:
-    /// the order will become `PAID`, or `FAILED` if there is not enough stock. Paying again changes nothing. With
+    /// the order will become `PAID`, or `FAILED` if there is not enough stock, which an order that is paid before its
+    /// `expires_at` never lacks. After `expires_at` the answer is `409`. Paying again changes nothing. With
     /// `Prefer: wait=N` the answer comes when the order is settled: `200` if it is PAID, `409` if it has FAILED, and
     /// `202` if it is not settled after N seconds.
     #[oai(path = "/orders/:id/pay", method = "post", operation_id = "payOrder")]
@@ -148,7 +154,7 @@ impl OrdersApi {
         let wait = Wait::start(&watch, id.0, prefer.0).await;
         let Header(TraceParent(traceparent)) = traceparent;
         let accepted = intake.accept_payment(caller, id.0, traceparent).await?;
-        watch.notify(id.0, Progress::Accepted);
+        watch.notify(id.0, progress_of(&accepted));
 
         match wait {
             Some(wait) if accepted.row.status == OrderStatus::Pending => {
@@ -159,6 +165,34 @@ impl OrdersApi {
             }
             _ => pay_answer(accepted, None),
         }
+    }
+
+    /// Cancel an order
+    ///
+    /// For its user or an administrator. The order becomes `FAILED` with the reason `cancelled`, and what it held is
+    /// available again: `202`, or `200` with `Prefer: wait=N` or if it was cancelled before. Once its payment is accepted
+    /// it cannot be cancelled any more: `409`.
+    #[oai(path = "/orders/:id/cancel", method = "post", operation_id = "cancelOrder")]
+    async fn cancel(
+        &self,
+        intake: Data<&OrderIntake>,
+        watch: Data<&OrderWatch>,
+        caller: Caller,
+        /// The order's id.
+        id: Path<Uuid>,
+        /// `wait=N`: answer with the final order (RFC 7240).
+        #[oai(name = "Prefer")]
+        prefer: Header<Prefer>,
+    ) -> Result<CancelAnswer, CancelProblem> {
+        let cancelled = intake.cancel(caller, id.0).await?;
+        watch.notify(id.0, Progress::Settled);
+
+        let applied = prefer.0.wait.map(wait_applied);
+        let body = to_json(cancelled.order)?;
+        if applied.is_some() || !cancelled.newly_cancelled {
+            return Ok(CancelAnswer::Cancelled(body, applied));
+        }
+        Ok(CancelAnswer::Accepted(body, location(id.0)))
     }
 
     /// Find an order
@@ -243,13 +277,20 @@ async fn load(app: &App, caller: Caller, id: OrderId) -> Result<Order, Error> {
         .await
 }
 
-/// Declines the payment, unless an earlier payment of the order was accepted.
+/// Declines the payment, unless the order cannot be paid: accepting the payment then says why.
 async fn decline_unless_accepted(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
     let order = load(app, caller, id).await?;
-    if order.row.status == OrderStatus::Pending && order.row.accepted_at.is_none() {
+    if transition(&(&order.row).into(), Action::Pay, Timestamp::now()) == Ok(Change::Accept) {
         return Err(Error::PaymentDeclined);
     }
     Ok(())
+}
+
+fn progress_of(order: &Order) -> Progress {
+    match order.row.status {
+        OrderStatus::Pending => Progress::Accepted,
+        OrderStatus::Paid | OrderStatus::Failed | OrderStatus::Other(_) => Progress::Settled,
+    }
 }
 
 fn pay_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayProblem> {

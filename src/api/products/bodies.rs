@@ -29,6 +29,9 @@ pub struct ProductBody {
     /// Units in stock.
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     pub stock: i64,
+    /// Units in stock that are not on hold for an order.
+    #[oai(validator(minimum(value = "0")))]
+    pub available: i64,
     /// When it was added to the catalogue.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -128,6 +131,7 @@ impl ProductChangeBody {
 impl From<product::Model> for ProductBody {
     fn from(product: product::Model) -> Self {
         Self {
+            available: product.available(),
             id: product.id,
             name: product.name,
             price: product.price,
@@ -146,6 +150,7 @@ impl Example for ProductBody {
             price: 3_460,
             currency: "USD".to_owned(),
             stock: 279,
+            available: 275,
             created_at: time::macros::datetime!(2026-01-15 09:30 UTC),
         }
     }

@@ -22,6 +22,7 @@ pub struct LastCheck {
     /// `None` before the first.
     pub checked_at: Option<Timestamp>,
     pub stock_discrepancies: i64,
+    pub hold_discrepancies: i64,
     pub order_discrepancies: i64,
     pub overdue: i64,
 }
@@ -101,7 +102,7 @@ impl Checkpoint {
 
 pub async fn last_check(connection: &impl ConnectionTrait) -> Result<LastCheck, Error> {
     let last = sql("
-        SELECT checked_at, stock_discrepancies, order_discrepancies, overdue
+        SELECT checked_at, stock_discrepancies, hold_discrepancies, order_discrepancies, overdue
           FROM ledger")
     .one(connection)
     .await?;
@@ -168,6 +169,7 @@ pub async fn record(
                is_clean = CASE WHEN :is_full THEN :found_nothing ELSE is_clean END,
                checked_at = :now,
                stock_discrepancies = :stock_discrepancies,
+               hold_discrepancies = :hold_discrepancies,
                order_discrepancies = :order_discrepancies,
                overdue = :overdue,
                attempted_at = :now,
@@ -180,6 +182,7 @@ pub async fn record(
     .bind("found_nothing", is_clean)
     .timestamp("now", now)
     .bind("stock_discrepancies", count(report.stock_discrepancies.len()))
+    .bind("hold_discrepancies", count(report.hold_discrepancies.len()))
     .bind("order_discrepancies", count(report.order_discrepancies.len()))
     .bind("overdue", count(report.overdue.len()))
     .bind("holder", lease.holder)

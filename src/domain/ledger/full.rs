@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
 
-use super::{Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy, overdue};
+use super::{Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy, holds::hold_discrepancies, overdue};
 use crate::{db::sql::sql, entities::Timestamp};
 
 /// Checks the ledger. Run it in one snapshot of the database: only then is it right while orders are being settled.
@@ -20,6 +20,7 @@ pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: D
         products,
         orders,
         stock_discrepancies: stock_discrepancies(connection).await?,
+        hold_discrepancies: hold_discrepancies(connection).await?,
         order_discrepancies: order_discrepancies(connection).await?,
         overdue: overdue(connection, now, max_age).await?,
     })

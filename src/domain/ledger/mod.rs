@@ -13,12 +13,14 @@ use crate::{db::sql::sql, entities::Timestamp};
 
 mod checkpoint;
 mod full;
+mod holds;
 mod lease;
 mod since;
 mod totals;
 
 pub use checkpoint::{Checked, LastCheck, last_check, open_period, period_is_closed, record};
 pub use full::check;
+pub use holds::HoldDiscrepancy;
 pub use lease::{LEASE, Lease};
 pub use since::check_since_clean;
 pub use totals::check_and_add_up;
@@ -59,6 +61,8 @@ pub struct Report {
     /// Orders that were checked.
     pub orders: i64,
     pub stock_discrepancies: Vec<StockDiscrepancy>,
+    /// Products whose units on hold are not those of the open holds.
+    pub hold_discrepancies: Vec<HoldDiscrepancy>,
     /// Orders that contradict themselves.
     pub order_discrepancies: Vec<OrderDiscrepancy>,
     /// Orders accepted for payment that are PENDING for longer than they may be.
@@ -74,7 +78,7 @@ impl Report {
     /// Whether stock and settled orders are right, even if an order waits for too long.
     #[must_use]
     pub fn adds_up(&self) -> bool {
-        self.stock_discrepancies.is_empty() && self.order_discrepancies.is_empty()
+        self.stock_discrepancies.is_empty() && self.hold_discrepancies.is_empty() && self.order_discrepancies.is_empty()
     }
 }
 

@@ -8,6 +8,7 @@ use sea_orm::{DatabaseTransaction, FromQueryResult};
 use super::{
     Error, MAX_LISTED, OrderDiscrepancy, ProductId, Report, StockDiscrepancy,
     checkpoint::{Base, Checked, Checkpoint, Mark, Totals},
+    holds::hold_discrepancies,
     overdue,
 };
 use crate::{
@@ -88,6 +89,7 @@ pub async fn check_since_clean(
         products,
         orders,
         stock_discrepancies: stock_discrepancies(unlike_base, &changed, &changes),
+        hold_discrepancies: hold_discrepancies(txn).await?,
         order_discrepancies: order_discrepancies(txn, base).await?,
         overdue: overdue(txn, now, max_age).await?,
     };

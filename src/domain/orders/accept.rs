@@ -1,18 +1,22 @@
-//! Accepting payments: the acceptance is written to the order's own row, once.
+//! Accepting payments: the acceptance is written to the order's own row, once, and in time if the order has a hold.
 
 use std::collections::BTreeSet;
 
 use sea_orm::DatabaseTransaction;
 
-use super::{NOTIFY_AFTER, Order, find::find_all};
+use super::{NOTIFY_AFTER, Order, close, find::find_all};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Caller, Error, OrderId},
-    entities::{Timestamp, order::OrderStatus},
+    domain::{
+        Caller, Error, OrderId,
+        transition::{Action, Change, transition},
+    },
+    entities::{Timestamp, order::FailureReason},
 };
 
 /// Accepts the payment of those orders that are PENDING and that their caller may see. The first acceptance stands,
-/// however often it is asked for. Answers with each order as it is now, in the order of `asked`.
+/// however often it is asked for. An order whose hold has ended is expired instead: whoever is answered so is never
+/// contradicted. Answers with each order as it is now, in the order of `asked`.
 ///
 /// # Errors
 /// For one order: [`Error::OrderNotFound`], also when the caller may not see it. For all: the database's.
@@ -24,18 +28,22 @@ pub async fn accept_payments(
     let ids: Vec<OrderId> = asked.iter().map(|(_, id)| *id).collect();
     let mut orders = find_all(txn, &ids).await?;
 
-    let is_payable = |caller: &Caller, order: &Order| {
-        let row = &order.row;
-        caller.can_view(row.user_id) && row.status == OrderStatus::Pending && row.accepted_at.is_none()
+    let becomes = |change: Change| -> BTreeSet<OrderId> {
+        let is_changed = |caller: &Caller, order: &Order| {
+            let row = &order.row;
+            caller.can_view(row.user_id) && transition(&row.into(), Action::Pay, now) == Ok(change)
+        };
+        let asked = asked.iter();
+        let changed = asked.filter(|(caller, id)| orders.get(id).is_some_and(|order| is_changed(caller, order)));
+        changed.map(|(_, id)| *id).collect()
     };
-    let payable: BTreeSet<OrderId> = asked
-        .iter()
-        .filter(|(caller, id)| orders.get(id).is_some_and(|order| is_payable(caller, order)))
-        .map(|(_, id)| *id)
-        .collect();
+    let (payable, past) = (becomes(Change::Accept), becomes(Change::Close(FailureReason::Expired)));
 
+    if !past.is_empty() {
+        close::expire(txn, now, payable.union(&past).copied().collect()).await?;
+    }
     let accepted = write_acceptance(txn, now, payable.iter().copied().collect()).await?;
-    if accepted == payable.len() as u64 {
+    if past.is_empty() && accepted == payable.len() as u64 {
         for row in orders
             .values_mut()
             .map(|order| &mut order.row)

@@ -1,11 +1,15 @@
 //! Writing a batch of new orders: priced from the catalogue, inserted in one statement each for orders and lines, and
-//! recognised when they have been written before.
+//! recognised when they have been written before. Orders with a hold take the same way; what they need besides stands in
+//! `hold`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{Created, Line, NewOrder, Order, find::find_all};
+use super::{
+    Created, Line, NewOrder, Order, hold,
+    replay::{find_earlier, keys_of, replay},
+};
 use crate::{
     db::sql::{Column, sql},
     domain::{Error, OrderId, ProductId, money},
@@ -18,18 +22,23 @@ use crate::{
 /// Writes the orders whose products all exist, at the catalogue's prices. Answers in the order of `orders`.
 ///
 /// # Errors
-/// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`]. For all: the
-/// database's.
+/// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`],
+/// [`Error::InsufficientStock`]. For all: the database's.
 pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let prices = prices_of(txn, orders).await?;
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
+    let mut earlier = hold::reserve(txn, orders, &mut candidates).await?;
 
     let written = insert_orders(txn, &candidates).await?;
     insert_items(txn, &mut candidates, &written).await?;
+    hold::write(txn, &candidates, &written).await?;
 
-    // Also for orders that could not be priced this time: an order that exists is answered as it was.
-    let not_written = orders.iter().filter(|order| !written.contains(&order.id));
-    let earlier = find_earlier(txn, not_written.collect()).await?;
+    // Also for orders that could not be priced this time: an order that exists is answered as it was. Of those that are
+    // short of stock it is known that they do not exist.
+    let is_short = |candidate: &Result<Order, Error>| matches!(candidate, Err(Error::InsufficientStock(_)));
+    let not_written = orders.iter().zip(&candidates);
+    let not_written = not_written.filter(|(order, candidate)| !written.contains(&order.id) && !is_short(candidate));
+    earlier.extend(find_earlier(txn, not_written.map(|(order, _)| order).collect()).await?);
 
     let answer = |(new, candidate): (&NewOrder, Result<Order, Error>)| {
         if written.contains(&new.id) {
@@ -90,6 +99,7 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
         total_price,
         currency: new.currency.clone(),
         idempotency_key: new.idempotency_key.clone(),
+        expires_at: new.hold.map(|hold| new.created_at.plus(hold)),
         accepted_at: None,
         notify_after: None,
         notify_attempts: 0,
@@ -116,10 +126,12 @@ async fn insert_orders(
     orders.sort_by(|a, b| (a.user_id, &a.idempotency_key, a.id).cmp(&(b.user_id, &b.idempotency_key, b.id)));
     let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
 
-    // SQLite needs `WHERE true` to tell ON CONFLICT from the ON of a join.
+    // Without a hold, `expires_at` is that of an order without time to pay it. SQLite needs `WHERE true` to tell ON CONFLICT
+    // from the ON of a join.
     let inserted = sql("
-        INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, created_at, updated_at)
-        SELECT id, user_id, 'PENDING', total_price, currency, NULLIF(idempotency_key, ''), created_at, created_at
+        INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, expires_at, created_at, updated_at)
+        SELECT id, user_id, 'PENDING', total_price, currency, NULLIF(idempotency_key, ''), NULLIF(expires_at, created_at),
+               created_at, created_at
           FROM :new_orders
          WHERE true
             ON CONFLICT DO NOTHING")
@@ -142,6 +154,15 @@ async fn insert_orders(
             (
                 "idempotency_key",
                 keys_of(orders.iter().map(|order| &order.idempotency_key)),
+            ),
+            (
+                "expires_at",
+                Column::Timestamp(
+                    orders
+                        .iter()
+                        .map(|order| order.expires_at.unwrap_or(order.created_at))
+                        .collect(),
+                ),
             ),
             (
                 "created_at",
@@ -213,66 +234,4 @@ async fn insert_items(
         item.id = id;
     }
     Ok(())
-}
-
-/// The orders that were written before: under the same idempotency key, or by a transaction whose answer was lost.
-async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrder>) -> Result<Vec<Order>, Error> {
-    if orders.is_empty() {
-        return Ok(Vec::new());
-    }
-
-    let with_key: Vec<Option<OrderId>> = sql("
-        SELECT (SELECT o.id FROM orders o WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key)
-          FROM :asked")
-    .table(
-        "asked",
-        [
-            (
-                "user_id",
-                Column::BigInt(orders.iter().map(|order| order.user_id).collect()),
-            ),
-            ("key", keys_of(orders.iter().map(|order| &order.idempotency_key))),
-        ],
-    )
-    .scalars(txn)
-    .await?;
-
-    let mut ids: Vec<OrderId> = with_key.into_iter().flatten().collect();
-    ids.extend(orders.iter().map(|order| order.id));
-    Ok(find_all(txn, &ids).await?.into_values().collect())
-}
-
-/// The idempotency keys, empty where there is none: no key is empty.
-fn keys_of<'a>(keys: impl Iterator<Item = &'a Option<String>>) -> Column {
-    Column::Text(keys.map(|key| key.clone().unwrap_or_default()).collect())
-}
-
-/// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for something
-/// else. `None` if it does not exist.
-fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
-    // This transaction ran before, and its answer was lost: to the client it is the first answer.
-    if let Some(own) = earlier.iter().find(|order| order.row.id == new.id) {
-        let order = own.clone();
-        return Some(Ok(Created { order, replayed: false }));
-    }
-
-    let key = new.idempotency_key.as_ref()?;
-    let same_key = |order: &&Order| order.row.user_id == new.user_id && order.row.idempotency_key.as_ref() == Some(key);
-    let first = earlier.iter().find(same_key)?;
-
-    let lines = first.items.iter().map(|item| Line {
-        product_id: item.product_id,
-        quantity: item.quantity,
-    });
-    if !lines.eq(new.lines.iter().copied()) {
-        return Some(Err(Error::IdempotencyKeyReused));
-    }
-
-    // The first answer, which showed the order as it was made.
-    let mut order = first.clone();
-    order.row.status = OrderStatus::Pending;
-    order.row.accepted_at = None;
-    order.row.settled_at = None;
-    order.row.failure = None;
-    Some(Ok(Created { order, replayed: true }))
 }

@@ -23,8 +23,8 @@ use crate::{
 /// [`Error::OrderNotFound`], also for an order of somebody else.
 pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId) -> Result<Order, Error> {
     let mut rows = sql("
-        SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.idempotency_key, o.accepted_at, o.notify_after,
-               CAST(o.notify_attempts AS bigint), o.settled_at, o.failure, o.created_at, o.updated_at,
+        SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.idempotency_key, o.expires_at, o.accepted_at,
+               o.notify_after, CAST(o.notify_attempts AS bigint), o.settled_at, o.failure, o.created_at, o.updated_at,
                i.id, i.order_id, i.product_id, i.quantity, i.unit_price
           FROM orders o
           LEFT JOIN order_items i ON i.order_id = o.id
@@ -49,7 +49,7 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
 /// The orders that exist among `ids` and can be read, without their lines, whoever they belong to.
 pub async fn find_rows(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
-        SELECT id, user_id, status, total_price, currency, idempotency_key, accepted_at, notify_after,
+        SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
                CAST(notify_attempts AS bigint), settled_at, failure, created_at, updated_at
           FROM orders
          WHERE id = ANY(:ids)
@@ -66,12 +66,25 @@ pub(super) async fn find_all(
     ids: &[OrderId],
 ) -> Result<HashMap<OrderId, Order>, Error> {
     let rows = find_rows(connection, ids).await?;
+    add_items(connection, rows).await
+}
+
+/// Orders by their ids, with the lines of each.
+pub(super) async fn add_items(
+    connection: &impl ConnectionTrait,
+    rows: Vec<order::Model>,
+) -> Result<HashMap<OrderId, Order>, Error> {
+    if rows.is_empty() {
+        return Ok(HashMap::new());
+    }
+
+    let ids = rows.iter().map(|row| row.id).collect();
     let items = sql("
         SELECT id, order_id, product_id, quantity, unit_price
           FROM order_items
          WHERE order_id = ANY(:ids)
          ORDER BY order_id, product_id")
-    .list("ids", Column::Uuid(ids.to_vec()))
+    .list("ids", Column::Uuid(ids))
     .rows(connection, |row| {
         let order_id: OrderId = row.try_get_by_index(1)?;
         Ok((order_id, read_item(row, 0)))
@@ -158,12 +171,12 @@ async fn list_ids(
     Ok((ids, more))
 }
 
-/// Those of `ids` whose payment is accepted, and whether they are settled.
+/// Those of `ids` whose payment is accepted or that are settled, and whether they are.
 pub async fn progress(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<(OrderId, bool)>, Error> {
     let progress = sql("
         SELECT id, status
           FROM orders
-         WHERE id = ANY(:ids) AND accepted_at IS NOT NULL
+         WHERE id = ANY(:ids) AND (accepted_at IS NOT NULL OR status <> 'PENDING')
          ORDER BY id")
     .list("ids", Column::Uuid(ids.to_vec()))
     .rows(connection, |row| {
@@ -184,10 +197,10 @@ pub async fn count_known(connection: &impl ConnectionTrait, ids: Vec<OrderId>) -
 }
 
 /// How many columns [`read_order`] reads.
-const ORDER_COLUMNS: usize = 13;
+const ORDER_COLUMNS: usize = 14;
 
 /// The columns of an order in the order of the statements above, from the column `first` on.
-fn read_order(row: &QueryResult, first: usize) -> Result<order::Model, DbErr> {
+pub(super) fn read_order(row: &QueryResult, first: usize) -> Result<order::Model, DbErr> {
     Ok(order::Model {
         id: row.try_get_by_index(first)?,
         user_id: row.try_get_by_index(first + 1)?,
@@ -195,13 +208,14 @@ fn read_order(row: &QueryResult, first: usize) -> Result<order::Model, DbErr> {
         total_price: row.try_get_by_index(first + 3)?,
         currency: row.try_get_by_index(first + 4)?,
         idempotency_key: row.try_get_by_index(first + 5)?,
-        accepted_at: row.try_get_by_index(first + 6)?,
-        notify_after: row.try_get_by_index(first + 7)?,
-        notify_attempts: row.try_get_by_index(first + 8)?,
-        settled_at: row.try_get_by_index(first + 9)?,
-        failure: row.try_get_by_index(first + 10)?,
-        created_at: row.try_get_by_index(first + 11)?,
-        updated_at: row.try_get_by_index(first + 12)?,
+        expires_at: row.try_get_by_index(first + 6)?,
+        accepted_at: row.try_get_by_index(first + 7)?,
+        notify_after: row.try_get_by_index(first + 8)?,
+        notify_attempts: row.try_get_by_index(first + 9)?,
+        settled_at: row.try_get_by_index(first + 10)?,
+        failure: row.try_get_by_index(first + 11)?,
+        created_at: row.try_get_by_index(first + 12)?,
+        updated_at: row.try_get_by_index(first + 13)?,
     })
 }
 

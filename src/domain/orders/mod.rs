@@ -1,5 +1,5 @@
-//! Orders before they are settled: making them, accepting their payment, finding them, and asking for those that nobody
-//! has settled yet. What writes takes a whole batch, so that locks, round trips and the commit's fsync are paid once for
+//! Orders before they are settled: making them, with their units set aside or without, accepting their payment, cancelling
+//! and expiring them, finding them, and asking for those that nobody has settled yet. What writes takes a whole batch, so that locks, round trips and the commit's fsync are paid once for
 //! all who asked meanwhile; each order is answered for itself.
 
 use std::time::Duration;
@@ -10,11 +10,15 @@ use crate::{
 };
 
 mod accept;
+mod close;
 mod create;
 mod find;
+mod hold;
+mod replay;
 mod resend;
 
 pub use accept::accept_payments;
+pub use close::{Cancelled, cancel, count_open_holds, expire_due, is_any_expired};
 pub use create::create;
 pub use find::{count_known, find, find_rows, list, progress};
 pub use resend::{claim_due, make_all_due, release_due};
@@ -45,6 +49,8 @@ pub struct NewOrder {
     pub currency: String,
     /// Unique for each user.
     pub idempotency_key: Option<String>,
+    /// How long its units are set aside, if they are. Whole seconds.
+    pub hold: Option<Duration>,
     pub created_at: Timestamp,
 }
 

@@ -22,7 +22,7 @@ pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit:
         WITH due AS (
             SELECT id
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NOT NULL AND notify_after <= :now
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL AND notify_after <= :now
              ORDER BY notify_after
              LIMIT :limit
                FOR NO KEY UPDATE SKIP LOCKED
@@ -71,7 +71,7 @@ pub async fn make_all_due(connection: &impl ConnectionTrait, now: Timestamp) -> 
     let due = sql("
         UPDATE orders
            SET notify_after = :now, updated_at = :now
-         WHERE status = 'PENDING' AND accepted_at IS NOT NULL")
+         WHERE settled_at IS NULL AND accepted_at IS NOT NULL")
     .timestamp("now", now)
     .execute(connection)
     .await?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    domain::{OrderId, ProductId, money},
+    domain::{OrderId, ProductId, money, stock_level::StockLevel},
     entities::{
         Timestamp,
         order::{Failure, FailureReason, ShortLine},
@@ -16,6 +16,8 @@ use crate::{
 pub struct Claim {
     pub id: OrderId,
     pub accepted_at: Timestamp,
+    /// Its units are set aside, and counted among those that are held.
+    pub has_hold: bool,
     pub lines: Vec<ClaimedLine>,
 }
 
@@ -33,18 +35,19 @@ pub enum Decision {
     Failed(Failure),
 }
 
-/// Decides over whole orders, first accepted first: an order takes all of its lines or none. `stock` holds the units on the
-/// shelf for each product, and afterwards what is left.
+/// Decides over whole orders, first accepted first: an order takes all of its lines or none. An order with a hold takes from
+/// what is held, which has its units; one without takes from what is available. `levels` are the units of each product
+/// before, and afterwards what is left.
 #[must_use]
-pub fn decide(mut claims: Vec<Claim>, stock: &mut HashMap<ProductId, i64>) -> Vec<(OrderId, Decision)> {
+pub fn decide(mut claims: Vec<Claim>, levels: &mut HashMap<ProductId, StockLevel>) -> Vec<(OrderId, Decision)> {
     claims.sort_by_key(|claim| (claim.accepted_at, claim.id));
     claims
         .iter()
-        .map(|claim| (claim.id, decide_one(claim, stock)))
+        .map(|claim| (claim.id, decide_one(claim, levels)))
         .collect()
 }
 
-fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
+fn decide_one(claim: &Claim, levels: &mut HashMap<ProductId, StockLevel>) -> Decision {
     // Lines that name the same product take from the same shelf, so their sum is what counts.
     let mut wanted: BTreeMap<ProductId, i64> = BTreeMap::new();
     for line in &claim.lines {
@@ -52,7 +55,10 @@ fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
         *sum = sum.saturating_add(line.quantity);
     }
 
-    let available = |product_id: &ProductId| stock.get(product_id).copied().unwrap_or(0);
+    let available = |product_id: &ProductId| {
+        let level = levels.get(product_id).copied().unwrap_or_default();
+        if claim.has_hold { level.held } else { level.available() }
+    };
     let short: Vec<ShortLine> = wanted
         .iter()
         .filter(|(product_id, requested)| available(product_id) < **requested)
@@ -65,17 +71,27 @@ fn decide_one(claim: &Claim, stock: &mut HashMap<ProductId, i64>) -> Decision {
 
     let total = money::total(claim.lines.iter().map(|line| (line.quantity, line.unit_price)));
     // A total that does not fit 64 bits was refused when the order was made. If a row says otherwise, nothing is sold.
-    let (true, Ok(total_price)) = (short.is_empty(), total) else {
-        return Decision::Failed(Failure {
+    let decision = match total {
+        Ok(total_price) if short.is_empty() => Decision::Paid { total_price },
+        _ => Decision::Failed(Failure {
             reason: FailureReason::InsufficientStock,
             lines: short,
-        });
+        }),
     };
 
+    let is_paid = matches!(decision, Decision::Paid { .. });
     for (product_id, quantity) in wanted {
-        let left = stock.entry(product_id).or_default();
-        *left -= quantity;
-        assert!(*left >= 0, "decided to take more of product {product_id} than there is");
+        let level = levels.entry(product_id).or_default();
+        if is_paid {
+            level.stock -= quantity;
+            assert!(
+                level.stock >= 0,
+                "decided to take more of product {product_id} than there is"
+            );
+        }
+        if claim.has_hold {
+            level.held = (level.held - quantity).max(0);
+        }
     }
-    Decision::Paid { total_price }
+    decision
 }

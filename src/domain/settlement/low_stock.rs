@@ -12,11 +12,20 @@ use crate::{
     entities::Timestamp,
 };
 
-/// Subtracts `taken` from the stock, and answers which products became low by this.
+/// What a settlement takes of one product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Units off the shelf.
+    pub stock: i64,
+    /// Units that are no longer on hold.
+    pub released: i64,
+}
+
+/// Subtracts `taken` from stock and holds, and answers which products became low by this.
 pub(super) async fn take_stock(
     txn: &DatabaseTransaction,
     now: Timestamp,
-    taken: &BTreeMap<ProductId, i64>,
+    taken: &BTreeMap<ProductId, Taken>,
     low_stock_at: i64,
 ) -> Result<Vec<LowStock>, Error> {
     if taken.is_empty() {
@@ -27,6 +36,7 @@ pub(super) async fn take_stock(
     let low = sql("
         UPDATE products
            SET stock = stock - taken.quantity,
+               held = held - taken.released,
                low_since = CASE WHEN stock - taken.quantity > :low_stock_at THEN NULL
                                 ELSE COALESCE(low_since, :now) END,
                low_stock = CASE WHEN stock - taken.quantity > :low_stock_at THEN NULL
@@ -40,7 +50,14 @@ pub(super) async fn take_stock(
         "taken",
         [
             ("product_id", Column::BigInt(taken.keys().copied().collect())),
-            ("quantity", Column::BigInt(taken.values().copied().collect())),
+            (
+                "quantity",
+                Column::BigInt(taken.values().map(|taken| taken.stock).collect()),
+            ),
+            (
+                "released",
+                Column::BigInt(taken.values().map(|taken| taken.released).collect()),
+            ),
         ],
     )
     .planner_list("products", Column::BigInt(taken.keys().copied().collect()))

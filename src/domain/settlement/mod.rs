@@ -5,23 +5,28 @@ use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::DatabaseTransaction;
 
-use super::{Error, OrderId, ProductId, UserId};
+use super::{
+    Error, OrderId, ProductId, UserId,
+    stock_level::{self, StockLevel},
+    transition::{Action, Change, Refusal, transition},
+};
 use crate::entities::{
     Timestamp,
     order::{OrderStatus, StoredFailure},
 };
 
 mod decide;
+mod events;
 mod low_stock;
 mod rows;
 mod write;
 
 pub use decide::{Claim, ClaimedLine, Decision, decide};
-use low_stock::{low_stock_again, take_stock};
-use rows::{Lines, OrderRow, lock_orders, lock_products, read_lines};
+use low_stock::{Taken, low_stock_again, take_stock};
+use rows::{Lines, OrderRow, lock_orders, read_lines};
 use write::write_decisions;
 
-/// The parts of a settled order that its event contains.
+/// The parts of a settled order that its event contains. Cancelled and expired orders are settled too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub id: OrderId,
@@ -29,7 +34,8 @@ pub struct Settled {
     pub status: OrderStatus,
     pub total_price: i64,
     pub currency: String,
-    pub accepted_at: Timestamp,
+    /// `None` for an order that was cancelled or expired.
+    pub accepted_at: Option<Timestamp>,
     pub settled_at: Timestamp,
     pub failure: Option<StoredFailure>,
     /// Settled by this call, not by an earlier one.
@@ -70,14 +76,14 @@ pub async fn settle(
         unknown: ids.iter().filter(|id| !rows.contains_key(id)).copied().collect(),
         ..Settlement::default()
     };
-    let mut open = sort_out(rows, &mut settlement);
+    let mut open = sort_out(rows, now, &mut settlement);
 
     let settled_before: Vec<OrderId> = settlement.settled.iter().map(|order| order.id).collect();
-    let stock = lock_products(txn, lines.products_of(open.keys())).await?;
-    let mut left = stock.clone();
+    let levels = stock_level::lock(txn, lines.products_of(open.keys())).await?;
+    let mut left = levels.clone();
     let decisions = decide(claims(&open, &lines), &mut left);
 
-    let taken = taken_from(&stock, &left);
+    let taken = taken_from(&levels, &left);
     settlement.low_stock = take_stock(txn, now, &taken, low_stock_at).await?;
     let again = low_stock_again(txn, lines.products_of(settled_before.iter())).await?;
     settlement.low_stock.extend(again);
@@ -89,18 +95,22 @@ pub async fn settle(
 }
 
 /// Gives back the orders that are to be settled, and notes what becomes of the others.
-fn sort_out(rows: HashMap<OrderId, OrderRow>, settlement: &mut Settlement) -> HashMap<OrderId, OrderRow> {
+fn sort_out(
+    rows: HashMap<OrderId, OrderRow>,
+    now: Timestamp,
+    settlement: &mut Settlement,
+) -> HashMap<OrderId, OrderRow> {
     let mut open = HashMap::with_capacity(rows.len());
     for (id, row) in rows {
-        match (row.status, row.accepted_at) {
-            (OrderStatus::Pending, Some(_)) => {
+        match transition(&row.state(), Action::Settle, now) {
+            Ok(Change::Settle) => {
                 open.insert(id, row);
             }
-            (OrderStatus::Pending, None) => settlement.not_accepted.push(id),
-            (OrderStatus::Paid | OrderStatus::Failed, _) => settlement.settled.extend(row.settled_before()),
-            (OrderStatus::Other(status), _) => {
+            Ok(_) => settlement.settled.extend(row.settled_before()),
+            Err(Refusal::UnknownStatus(status)) => {
                 tracing::warn!(order_id = %id, status, "left an order alone whose status this version does not know");
             }
+            Err(_) => settlement.not_accepted.push(id),
         }
     }
     open
@@ -111,13 +121,24 @@ fn claims(open: &HashMap<OrderId, OrderRow>, lines: &Lines) -> Vec<Claim> {
         id: row.id,
         // Never missing: `sort_out` keeps accepted orders only.
         accepted_at: row.accepted_at.unwrap_or(Timestamp(i64::MAX)),
+        has_hold: row.expires_at.is_some(),
         lines: lines.of(row.id),
     };
     open.values().map(claim).collect()
 }
 
-/// Units taken of each product; products of which none were taken are left out.
-fn taken_from(stock: &HashMap<ProductId, i64>, left: &HashMap<ProductId, i64>) -> BTreeMap<ProductId, i64> {
-    let taken = stock.iter().map(|(id, before)| (*id, before - left[id]));
-    taken.filter(|(_, quantity)| *quantity > 0).collect()
+/// Units taken of each product and no longer on hold; products that stay as they are are left out.
+fn taken_from(
+    levels: &HashMap<ProductId, StockLevel>,
+    left: &HashMap<ProductId, StockLevel>,
+) -> BTreeMap<ProductId, Taken> {
+    let taken = |(id, before): (&ProductId, &StockLevel)| {
+        let taken = Taken {
+            stock: before.stock - left[id].stock,
+            released: before.held - left[id].held,
+        };
+        (*id, taken)
+    };
+    let all = levels.iter().map(taken);
+    all.filter(|(_, taken)| *taken != Taken::default()).collect()
 }

@@ -1,4 +1,4 @@
-//! What a settlement reads, under locks: orders, their lines, and the stock of the products on them.
+//! What a settlement reads, under locks: orders and their lines.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use sea_orm::{DatabaseTransaction, DbErr, QueryResult};
 use super::{ClaimedLine, Decision, Settled};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Error, OrderId, ProductId, UserId},
+    domain::{Error, OrderId, ProductId, UserId, transition::OrderState},
     entities::{
         Timestamp,
         order::{OrderStatus, StoredFailure},
@@ -21,6 +21,7 @@ pub(super) struct OrderRow {
     pub status: OrderStatus,
     pub total_price: i64,
     pub currency: String,
+    pub expires_at: Option<Timestamp>,
     pub accepted_at: Option<Timestamp>,
     pub settled_at: Option<Timestamp>,
     pub failure: Option<StoredFailure>,
@@ -35,11 +36,22 @@ impl OrderRow {
             status: row.try_get_by_index(2)?,
             total_price: row.try_get_by_index(3)?,
             currency: row.try_get_by_index(4)?,
-            accepted_at: row.try_get_by_index(5)?,
-            settled_at: row.try_get_by_index(6)?,
-            failure: row.try_get_by_index(7)?,
+            expires_at: row.try_get_by_index(5)?,
+            accepted_at: row.try_get_by_index(6)?,
+            settled_at: row.try_get_by_index(7)?,
+            failure: row.try_get_by_index(8)?,
         };
         Ok((id, order))
+    }
+
+    pub fn state(&self) -> OrderState {
+        OrderState {
+            status: self.status,
+            accepted_at: self.accepted_at,
+            expires_at: self.expires_at,
+            settled_at: self.settled_at,
+            failure: self.failure.as_ref().and_then(StoredFailure::reason),
+        }
     }
 
     pub fn settled_before(self) -> Option<Settled> {
@@ -49,7 +61,7 @@ impl OrderRow {
             status: self.status,
             total_price: self.total_price,
             currency: self.currency,
-            accepted_at: self.accepted_at?,
+            accepted_at: self.accepted_at,
             settled_at: self.settled_at?,
             failure: self.failure,
             newly_settled: false,
@@ -67,7 +79,7 @@ impl OrderRow {
             status,
             total_price,
             currency: self.currency,
-            accepted_at: self.accepted_at.unwrap_or(now),
+            accepted_at: self.accepted_at,
             settled_at: now,
             failure,
             newly_settled: true,
@@ -99,7 +111,7 @@ pub(super) async fn lock_orders(
     ids: &[OrderId],
 ) -> Result<HashMap<OrderId, OrderRow>, Error> {
     let orders = sql("
-        SELECT id, user_id, status, total_price, currency, accepted_at, settled_at, failure
+        SELECT id, user_id, status, total_price, currency, expires_at, accepted_at, settled_at, failure
           FROM orders
          WHERE id = ANY(:ids)
          ORDER BY id
@@ -132,25 +144,4 @@ pub(super) async fn read_lines(
         });
     }
     Ok(Lines(lines))
-}
-
-/// Locks the products in id order, as everywhere, and reads their stock.
-pub(super) async fn lock_products(
-    txn: &DatabaseTransaction,
-    products: Vec<ProductId>,
-) -> Result<HashMap<ProductId, i64>, Error> {
-    if products.is_empty() {
-        return Ok(HashMap::new());
-    }
-
-    let stock: Vec<(ProductId, i64)> = sql("
-        SELECT id, stock
-          FROM products
-         WHERE id = ANY(:products)
-         ORDER BY id
-           FOR NO KEY UPDATE")
-    .list("products", Column::BigInt(products))
-    .tuples(txn)
-    .await?;
-    Ok(stock.into_iter().collect())
 }

@@ -16,7 +16,8 @@ mod topology;
 
 pub(super) use listen::Listener;
 
-use super::message::{DeadLetters, Delivery, Event, MessageBatch, QueueError, SettleRequest, to_body};
+use super::message::{DeadLetters, Delivery, MessageBatch, QueueError, SettleRequest, to_body, to_cloud_event};
+use crate::domain::event::Event;
 use consume::Consumer;
 use headers::header;
 use publish::{Message, Publisher, properties};
@@ -75,9 +76,9 @@ impl Queue {
     pub(super) async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
         let messages = events.iter().map(|event| Message {
             exchange: self.shared.broker.topology.events.clone(),
-            routing_key: event.kind.into(),
+            routing_key: event.kind.as_ref().into(),
             mandatory: false,
-            body: serde_json::to_vec(event).unwrap_or_default(),
+            body: to_cloud_event(event),
             properties: properties(&event.id, "application/cloudevents+json; charset=utf-8"),
         });
         self.shared.publisher.publish(messages.collect()).await

@@ -55,6 +55,22 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
     assert_eq!(get(&client, &path, &own).await.status, 200);
     assert_looks_unknown(&client, &other, &id, unknown).await;
 
+    // Their own orders users cancel, and administrators everybody's.
+    let theirs_path = format!("/orders/{}", theirs.body["order_id"].as_str().expect("an id"));
+    let cancel = |token: String| {
+        let cancel = client.request(Method::POST, &format!("{theirs_path}/cancel"));
+        Answer::of(cancel.bearer_auth(token))
+    };
+    assert_eq!(
+        (cancel(other.clone()).await.status, cancel(admin.clone()).await.status),
+        (202, 200)
+    );
+    let by_admin = create(other.clone(), 8).await;
+    assert_eq!(
+        by_admin.body["order_id"], theirs.body["order_id"],
+        "the first answer again"
+    );
+
     let ids = |answer: &Answer| -> Vec<Value> {
         let items = answer.body["items"].as_array().expect("a list");
         items.iter().map(|order| order["order_id"].clone()).collect()
@@ -76,7 +92,12 @@ async fn an_order_of_another_user_is_neither_seen_nor_changed(#[values("embedded
 
 /// Asserts that for this token the order `id` is answered as one that does not exist.
 async fn assert_looks_unknown(client: &Client, token: &str, id: &str, unknown: &str) {
-    for (method, path) in [(Method::GET, ""), (Method::POST, "/pay"), (Method::GET, "/events")] {
+    for (method, path) in [
+        (Method::GET, ""),
+        (Method::POST, "/pay"),
+        (Method::POST, "/cancel"),
+        (Method::GET, "/events"),
+    ] {
         let mut bodies = Vec::new();
         for id in [id, unknown] {
             let path = format!("/orders/{id}{path}");

@@ -9,7 +9,10 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use shop::{
     app::{self, App},
     config::{Config, Overrides},
-    db::schema::Change,
+    db::{
+        schema::Change,
+        sql::{Column, sql},
+    },
     domain::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
@@ -140,6 +143,7 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             lines: lines(number).into_iter().map(line).collect(),
             currency: "USD".to_owned(),
             idempotency_key: None,
+            hold: None,
             created_at: Timestamp::now(),
         })
         .collect();
@@ -171,6 +175,23 @@ pub async fn publish(app: &App, orders: &[OrderId]) {
     app.queue.publish_settle_requests(&requests).await.expect("published");
 }
 
+/// Moves the end of the holds of these orders, of all PENDING ones if there are none. The API takes 30 seconds at least.
+pub async fn end_holds(app: &App, at: Timestamp, orders: &[OrderId]) {
+    let statement = if orders.is_empty() {
+        sql("UPDATE orders SET expires_at = :at WHERE status = 'PENDING' AND expires_at IS NOT NULL")
+    } else {
+        sql("UPDATE orders SET expires_at = :at WHERE id = ANY(:ids)").list("ids", Column::Uuid(orders.to_vec()))
+    };
+    let moved = statement.timestamp("at", at).execute(app.db.write()).await;
+    assert!(moved.expect("moved") > 0, "there is no such hold");
+}
+
+/// Stock, and the units of it that are on hold.
+pub async fn level_of(app: &App, product: i64) -> (i64, i64) {
+    let product = catalog::find(app.db.read(), product).await.expect("it exists");
+    (product.stock, product.held)
+}
+
 /// The result of the ledger check, as `shop verify` prints it.
 pub async fn ledger_report(app: &App) -> Report {
     let report: Result<Report, Error> = app
@@ -196,7 +217,7 @@ pub async fn count(app: &App, status: &str) -> i64 {
 /// Waits until nothing that was accepted is PENDING any more.
 pub async fn all_settled(app: &App) {
     let backend = app.db.read().get_database_backend();
-    let waiting = "SELECT COUNT(*) FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL";
+    let waiting = "SELECT COUNT(*) FROM orders WHERE settled_at IS NULL AND accepted_at IS NOT NULL";
 
     eventually("all that was accepted is settled", || async {
         let row = app

@@ -52,6 +52,25 @@ impl Client {
         answer.body["order_id"].as_str().expect("an id").to_owned()
     }
 
+    /// Asks for an order whose units are set aside.
+    pub async fn hold(&self, lines: &[(i64, i64)], seconds: u32) -> Answer {
+        let line = |(product, quantity): &(i64, i64)| json!({ "product_id": product, "quantity": quantity });
+        let items: Vec<Value> = lines.iter().map(line).collect();
+        let order = json!({ "user_id": 7, "items": items, "hold_seconds": seconds });
+        self.post("/orders", &order).await
+    }
+
+    /// Sets units aside and returns the order's id.
+    pub async fn held_order(&self, lines: &[(i64, i64)]) -> String {
+        let answer = self.hold(lines, 600).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["order_id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn cancel(&self, order: &str) -> Answer {
+        Answer::of(self.request(Method::POST, &format!("/orders/{order}/cancel"))).await
+    }
+
     pub async fn pay(&self, order: &str) -> Answer {
         Answer::of(self.request(Method::POST, &format!("/orders/{order}/pay"))).await
     }

@@ -138,6 +138,10 @@ impl Shop {
         self.child.id()
     }
 
+    pub fn has_ended(&self) -> bool {
+        self.log.lines().1
+    }
+
     /// Waits until the process has ended by itself.
     pub fn wait_for_end(&self) {
         let started = Instant::now();

@@ -1,0 +1,74 @@
+//! Holds: an order can be made with its units set aside until a payment is accepted, in the transaction that makes it. The
+//! products are locked first, so that what is seen available stays so until the commit.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sea_orm::DatabaseTransaction;
+
+use super::{
+    NewOrder, Order,
+    replay::{find_earlier, is_made_by},
+};
+use crate::domain::{Error, OrderId, ProductId, stock_level};
+
+/// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
+/// [`Error::InsufficientStock`]. Answers the orders that were made before, which set nothing aside again. Does nothing in
+/// a batch without holds.
+pub(super) async fn reserve(
+    txn: &DatabaseTransaction,
+    orders: &[NewOrder],
+    candidates: &mut [Result<Order, Error>],
+) -> Result<Vec<Order>, Error> {
+    let held: Vec<&Order> = candidates.iter().flatten().filter(|order| has_hold(order)).collect();
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mut levels = stock_level::lock(txn, units_of(held.into_iter()).into_keys().collect()).await?;
+    // Under the lock: of two requests with one key, the second sees what the first has made.
+    let with_hold = orders.iter().filter(|new| new.hold.is_some()).collect();
+    let earlier = find_earlier(txn, with_hold).await?;
+
+    let mut made: HashSet<_> = HashSet::new();
+    for (new, candidate) in orders.iter().zip(candidates) {
+        let Ok(order) = &*candidate else { continue };
+        let is_repeated = earlier.iter().any(|earlier| is_made_by(earlier, new))
+            || new
+                .idempotency_key
+                .as_ref()
+                .is_some_and(|key| made.contains(&(new.user_id, key)));
+        if !has_hold(order) || is_repeated {
+            continue;
+        }
+
+        match stock_level::set_aside(&units_of([order].into_iter()), &mut levels) {
+            Ok(()) => made.extend(new.idempotency_key.as_ref().map(|key| (new.user_id, key))),
+            Err(short) => *candidate = Err(Error::InsufficientStock(short)),
+        }
+    }
+    Ok(earlier)
+}
+
+/// Sets the units of the orders that are new aside.
+pub(super) async fn write(
+    txn: &DatabaseTransaction,
+    candidates: &[Result<Order, Error>],
+    written: &HashSet<OrderId>,
+) -> Result<(), Error> {
+    let new = candidates.iter().flatten();
+    let new = new.filter(|order| has_hold(order) && written.contains(&order.row.id));
+    stock_level::hold(txn, &units_of(new)).await
+}
+
+fn has_hold(order: &Order) -> bool {
+    order.row.expires_at.is_some()
+}
+
+/// The units on the lines of `orders`, by product.
+fn units_of<'a>(orders: impl Iterator<Item = &'a Order>) -> BTreeMap<ProductId, i64> {
+    let mut units = BTreeMap::new();
+    for item in orders.flat_map(|order| &order.items) {
+        *units.entry(item.product_id).or_default() += item.quantity;
+    }
+    units
+}

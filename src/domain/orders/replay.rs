@@ -1,0 +1,87 @@
+//! Requests to make an order that exists already: they are recognised by the order's id, which a transaction keeps that runs
+//! again, or by their idempotency key. They get the first answer again, or are refused when they ask for something else.
+
+use sea_orm::DatabaseTransaction;
+
+use super::{Created, Line, NewOrder, Order, find::find_all};
+use crate::{
+    db::sql::{Column, sql},
+    domain::{Error, OrderId},
+    entities::order::OrderStatus,
+};
+
+/// The orders that were written before: under the same idempotency key, or by a transaction whose answer was lost.
+pub(super) async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrder>) -> Result<Vec<Order>, Error> {
+    if orders.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mut ids = ids_of_keys(txn, &orders).await?;
+    ids.extend(orders.iter().map(|order| order.id));
+    Ok(find_all(txn, &ids).await?.into_values().collect())
+}
+
+/// The orders that have the idempotency keys of these requests.
+async fn ids_of_keys(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<Vec<OrderId>, Error> {
+    if orders.iter().all(|order| order.idempotency_key.is_none()) {
+        return Ok(Vec::new());
+    }
+
+    let with_key: Vec<Option<OrderId>> = sql("
+        SELECT (SELECT o.id FROM orders o WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key)
+          FROM :asked")
+    .table(
+        "asked",
+        [
+            (
+                "user_id",
+                Column::BigInt(orders.iter().map(|order| order.user_id).collect()),
+            ),
+            ("key", keys_of(orders.iter().map(|order| &order.idempotency_key))),
+        ],
+    )
+    .scalars(txn)
+    .await?;
+
+    Ok(with_key.into_iter().flatten().collect())
+}
+
+/// The idempotency keys, empty where there is none: no key is empty.
+pub(super) fn keys_of<'a>(keys: impl Iterator<Item = &'a Option<String>>) -> Column {
+    Column::Text(keys.map(|key| key.clone().unwrap_or_default()).collect())
+}
+
+/// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for something
+/// else. `None` if it does not exist.
+pub(super) fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
+    // This transaction ran before, and its answer was lost: to the client it is the first answer.
+    if let Some(own) = earlier.iter().find(|order| order.row.id == new.id) {
+        let order = own.clone();
+        return Some(Ok(Created { order, replayed: false }));
+    }
+
+    let first = earlier.iter().find(|order| is_made_by(order, new))?;
+    let hold = first.row.expires_at.map(|end| first.row.created_at.age_at(end));
+    let lines = first.items.iter().map(|item| Line {
+        product_id: item.product_id,
+        quantity: item.quantity,
+    });
+    if !lines.eq(new.lines.iter().copied()) || hold != new.hold {
+        return Some(Err(Error::IdempotencyKeyReused));
+    }
+
+    // The first answer, which showed the order as it was made.
+    let mut order = first.clone();
+    order.row.status = OrderStatus::Pending;
+    order.row.accepted_at = None;
+    order.row.settled_at = None;
+    order.row.failure = None;
+    Some(Ok(Created { order, replayed: true }))
+}
+
+/// Whether this request made the order: itself, when it ran before, or under the same idempotency key.
+pub(super) fn is_made_by(order: &Order, new: &NewOrder) -> bool {
+    let row = &order.row;
+    let same_key = new.idempotency_key.is_some() && row.idempotency_key == new.idempotency_key;
+    row.id == new.id || (row.user_id == new.user_id && same_key)
+}
