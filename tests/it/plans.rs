@@ -291,6 +291,7 @@ fn reads_a_whole_table(plan: &str) -> bool {
             .any(|table| line.contains(&format!("Scan on {table}")) || line.contains(&format!(" on {table} ")));
         let is_bounded = line.contains("Bitmap Heap Scan")
             || line.contains("orders_notify_after")
+            || line.contains("orders_expires_at")
             || lines
                 .get(number + 1)
                 .is_some_and(|next| next.starts_with("Index Cond:"));

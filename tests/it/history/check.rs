@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{record::Change, step::is_step};
 
 /// What may change about an order. All else is fixed when it is made.
-const CHANGING: [&str; 8] = [
+const CHANGING: [&str; 9] = [
     "status",
     "accepted_at",
     "expires_at",
@@ -25,6 +25,8 @@ const CHANGING: [&str; 8] = [
     "updated_at",
     "notify_after",
     "notify_attempts",
+    // Set with the status, for the periodic ledger check.
+    "ledger_period",
 ];
 
 /// What a history shows.
