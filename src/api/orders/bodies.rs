@@ -12,7 +12,10 @@ use uuid::Uuid;
 use crate::{
     api::{failure::FailureBody, stored::AsStored},
     domain::orders::{Line, Order, OrderPage},
-    entities::{Timestamp, order::OrderStatus},
+    entities::{
+        Timestamp,
+        order::{OrderStatus, StoredFailure},
+    },
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
@@ -68,7 +71,7 @@ pub struct OrderBody {
     /// Whose order it is.
     user_id: i64,
     /// PENDING until it is settled.
-    status: AsStored<StatusBody>,
+    status: AsStored<StatusBody, &'static str>,
     /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
@@ -92,7 +95,7 @@ pub struct OrderBody {
     /// Why it is FAILED.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<AsStored<FailureBody>>,
+    failure: Option<AsStored<FailureBody, StoredFailure>>,
 }
 
 /// A page of orders, newest first.
@@ -193,7 +196,7 @@ impl From<Order> for OrderBody {
             items: items.collect(),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
-            failure: row.failure.map(|failure| AsStored::new(failure.into_json())),
+            failure: row.failure.map(AsStored::new),
         }
     }
 }
