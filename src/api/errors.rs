@@ -123,7 +123,7 @@ fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
 /// The problem carries the failure as the order does, so that nobody has to fetch the order, or to read the detail.
 fn order_failed(detail: String, failure: Option<StoredFailure>) -> Problem {
     let problem = Problem::new(ORDER_FAILED, detail);
-    match failure.map(StoredFailure::into_json) {
+    match failure {
         Some(failure) => problem.with_extension("failure", &failure),
         None => problem,
     }

@@ -4,38 +4,38 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use poem_openapi::{
     registry::{MetaSchemaRef, Registry},
-    types::{ParseFromJSON, ParseResult, ToJSON, Type},
+    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
 };
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// JSON that the document describes as a `T`. A newer version that runs beside this one may have stored something else.
+/// A stored value that the document describes as a `T`. A newer version that runs beside this one may have stored something else.
 #[derive(Debug)]
-pub struct AsStored<T> {
-    json: Value,
-    of: PhantomData<fn() -> T>,
+pub struct AsStored<T, V> {
+    value: V,
+    described_as: PhantomData<fn() -> T>,
 }
 
-impl<T> AsStored<T> {
-    pub fn new(json: impl Into<Value>) -> Self {
+impl<T, V> AsStored<T, V> {
+    pub fn new(value: V) -> Self {
         Self {
-            json: json.into(),
-            of: PhantomData,
+            value,
+            described_as: PhantomData,
         }
     }
 }
 
-impl<T> Serialize for AsStored<T> {
+impl<T, V: Serialize> Serialize for AsStored<T, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.json.serialize(serializer)
+        self.value.serialize(serializer)
     }
 }
 
-impl<T: Type> Type for AsStored<T> {
+impl<T: Type, V: Send + Sync> Type for AsStored<T, V> {
     const IS_REQUIRED: bool = T::IS_REQUIRED;
 
-    type RawValueType = Value;
-    type RawElementValueType = Value;
+    type RawValueType = V;
+    type RawElementValueType = V;
 
     fn name() -> Cow<'static, str> {
         T::name()
@@ -49,23 +49,24 @@ impl<T: Type> Type for AsStored<T> {
         T::register(registry);
     }
 
-    fn as_raw_value(&self) -> Option<&Value> {
-        Some(&self.json)
+    fn as_raw_value(&self) -> Option<&V> {
+        Some(&self.value)
     }
 
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a V> + 'a> {
         Box::new(self.as_raw_value().into_iter())
     }
 }
 
-impl<T: Type> ParseFromJSON for AsStored<T> {
+/// Objects have to be readable as well. Nothing reads answers here.
+impl<T: Type, V: Send + Sync> ParseFromJSON for AsStored<T, V> {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
-        Ok(Self::new(value.unwrap_or_default()))
+        Err(ParseError::expected_type(value.unwrap_or_default()))
     }
 }
 
-impl<T: Type> ToJSON for AsStored<T> {
+impl<T: Type, V: Serialize + Send + Sync> ToJSON for AsStored<T, V> {
     fn to_json(&self) -> Option<Value> {
-        Some(self.json.clone())
+        Some(json!(self.value))
     }
 }

@@ -47,30 +47,43 @@ pub struct ShortLine {
 /// A failure as it is stored. A newer version that runs beside this one, or somebody by hand, may have stored a reason and
 /// fields that this version does not know: they are passed on as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct StoredFailure(Json);
+#[serde(untagged)]
+pub enum StoredFailure {
+    Known(Failure),
+    /// An object with a reason and a list of lines, and whatever else.
+    Other(Json),
+}
 
 impl StoredFailure {
     /// `None` if this version does not know the reason.
     #[must_use]
     pub fn reason(&self) -> Option<FailureReason> {
-        FailureReason::deserialize(&self.0["reason"]).ok()
+        match self {
+            Self::Known(failure) => Some(failure.reason),
+            Self::Other(failure) => FailureReason::deserialize(&failure["reason"]).ok(),
+        }
     }
 
     /// The lines that were short, as far as this version understands them.
     #[must_use]
     pub fn lines(&self) -> Vec<ShortLine> {
-        let lines = self.0["lines"].as_array().into_iter().flatten();
-        lines.filter_map(|line| ShortLine::deserialize(line).ok()).collect()
-    }
-
-    #[must_use]
-    pub fn into_json(self) -> Json {
-        self.0
+        match self {
+            Self::Known(failure) => failure.lines.clone(),
+            Self::Other(failure) => {
+                let lines = failure["lines"].as_array().into_iter().flatten();
+                lines.filter_map(|line| ShortLine::deserialize(line).ok()).collect()
+            }
+        }
     }
 
     /// Whatever is stored, readers find a reason and a list of lines.
     fn read(stored: Json) -> Self {
+        if let Ok(known) = Failure::deserialize(&stored)
+            && json!(known) == stored
+        {
+            return Self::Known(known);
+        }
+
         let mut failure = if stored.is_object() { stored } else { json!({}) };
         if !failure["reason"].is_string() {
             failure["reason"] = json!("unknown");
@@ -78,19 +91,19 @@ impl StoredFailure {
         if !failure["lines"].is_array() {
             failure["lines"] = json!([]);
         }
-        Self(failure)
+        Self::Other(failure)
     }
 }
 
 impl From<Failure> for StoredFailure {
     fn from(failure: Failure) -> Self {
-        Self(json!(failure))
+        Self::Known(failure)
     }
 }
 
 impl From<StoredFailure> for Value {
     fn from(failure: StoredFailure) -> Self {
-        failure.0.into()
+        json!(failure).into()
     }
 }
 
@@ -163,7 +176,7 @@ mod tests {
         ] {
             let failure = StoredFailure::read(stored.clone());
             assert_eq!(failure.lines().len(), lines, "{stored}");
-            assert_eq!(failure.into_json(), passed_on.unwrap_or(stored));
+            assert_eq!(json!(failure), passed_on.unwrap_or(stored));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     domain::orders::{Line, Order, OrderPage},
     entities::{
         Timestamp,
-        order::{Failure, FailureReason, OrderStatus},
+        order::{Failure, FailureReason, OrderStatus, StoredFailure},
     },
     http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
@@ -75,7 +75,7 @@ pub struct OrderBody {
     /// Whose order it is.
     user_id: i64,
     /// PENDING until it is settled.
-    status: AsStored<StatusBody>,
+    status: AsStored<StatusBody, &'static str>,
     /// The sum over the lines, in the currency's minor unit.
     #[oai(validator(minimum(value = "0")))]
     total_price: i64,
@@ -103,7 +103,7 @@ pub struct OrderBody {
     /// Why it is FAILED.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<AsStored<FailureBody>>,
+    failure: Option<AsStored<FailureBody, StoredFailure>>,
 }
 
 /// A page of orders, newest first.
@@ -205,7 +205,7 @@ impl From<Order> for OrderBody {
             expires_at: row.expires_at.map(Timestamp::to_utc),
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
-            failure: row.failure.map(|failure| AsStored::new(failure.into_json())),
+            failure: row.failure.map(AsStored::new),
         }
     }
 }
@@ -274,7 +274,7 @@ impl OrderBody {
         Self {
             status: AsStored::new(OrderStatus::Failed.as_str()),
             settled_at: Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC)),
-            failure: Some(AsStored::new(serde_json::json!(failure))),
+            failure: Some(AsStored::new(failure.into())),
             ..Self::example()
         }
     }
