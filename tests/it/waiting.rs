@@ -2,14 +2,15 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use futures_util::{StreamExt as _, future::join_all};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, future::join_all};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    servers::RabbitMq,
+    servers::{Postgres, RabbitMq},
     support::{Answer, Backend, Client, Shop, eventually, ledger_report},
 };
 
@@ -152,20 +153,37 @@ async fn request_events(client: &Client, id: &str, last_event_id: Option<&str>) 
     request.send().await.expect("answers")
 }
 
-/// The events of an order's stream, until the stream ends.
-async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<Event> {
-    let response = request_events(client, id, last_event_id).await;
+/// The first event of a stream, and what follows.
+async fn first_event(response: reqwest::Response) -> (Event, impl Stream<Item = reqwest::Result<Bytes>>) {
     assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let mut stream = response.bytes_stream();
+    let mut stream = Box::pin(response.bytes_stream());
+    let mut text = String::new();
+    while !text.ends_with("}\n\n") {
+        let chunk = stream.next().await.expect("more").expect("whole");
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+
+    assert!(text.starts_with("retry: "), "{text}");
+    (event(text.split("\n\n").nth(1).expect("an event")), stream)
+}
+
+/// All events until a stream ends.
+async fn events(mut stream: impl Stream<Item = reqwest::Result<Bytes>> + Unpin) -> Vec<Event> {
     let mut text = String::new();
     while let Some(chunk) = stream.next().await {
         text.push_str(&String::from_utf8_lossy(&chunk.expect("whole")));
     }
 
-    assert!(text.starts_with("retry: "), "{text}");
     let blocks = text.split("\n\n").filter(|block| block.contains("data: "));
     blocks.map(event).collect()
+}
+
+/// The events of an order's stream, until the stream ends.
+async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<Event> {
+    let response = request_events(client, id, last_event_id).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    events(response.bytes_stream()).await
 }
 
 fn event(block: &str) -> Event {
@@ -234,15 +252,8 @@ async fn a_browser_that_reconnects_gets_what_it_lacks_and_stops_once_it_has_the_
     let id = client.order(&[(1, 1)]).await;
 
     // The first event of a stream that is cut off then.
-    let mut stream = request_events(&client, &id, None).await.bytes_stream();
-    let mut text = String::new();
-    while !text.ends_with("}\n\n") {
-        text.push_str(&String::from_utf8_lossy(
-            &stream.next().await.expect("more").expect("whole"),
-        ));
-    }
+    let (pending, stream) = first_event(request_events(&client, &id, None).await).await;
     drop(stream);
-    let pending = event(text.split("\n\n").nth(1).expect("an event"));
     assert_eq!(pending.data["status"], "PENDING");
 
     let following = tokio::spawn({
@@ -272,6 +283,44 @@ async fn a_browser_that_reconnects_gets_what_it_lacks_and_stops_once_it_has_the_
             assert_eq!(events[0].id, last.id);
         }
     }
+}
+
+/// A browser that reconnects during the outage would be answered 503, and would give up for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_outlives_an_outage_of_the_database() {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let app = backend.stock(&[(100, 3)]).await;
+    let shop = Shop::start(&backend, &["serve"], &[("SHOP_LOG", "info,shop=debug")]);
+    let client = shop.client();
+    let id = client.order(&[(1, 1)]).await;
+    let (pending, stream) = first_event(request_events(&client, &id, None).await).await;
+    assert_eq!(pending.data["status"], "PENDING");
+
+    // An event asks for the row to be read, and there is no database to read it from.
+    postgres.stop();
+    let settled = shop::queue::Event {
+        id: format!("{id}/settled"),
+        specversion: "1.0",
+        source: "/shop",
+        kind: "order.paid",
+        subject: id.clone(),
+        time: "2026-01-01T00:00:00Z".to_owned(),
+        datacontenttype: "application/json",
+        data: json!({}),
+    };
+    app.queue.publish_events(&[settled]).await.expect("published");
+    shop.wait_for("could not read an order that is followed; retrying");
+    postgres.start_again();
+
+    let _worker = Shop::work(&backend);
+    eventually("the payment is accepted", || async {
+        (client.pay(&id).await.status != 503).then_some(())
+    })
+    .await;
+    let events = events(Box::pin(stream)).await;
+    assert_eq!(events.last().expect("more").data["status"], "PAID", "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{bodies::OrderBody, load};
 use crate::{
     app::App,
+    db::Transient as _,
     domain::{Caller, Error, OrderId, orders::Order},
     entities::order::{self, OrderStatus},
     http::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// A stream ends after this; a browser then opens another one by itself.
 const MAX_STREAM: Duration = Duration::from_mins(5);
+/// The pause before an order that could not be read is read again.
+const RELOAD_AFTER: Duration = Duration::from_secs(1);
 /// A browser whose stream has ended opens another one after this.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
@@ -134,7 +137,7 @@ impl Following {
         }
 
         loop {
-            let order = load(&self.app, self.caller, self.subscription.id()).await.ok()?;
+            let order = self.load().await?;
             let id = event_id(&order);
             self.is_settled = order.row.status != OrderStatus::Pending;
             if self.is_settled || self.last_event_id.as_ref() != Some(&id) {
@@ -144,5 +147,23 @@ impl Following {
 
             timeout_at(self.deadline, self.subscription.changed()).await.ok()??;
         }
+    }
+    /// The order's row, once it can be read: a browser whose stream ended now would be answered 503, and would give up.
+    async fn load(&mut self) -> Option<Order> {
+        while Instant::now() < self.deadline {
+            match load(&self.app, self.caller, self.subscription.id()).await {
+                Ok(order) => return Some(order),
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(%error, "could not read an order that is followed; retrying");
+                }
+                Err(_) => return None,
+            }
+
+            // An event is not waited for: it may be this one that could not be read.
+            if let Ok(None) = timeout(RELOAD_AFTER, self.subscription.changed()).await {
+                return None;
+            }
+        }
+        None
     }
 }

@@ -44,7 +44,7 @@ pub struct ProblemBody {
     #[oai(validator(max_length = 131_072))]
     pub detail: String,
     /// The path of the request, as a URI reference (RFC 3986).
-    #[oai(validator(max_length = 131_072, pattern = "^\\S*$"))]
+    #[oai(validator(max_length = 393_216, pattern = "^/[!-~]*$"))]
     pub instance: String,
     /// The single faults, where there can be several.
     #[oai(skip_serializing_if_is_empty, validator(max_items = 100))]
