@@ -38,11 +38,12 @@ const NO_LEDGER_CHECK: (&str, &str) = ("SHOP_BOOKS_EVERY_SECONDS", "0");
 const AT_THE_START: &str = "SELECT currency FROM products";
 
 /// The statements of the periodic ledger check that read orders, lines and movements.
-const SINCE: [&str; 4] = [
+const SINCE: [&str; 5] = [
     "SELECT COUNT(*) FROM orders WHERE ledger_period",
     "FROM stock_movements",
     "SELECT i.product_id",
-    "WITH settled AS MATERIALIZED",
+    "AS lines_total",
+    "'was accepted too long ago",
 ];
 
 /// A movement and a stock that explain what [`fill`] has put into the tables.
@@ -50,8 +51,17 @@ const BALANCE: &str = "
     INSERT INTO stock_movements (product_id, delta, reason)
     SELECT id, 1000000, 'initial stock' FROM products p
      WHERE NOT EXISTS (SELECT 1 FROM stock_movements m WHERE m.product_id = p.id);
-    UPDATE products p SET stock = 1000000 - COALESCE((SELECT SUM(quantity) FROM order_items i WHERE i.product_id = p.id), 0);
+    UPDATE products p
+       SET stock = 1000000 - (SELECT COALESCE(SUM(i.quantity), 0)
+                                FROM order_items i JOIN orders o ON o.id = i.order_id
+                               WHERE i.product_id = p.id AND o.status = 'PAID');
 ";
+
+/// Orders that nobody pays.
+const UNPAID: &str = "
+    WITH new AS (INSERT INTO orders (id, user_id, total_price, currency)
+      SELECT gen_random_uuid(), 1, 100, 'USD' FROM generate_series(1, 20000) RETURNING id)
+    INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 1, 100 FROM new";
 
 /// Statements that must be seen, or the test has looked at nothing.
 const SEEN: [&str; 23] = [
@@ -229,12 +239,12 @@ async fn the_periodic_ledger_check_looks_orders_up_whatever_the_planner_believes
     }
     psql(&fill(STORED));
     psql(BALANCE);
+    psql(UNPAID);
     if statistics == "fresh" {
         psql("ANALYZE");
     }
 
-    // More often than PostgreSQL would choose its plans anew.
-    for number in 0..8 {
+    for number in 0..3 {
         let seen_before = postgres.read_file(LOG).len();
         let checked = auditor::check_if_due(&app, Duration::ZERO).await.expect("checks");
         let checked = checked.expect("nobody else checks");
@@ -285,17 +295,18 @@ fn scans_a_table(plan: &str) -> bool {
 /// the orders that wait is as small as what it finds.
 fn reads_a_whole_table(plan: &str) -> bool {
     let lines: Vec<&str> = plan.lines().map(str::trim_start).collect();
+    // A status alone is no bound: most orders have the same, and many are never paid.
+    let is_condition = |line: &&str| line.starts_with("Index Cond:") && !line.starts_with("Index Cond: (status =");
     lines.iter().enumerate().any(|(number, line)| {
         let is_read = ["orders", "order_items", "stock_movements"]
             .iter()
-            .any(|table| line.contains(&format!("Scan on {table}")) || line.contains(&format!(" on {table} ")));
-        let is_bounded = line.contains("Bitmap Heap Scan")
-            || line.contains("orders_notify_after")
-            || line.contains("orders_expires_at")
-            || lines
-                .get(number + 1)
-                .is_some_and(|next| next.starts_with("Index Cond:"));
-        is_read && line.contains("Scan") && !is_bounded
+            .any(|table| line.contains("Scan") && format!("{line} ").contains(&format!(" on {table} ")));
+        let has_condition = lines.get(number + 1).is_some_and(is_condition);
+        let is_bounded = has_condition
+            || ["Bitmap Heap Scan", "orders_notify_after", "orders_expires_at"]
+                .iter()
+                .any(|bound| line.contains(bound));
+        is_read && !is_bounded
     })
 }
 
