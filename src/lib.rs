@@ -6,9 +6,10 @@
 //! 1. **The row is the truth.** Paying an order commits the acceptance to the order's own row, and then publishes a
 //!    [settle request](queue::SettleRequest), which names the order and nothing more. The [worker](tasks::worker) reads
 //!    the row and trusts no message. If a settle request is lost, the [sweeper](tasks::sweeper) finds the row and publishes
-//!    another one, so the orders table is its own outbox. Events are published after the commit and before the message
+//!    another one, so the orders table is the outbox of settle requests. Events are published after the commit and before the message
 //!    is acknowledged: if a process dies in between, the message is redelivered, and the same events are published again
-//!    under the same ids.
+//!    under the same ids. Cancelling and expiry have no message; their events are stored with the fact in the
+//!    [outbox](domain::outbox), and the [relay](tasks::relay) publishes them.
 //! 2. **Orders are written in batches.** A [`Batcher`](batch::Batcher) passes the requests that gathered while the last
 //!    batch ran to one function over one transaction, without a timer. A batch of one is the quiet case.
 //! 3. **One code path, three URLs.** [`db`], [`queue`] and [`cache`] choose their back end by a URL and hide it. Hardly any
@@ -21,8 +22,10 @@
 //! - *Pay:* [`api::orders`] → [`OrderIntake::accept_payment`](intake::OrderIntake::accept_payment) →
 //!   [`domain::orders::accept_payments`] → [`tasks::notifier`] →
 //!   [`Queue::publish_settle_requests`](queue::Queue::publish_settle_requests).
+//! - *Cancel, expire:* [`OrderIntake::cancel`](intake::OrderIntake::cancel) → [`domain::orders::cancel`]; [`tasks::expiry`] →
+//!   [`domain::orders::expire_due`]; then [`tasks::relay`] → [`Queue::publish_events`](queue::Queue::publish_events).
 //! - *Settle:* [`Queue::next`](queue::Queue::next) → [`tasks::worker`] → [`domain::settlement::settle`] →
-//!   [`Cache::invalidate_pages`](cache::Cache::invalidate_pages) →
+//!   [`Cache::invalidate_pages_soon`](cache::Cache::invalidate_pages_soon) →
 //!   [`Queue::publish_events`](queue::Queue::publish_events) → [`Queue::acknowledge`](queue::Queue::acknowledge).
 //!
 //! # Imports run one way

@@ -131,7 +131,7 @@ async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints three `curl` lines that list products, create an order, and pay it.
+/// Prints three `curl` lines that list products, create an order whose units are set aside, and pay it.
 fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     let base = format!("http://{address}");
     let (token, header) = match config.auth.mode {
@@ -146,7 +146,7 @@ fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     print_line(format_args!(
         "\nTry it ({base}/docs shows the rest):\n\n\
          {token}curl -s{header} '{base}/products?limit=3'; echo\n\
-         ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}]}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
+         ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}],\"hold_seconds\":600}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
          curl -s{header} -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s{header} {base}/orders/$ORDER; echo\n"
     ))
 }

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
-        orders::{self, NewOrder},
+        orders::{self, Created, NewOrder},
         settlement,
     },
     entities::Timestamp,
@@ -19,6 +19,8 @@ use crate::{
 
 mod catalogue;
 mod order;
+
+use order::Outcome;
 
 /// Rows that one transaction adds.
 const CHUNK: usize = 500;
@@ -94,7 +96,7 @@ async fn add_orders(app: &App, rng: &mut ChaCha8Rng, count: usize, bar: &Progres
     let mut added = 0;
     for first in (0..count).step_by(CHUNK) {
         let end = count.min(first + CHUNK);
-        let chunk: Vec<(NewOrder, bool)> = (first..end)
+        let chunk: Vec<(NewOrder, Outcome)> = (first..end)
             .map(|number| order::generate(rng, &products, number, currency))
             .collect();
         added += add_chunk(app, chunk).await?;
@@ -103,14 +105,15 @@ async fn add_orders(app: &App, rng: &mut ChaCha8Rng, count: usize, bar: &Progres
     Ok(added)
 }
 
-/// Creates, pays and settles orders with the functions that also serve customers, so that the ledger check holds.
-/// Returns how many orders were not there before.
-async fn add_chunk(app: &App, chunk: Vec<(NewOrder, bool)>) -> Result<usize, Error> {
-    let paid: &Vec<OrderId> = &chunk
-        .iter()
-        .filter(|(_, is_paid)| *is_paid)
-        .map(|(order, _)| order.id)
-        .collect();
+/// Creates, pays, settles, cancels and expires orders with the functions that also serve customers, so that the ledger
+/// check holds. Returns how many orders were not there before.
+async fn add_chunk(app: &App, chunk: Vec<(NewOrder, Outcome)>) -> Result<usize, Error> {
+    let with_outcome = |wanted: Outcome| -> Vec<(Caller, OrderId)> {
+        let orders = chunk.iter().filter(|(_, outcome)| *outcome == wanted);
+        orders.map(|(order, _)| (Caller::Admin, order.id)).collect()
+    };
+    let (payments, cancellations) = (&with_outcome(Outcome::Paid), &with_outcome(Outcome::Cancelled));
+    let paid: &Vec<OrderId> = &payments.iter().map(|(_, id)| *id).collect();
     let new: &Vec<NewOrder> = &chunk.into_iter().map(|(order, _)| order).collect();
     let low_stock_at = app.config.catalog.low_stock_at;
 
@@ -120,11 +123,26 @@ async fn add_chunk(app: &App, chunk: Vec<(NewOrder, bool)>) -> Result<usize, Err
             let known = orders::count_known(&*txn, new.iter().map(|order| order.id).collect()).await?;
             let now = Timestamp::now();
 
-            orders::create(&txn, new).await?;
-            let payments: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
-            orders::accept_payments(&txn, now, &payments).await?;
+            let created = orders::create(&txn, new).await?;
+            orders::create(&txn, &without_hold(new, &created)).await?;
+
+            orders::accept_payments(&txn, now, payments).await?;
             settlement::settle(&txn, now, paid, low_stock_at).await?;
+            orders::cancel(&txn, now, cancellations).await?;
+            orders::expire_due(&txn, now, i64::try_from(CHUNK).unwrap_or(i64::MAX)).await?;
             Ok(new.len() - known)
         })
         .await
+}
+
+/// Those of the orders whose units could not be set aside, to be made without a hold.
+fn without_hold(orders: &[NewOrder], created: &[Result<Created, Error>]) -> Vec<NewOrder> {
+    let is_short = |created: &Result<Created, Error>| matches!(created, Err(Error::InsufficientStock(_)));
+    let short = orders.iter().zip(created).filter(|(_, created)| is_short(created));
+    short
+        .map(|(order, _)| NewOrder {
+            hold: None,
+            ..order.clone()
+        })
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! Orders of a few products each, most of them paid.
+//! Orders of a few products each, most of them paid; of the others some were cancelled, and some held their units for a while.
 
 use std::time::Duration;
 
@@ -14,12 +14,24 @@ use crate::{
 const FIRST_ORDER_AT: i64 = 1_767_225_600_000_000;
 /// Each order is dated this much later than the one before.
 const ORDER_INTERVAL: Duration = Duration::from_secs(60);
-/// The percentage of orders that are paid.
+/// The percentage of orders that are paid, cancelled, and held until they expired. The others are still open.
 const PAID_PERCENT: u32 = 85;
+const CANCELLED_PERCENT: u32 = 5;
+const EXPIRED_PERCENT: u32 = 5;
+const HOLD: Duration = Duration::from_mins(15);
 
-/// The order with this number, counted from 0, and whether it is paid. Its id is of version 7, made from its date and
+/// What becomes of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Paid,
+    Cancelled,
+    Expired,
+    Open,
+}
+
+/// The order with this number, counted from 0, and what becomes of it. Its id is of version 7, made from its date and
 /// from random bits of `rng`.
-pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, currency: &str) -> (NewOrder, bool) {
+pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, currency: &str) -> (NewOrder, Outcome) {
     let since_first = ORDER_INTERVAL * u32::try_from(number).unwrap_or(u32::MAX);
     let created_at = Timestamp(FIRST_ORDER_AT).plus(since_first);
     let milliseconds = u64::try_from(created_at.0 / 1_000).unwrap_or(0);
@@ -34,15 +46,22 @@ pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, cu
         }
     }
 
+    let user_id = rng.random_range(1..=1_000);
+    let outcome = match rng.random_range(0..100) {
+        percent if percent < PAID_PERCENT => Outcome::Paid,
+        percent if percent < PAID_PERCENT + CANCELLED_PERCENT => Outcome::Cancelled,
+        percent if percent < PAID_PERCENT + CANCELLED_PERCENT + EXPIRED_PERCENT => Outcome::Expired,
+        _ => Outcome::Open,
+    };
+
     let order = NewOrder {
         id,
-        user_id: rng.random_range(1..=1_000),
+        user_id,
         lines,
         currency: currency.to_owned(),
         idempotency_key: None,
-        hold: None,
+        hold: (outcome == Outcome::Expired).then_some(HOLD),
         created_at,
     };
-    let is_paid = rng.random_range(0..100) < PAID_PERCENT;
-    (order, is_paid)
+    (order, outcome)
 }

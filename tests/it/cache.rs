@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -48,6 +48,35 @@ async fn a_page_is_cached_until_it_is_invalidated(#[values("embedded", "servers"
     assert_eq!(page(&cache, "new").await, "old");
     cache.invalidate_pages().await;
     assert_eq!(page(&cache, "new").await, "new");
+}
+
+/// A shop under load changes what is available hundreds of times a second, and pages are read as often.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_stay_hits_while_many_changes_invalidate_them_together(#[values("embedded", "servers")] backend: &str) {
+    let (_backend, cache) = cache(backend);
+    eventually("the cache is up", || async { cache.ping().await.ok() }).await;
+    let (loads, started) = (AtomicUsize::new(0), Instant::now());
+    for _ in 0..2_000 {
+        cache.invalidate_pages_soon();
+        tokio::task::yield_now().await;
+        let load = cache.page("key", async {
+            loads.fetch_add(1, Ordering::SeqCst);
+            Ok(Bytes::from_static(b"page"))
+        });
+        load.await.expect("loads");
+    }
+    // Four times a second, and twice a second because a page has become old.
+    let most = 5 + started.elapsed().as_millis() / 160;
+    let loads = u128::try_from(loads.into_inner()).expect("few");
+    assert!(loads <= most, "{loads} loads, not {most}");
+
+    assert_eq!(page(&cache, "old").await, "page");
+    cache.invalidate_pages_soon();
+    eventually("the last change is seen", || async {
+        (page(&cache, "new").await == "new").then_some(())
+    })
+    .await;
 }
 
 /// A settlement by another process is seen within a second, also by readers of a page that was slow to load.

@@ -1,5 +1,7 @@
 //! Cancelling: until its payment is accepted an order can be cancelled, by its user or an administrator, and never after.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -48,6 +50,13 @@ async fn an_order_is_cancelled_once_and_says_so_from_then_on(#[values("embedded"
     assert_eq!((cancelled.status, &cancelled.body["failure"]), (200, &failure));
     assert_eq!(cancelled.header("preference-applied"), Some("wait=5"));
 
+    let metrics = shop.management().get("/metrics").await.body;
+    let cancelled = "shop_orders_failed_total{reason=\"cancelled\"} 3";
+    assert!(
+        metrics.as_str().is_some_and(|text| text.contains(cancelled)),
+        "{metrics}"
+    );
+
     client
         .cancel("01900000-0000-7000-8000-000000000000")
         .await
@@ -94,13 +103,18 @@ async fn an_order_is_cancelled_while_the_broker_is_away_and_its_event_follows() 
     backend.queue_url = rabbitmq.url();
     let app = backend.stock(&[(100, 5)]).await;
     EventListener::declare(&backend).await;
-    let shop = Shop::serve(&backend);
+    let (shop, other) = (Shop::serve(&backend), Shop::serve(&backend));
     let _worker = Shop::work(&backend);
     let client = shop.client();
     rabbitmq.stop();
 
     let id = client.held_order(&[(1, 5)]).await;
+    // Whoever waits at another process finds out without an event.
+    let waits = other.client().request(Method::GET, &format!("/orders/{id}"));
+    let waiting = tokio::spawn(Answer::of(waits.header("Prefer", "wait=30")));
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(client.cancel(&id).await.status, 202);
+    assert_eq!(waiting.await.expect("answered").body["failure"]["reason"], "cancelled");
     assert_eq!(level_of(&app, 1).await, (5, 0));
     rabbitmq.start_again();
 

@@ -60,15 +60,6 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
         (serve.client(), work.as_ref().expect("it runs"))
     };
 
-    let order = |key: usize| {
-        let has_hold = key % 2 == 0;
-        let mut order =
-            json!({ "user_id": 1, "items": [{ "product_id": 1 + u8::from(has_hold), "quantity": 1 + key % 3 }] });
-        if has_hold {
-            order["hold_seconds"] = json!(600);
-        }
-        order
-    };
     let send = |client: crate::support::Client, key: usize| async move {
         let create = client.request(reqwest::Method::POST, "/orders");
         let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
@@ -107,6 +98,17 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     if let Some(events) = &mut events {
         assert_events_of(events, &app, &again).await;
     }
+}
+
+/// Every second order has a hold.
+fn order(key: usize) -> Value {
+    let has_hold = key.is_multiple_of(2);
+    let mut order =
+        json!({ "user_id": 1, "items": [{ "product_id": 1 + u8::from(has_hold), "quantity": 1 + key % 3 }] });
+    if has_hold {
+        order["hold_seconds"] = json!(600);
+    }
+    order
 }
 
 /// A process that kept running without its worker would be ready and settle nothing.

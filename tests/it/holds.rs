@@ -159,7 +159,7 @@ async fn a_hold_that_ends_unpaid_expires_and_whoever_waits_is_told(#[values("emb
         Some(EventListener::on(&backend).await)
     };
     let shop = Shop::serve(&backend);
-    let _workers = Shop::workers(&backend, 2);
+    let workers = Shop::workers(&backend, 1);
     let client = shop.client();
     let held = client.hold(&[(1, 4)], 30).await;
     let id = id_of(&held);
@@ -197,6 +197,17 @@ async fn a_hold_that_ends_unpaid_expires_and_whoever_waits_is_told(#[values("emb
             .as_str()
             .is_some_and(|detail| detail.contains("expired"))
     );
+
+    let metrics = workers.first().unwrap_or(&shop).management().get("/metrics").await.body;
+    for expected in [
+        "shop_orders_failed_total{reason=\"expired\"} 1",
+        "shop_hold_expiry_lag_seconds_count 1",
+    ] {
+        assert!(
+            metrics.as_str().is_some_and(|text| text.contains(expected)),
+            "{metrics}"
+        );
+    }
 
     if let Some(events) = events {
         let published = events.all().await;

@@ -28,6 +28,17 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
     let verify = || run_to_end(&backend, &["verify"], &[]);
     assert!(verify().status.success());
 
+    for (tamper, restore, expected) in tampering(&backend, [&paid, &failed, &waiting]) {
+        app.db.write().execute_unprepared(&tamper).await.expect("tampers");
+        assert_one_discrepancy(&backend, expected);
+        app.db.write().execute_unprepared(&restore).await.expect("restores");
+    }
+
+    assert!(verify().status.success());
+}
+
+/// What somebody may do to the database by hand, how to undo it, and what the check then names.
+fn tampering<'a>(backend: &Backend, [paid, failed, waiting]: [&'a str; 3]) -> [(String, String, &'a str); 6] {
     let id_of = |id: &str| {
         if backend.is_embedded() {
             format!("x'{}'", id.replace('-', ""))
@@ -42,7 +53,7 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
     };
     let long_ago = if backend.is_embedded() { "1" } else { "'2020-01-01'" };
 
-    for (tamper, restore, expected) in [
+    [
         (
             "UPDATE products SET held = held + 2 WHERE id = 2".to_owned(),
             "UPDATE products SET held = held - 2 WHERE id = 2".to_owned(),
@@ -51,9 +62,9 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
         (
             format!(
                 "UPDATE orders SET expires_at = {in_the_future} WHERE id = {}",
-                id_of(&waiting)
+                id_of(waiting)
             ),
-            format!("UPDATE orders SET expires_at = NULL WHERE id = {}", id_of(&waiting)),
+            format!("UPDATE orders SET expires_at = NULL WHERE id = {}", id_of(waiting)),
             "-1",
         ),
         (
@@ -62,36 +73,30 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
             "+1",
         ),
         (
-            format!("UPDATE orders SET total_price = 1 WHERE id = {}", id_of(&paid)),
-            format!("UPDATE orders SET total_price = 400 WHERE id = {}", id_of(&paid)),
-            paid.as_str(),
+            format!("UPDATE orders SET total_price = 1 WHERE id = {}", id_of(paid)),
+            format!("UPDATE orders SET total_price = 400 WHERE id = {}", id_of(paid)),
+            paid,
         ),
         (
             format!(
                 "UPDATE orders SET failure = '{{\"reason\": \"\"}}' WHERE id = {}",
-                id_of(&failed)
+                id_of(failed)
             ),
             format!(
                 "UPDATE orders SET failure = '{{\"reason\": \"insufficient_stock\", \"lines\": []}}' WHERE id = {}",
-                id_of(&failed)
+                id_of(failed)
             ),
-            failed.as_str(),
+            failed,
         ),
         (
             format!(
                 "UPDATE orders SET accepted_at = {long_ago} WHERE id = {}",
-                id_of(&waiting)
+                id_of(waiting)
             ),
-            format!("UPDATE orders SET accepted_at = NULL WHERE id = {}", id_of(&waiting)),
-            waiting.as_str(),
+            format!("UPDATE orders SET accepted_at = NULL WHERE id = {}", id_of(waiting)),
+            waiting,
         ),
-    ] {
-        app.db.write().execute_unprepared(&tamper).await.expect("tampers");
-        assert_one_discrepancy(&backend, expected);
-        app.db.write().execute_unprepared(&restore).await.expect("restores");
-    }
-
-    assert!(verify().status.success());
+    ]
 }
 
 /// Asserts that `shop verify` fails with one discrepancy of the three orders, and prints `expected`.

@@ -89,20 +89,20 @@ impl Replicas {
             let (backend, role, points) = (backend.clone(), *role, *points);
             let (clients, stop) = (Arc::clone(&clients), stop.clone());
             dying.push(tokio::spawn(async move {
-                let (mut shop, mut deaths) = (first, 0);
+                let (mut process, mut deaths) = (first, 0);
                 while !stop.is_cancelled() {
                     sleep(Duration::from_millis(20)).await;
-                    if !shop.has_ended() {
+                    if !process.has_ended() {
                         continue;
                     }
                     deaths += 1;
-                    shop = tokio::task::block_in_place(|| doomed(&backend, role, points, deaths));
+                    process = tokio::task::block_in_place(|| doomed(&backend, role, points, deaths));
                     if let Some(place) = place {
-                        clients.write().expect("not poisoned")[place] = shop.client();
+                        clients.write().expect("not poisoned")[place] = process.client();
                     }
                 }
                 eprintln!("{role} has died {deaths} times");
-                shop
+                process
             }));
         }
         Self { clients, stop, dying }
@@ -179,9 +179,9 @@ async fn of_pay_cancel_and_expiry_one_wins_and_no_answer_is_contradicted(
 
     history::assert_steps(&app, true).await;
     let states = states_of(&app, &orders).await;
-    outcomes
-        .iter()
-        .for_each(|outcome| assert_true(outcome, states[&outcome.order]));
+    for outcome in &outcomes {
+        assert_true(outcome, states[&outcome.order]);
+    }
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     for product in 1..=PRODUCTS {
@@ -198,7 +198,7 @@ async fn make_orders(client: &Client, count: u64) -> Vec<(OrderId, bool)> {
     let make = |number: u64| async move {
         let product = i64::try_from(number).expect("few") % PRODUCTS + 1;
         let lines = [(product, 2), (product % PRODUCTS + 1, 1)];
-        let has_hold = number % 4 != 0;
+        let has_hold = !number.is_multiple_of(4);
         let id = if has_hold {
             client.held_order(&lines).await
         } else {
@@ -290,9 +290,10 @@ fn assert_true(outcome: &Outcome, state: State) {
     let problem = answer.body["type"].as_str().unwrap_or_default();
 
     let expected = match (outcome.cancels, answer.status, problem) {
-        (false, 200 | 202, _) => (OrderStatus::Paid, None),
         (true, 200 | 202, _) => (OrderStatus::Failed, Some(FailureReason::Cancelled)),
-        (true, 409, "urn:shop:problem:payment-accepted" | "urn:shop:problem:order-paid") => (OrderStatus::Paid, None),
+        (false, 200 | 202, _) | (true, 409, "urn:shop:problem:payment-accepted" | "urn:shop:problem:order-paid") => {
+            (OrderStatus::Paid, None)
+        }
         (_, 409, "urn:shop:problem:order-failed") => (OrderStatus::Failed, reason),
         _ => panic!("{answer:?}"),
     };

@@ -140,6 +140,12 @@ async fn the_database_rejects_what_must_never_be(#[values("embedded", "servers")
         &order("SHIPPED", "NULL", "NULL"),
         &order("PAID", "NULL", now),
         &order("PAID", now, "NULL"),
+        "UPDATE products SET held = -1",
+        "UPDATE products SET held = stock + 1",
+        &format!(
+            "INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, settled_at, failure) \
+             VALUES ({id}, 1, 'FAILED', 100, 'USD', {now}, {now}, '{{\"reason\": \"cancelled\", \"lines\": []}}')"
+        ),
         &order("FAILED", now, now),
         &order("PENDING", now, now),
     ] {

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt as _, future::join_all};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use shop::{domain::event::Event, entities::Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -300,14 +301,11 @@ async fn a_stream_outlives_an_outage_of_the_database() {
 
     // An event asks for the row to be read, and there is no database to read it from.
     postgres.stop();
-    let settled = shop::queue::Event {
+    let settled = Event {
         id: format!("{id}/settled"),
-        specversion: "1.0",
-        source: "/shop",
-        kind: "order.paid",
+        kind: "order.paid".into(),
         subject: id.clone(),
-        time: "2026-01-01T00:00:00Z".to_owned(),
-        datacontenttype: "application/json",
+        time: Timestamp::now(),
         data: json!({}),
     };
     app.queue.publish_events(&[settled]).await.expect("published");

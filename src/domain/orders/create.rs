@@ -176,15 +176,20 @@ async fn insert_orders(
         return Ok(ids.into_iter().collect());
     }
 
-    // Some were there already. Those of earlier transactions have their lines; those inserted just now do not yet.
-    let new: Vec<OrderId> = sql("
+    let new = without_lines(txn, ids).await?;
+    Ok(new.into_iter().collect())
+}
+
+/// Orders of earlier transactions have their lines; those that were inserted just now do not yet.
+async fn without_lines(txn: &DatabaseTransaction, ids: Vec<OrderId>) -> Result<Vec<OrderId>, Error> {
+    let new = sql("
         SELECT o.id
           FROM orders o
          WHERE o.id = ANY(:ids) AND NOT EXISTS (SELECT 1 FROM order_items i WHERE i.order_id = o.id)")
     .list("ids", Column::Uuid(ids))
     .scalars(txn)
     .await?;
-    Ok(new.into_iter().collect())
+    Ok(new)
 }
 
 /// Inserts the lines of the orders that are new, and puts in the ids that they were given.

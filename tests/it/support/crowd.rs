@@ -95,7 +95,8 @@ impl Crowd {
         }
     }
 
-    /// Creates an order, perhaps twice, pays it up to three times or never, and looks at the outcome.
+    /// Creates an order, perhaps twice and with a hold, pays it up to three times or never, perhaps cancels it before or
+    /// after, and looks at the outcome.
     async fn buy(&self, random: &mut ChaCha8Rng, key: &str) {
         let first = random.random_range(1..=self.products);
         let second = random.random_range(1..=self.products);
@@ -104,9 +105,13 @@ impl Crowd {
             items.push(json!({ "product_id": second, "quantity": random.random_range(1..=3) }));
         }
 
-        let body = json!({ "user_id": 1, "items": items });
+        let mut body = json!({ "user_id": 1, "items": items });
+        if random.random_bool(0.3) {
+            body["hold_seconds"] = json!(600);
+        }
         let (again, declined) = (random.random_bool(0.2), random.random_bool(0.1));
         let (pays, abandoned) = (random.random_range(1..=3), random.random_bool(0.1));
+        let (cancelled_before, cancelled_after) = (random.random_bool(0.05), random.random_bool(0.05));
 
         let Some(id) = self.create(random, key, &body).await else {
             return;
@@ -125,8 +130,14 @@ impl Crowd {
             return;
         }
 
+        if cancelled_before {
+            self.cancel(random, &id).await;
+        }
         for _ in 0..pays {
             self.pay(random, &id).await;
+        }
+        if cancelled_after {
+            self.cancel(random, &id).await;
         }
 
         if let Some(answer) = self
@@ -143,17 +154,18 @@ impl Crowd {
     /// Tries again until it is answered, 20 times at most.
     async fn create(&self, random: &mut ChaCha8Rng, key: &str, body: &Value) -> Option<String> {
         for _ in 0..20 {
-            if let Some(answer) = self.send(random, Method::POST, "/orders", Some(body), Some(key)).await
+            let answer = self.send(random, Method::POST, "/orders", Some(body), Some(key)).await;
+            if let Some(answer) = &answer
                 && answer.status == 201
             {
                 let id = answer.body["order_id"].as_str().expect("an id").to_owned();
                 let mut record = self.record();
                 let known = record.keys.entry(key.to_owned()).or_insert_with(|| id.clone());
                 assert_eq!(*known, id, "one key, one order");
-                record.created.insert(id.clone(), answer.body);
+                record.created.insert(id.clone(), answer.body.clone());
                 return Some(id);
             }
-            if self.stop.is_cancelled() {
+            if answer.is_some_and(|answer| answer.status == 409) || self.stop.is_cancelled() {
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -179,6 +191,21 @@ impl Crowd {
                 record.accepted.insert(id.to_owned());
             }
             409 => record.record_settled(id, "FAILED"),
+            _ => {}
+        }
+    }
+
+    async fn cancel(&self, random: &mut ChaCha8Rng, id: &str) {
+        let path = format!("/orders/{id}/cancel");
+        let Some(answer) = self.send(random, Method::POST, &path, None, None).await else {
+            return;
+        };
+
+        let mut record = self.record();
+        match (answer.status, answer.body["type"].as_str().unwrap_or_default()) {
+            (200 | 202, _) | (409, "urn:shop:problem:order-failed") => record.record_settled(id, "FAILED"),
+            (409, "urn:shop:problem:order-paid") => record.record_settled(id, "PAID"),
+            (409, "urn:shop:problem:payment-accepted") => drop(record.accepted.insert(id.to_owned())),
             _ => {}
         }
     }
