@@ -4,6 +4,7 @@
 mod architecture;
 mod auth;
 mod cache;
+mod carts;
 mod catalogue;
 mod charts;
 mod clocks;

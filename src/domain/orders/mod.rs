@@ -15,7 +15,7 @@ mod find;
 mod resend;
 
 pub use accept::accept_payments;
-pub use create::create;
+pub use create::{create, find_by_key};
 pub use find::{count_known, find, find_rows, list, progress};
 pub use resend::{claim_due, make_all_due, release_due};
 
