@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt as _, future::join_all};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use shop::{domain::event::Event, entities::Timestamp};
+use shop::{domain::event, entities::Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -301,7 +301,7 @@ async fn a_stream_outlives_an_outage_of_the_database() {
 
     // An event asks for the row to be read, and there is no database to read it from.
     postgres.stop();
-    let settled = Event {
+    let settled = event::Event {
         id: format!("{id}/settled"),
         kind: "order.paid".into(),
         subject: id.clone(),
