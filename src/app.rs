@@ -11,7 +11,7 @@ use backon::{ConstantBuilder, Retryable};
 use sea_orm::DbErr;
 
 use crate::{
-    cache::Cache,
+    cache::{Cache, carts::Carts},
     config::Config,
     db::{self, Db, DbErrorClass, MissingOptions, schema},
     domain::shop,
@@ -28,6 +28,7 @@ pub struct App {
     pub db: Db,
     pub queue: Queue,
     pub cache: Cache,
+    pub carts: Carts,
 }
 
 impl App {
@@ -43,12 +44,14 @@ impl App {
 
         let cache = Cache::new(&config.cache.url, &config.cache.prefix, config.cache.ttl)
             .map_err(|error| config.unusable("cache_url", error))?;
+        let carts = Carts::new(&cache, config.cache.cart_ttl);
 
         Ok(Self {
             config: Arc::new(config),
             db,
             queue,
             cache,
+            carts,
         })
     }
 

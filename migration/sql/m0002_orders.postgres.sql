@@ -40,7 +40,7 @@ COMMENT ON COLUMN orders.user_id         IS 'Whose order it is, 1 or more.';
 COMMENT ON COLUMN orders.status          IS 'PENDING until it is settled, then PAID or FAILED for ever.';
 COMMENT ON COLUMN orders.total_price     IS 'Sum of quantity × unit_price over the lines, in whole minor units of currency.';
 COMMENT ON COLUMN orders.currency        IS 'ISO 4217: the currency of the shop when the order was made.';
-COMMENT ON COLUMN orders.idempotency_key IS 'The Idempotency-Key of the request that made the order, unique for each user; NULL without one.';
+COMMENT ON COLUMN orders.idempotency_key IS 'The Idempotency-Key of the request that made the order, or `cart ` and a hash of the cart that it was; unique for each user; NULL without one.';
 COMMENT ON COLUMN orders.expires_at      IS 'When the hold on the units of the order ends unless a payment is accepted before; NULL for an order without a hold. The hold is open while the order is PENDING.';
 COMMENT ON COLUMN orders.accepted_at     IS 'When the payment was accepted. From then on the order will be settled.';
 COMMENT ON COLUMN orders.notify_after    IS 'When the sweeper publishes a settle request again, while the order is accepted and PENDING.';

@@ -9,7 +9,8 @@ CREATE TABLE orders (
     -- Sum of quantity × unit_price over the lines, in whole minor units of currency (ISO 4217).
     total_price     INTEGER NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
     currency        TEXT    NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3),
-    -- The Idempotency-Key of the request that made the order, unique for each user.
+    -- The Idempotency-Key of the request that made the order, or 'cart ' and a hash of the cart that it was; unique for
+    -- each user.
     idempotency_key TEXT,
     -- When the hold on the units of the order ends unless a payment is accepted before; NULL without a hold.
     expires_at      INTEGER,

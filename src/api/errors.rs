@@ -9,7 +9,7 @@ pub use crate::http::problem::types::{
     OVERLOADED, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
 };
 use crate::{
-    domain::{Error, OrderId},
+    domain::{Error, OrderId, ProductId},
     entities::order::{Failure, FailureReason, ShortLine, StoredFailure},
     http::problem::{FieldError, Problem, types::ProblemType},
 };
@@ -51,6 +51,15 @@ pub const IDEMPOTENCY_KEY_REUSED: ProblemType = ProblemType::new(
     "The idempotency key belongs to another request",
     StatusCode::UNPROCESSABLE_ENTITY,
 );
+pub const CART_CHECKED_OUT: ProblemType =
+    ProblemType::new("cart-checked-out", "The cart is checked out", StatusCode::CONFLICT);
+pub const CART_EMPTY: ProblemType = ProblemType::new("cart-empty", "The cart is empty", StatusCode::CONFLICT);
+pub const CART_FULL: ProblemType = ProblemType::new("cart-full", "The cart is full", StatusCode::CONFLICT);
+pub const CARTS_UNAVAILABLE: ProblemType = ProblemType::new(
+    "carts-unavailable",
+    "The shop cannot reach its carts",
+    StatusCode::SERVICE_UNAVAILABLE,
+);
 pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
     "database-unavailable",
     "The shop cannot reach its database",
@@ -58,7 +67,7 @@ pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
 );
 
 /// Every type of problem that the API answers with.
-pub const ALL: [ProblemType; 24] = [
+pub const ALL: [ProblemType; 28] = [
     INVALID_REQUEST,
     UNAUTHORIZED,
     PAYMENT_DECLINED,
@@ -71,6 +80,9 @@ pub const ALL: [ProblemType; 24] = [
     PAYMENT_ACCEPTED,
     ORDER_PAID,
     STOCK_OUT_OF_RANGE,
+    CART_CHECKED_OUT,
+    CART_EMPTY,
+    CART_FULL,
     PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     EXPECTATION_FAILED,
@@ -81,6 +93,7 @@ pub const ALL: [ProblemType; 24] = [
     INTERNAL,
     NOT_IMPLEMENTED,
     OVERLOADED,
+    CARTS_UNAVAILABLE,
     DATABASE_UNAVAILABLE,
     TIMEOUT,
 ];
@@ -89,7 +102,17 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
         match error {
-            Error::ProductNotFound(_) | Error::OrderNotFound(_) => Self::new(NOT_FOUND, detail),
+            Error::ProductNotFound(_) | Error::OrderNotFound(_) | Error::CartNotFound => Self::new(NOT_FOUND, detail),
+            Error::CartFull => Self::new(CART_FULL, detail),
+            Error::CartEmpty => Self::new(CART_EMPTY, detail),
+            Error::CartCheckedOut | Error::CartOfAnotherOrder => Self::new(CART_CHECKED_OUT, detail),
+            Error::UnknownProduct(_) => unknown_product("/path/product_id", detail),
+            Error::ProductsGone(ids) => Self::new(UNKNOWN_PRODUCT, detail).with_errors(products_gone(ids)),
+            Error::CartsUnavailable(_) => Self::new(
+                CARTS_UNAVAILABLE,
+                "carts are not available now; try again in a moment. A checkout may be sent again: a cart becomes one order",
+            )
+            .with_cause(detail),
             Error::UnknownProducts(lines) => Self::new(UNKNOWN_PRODUCT, detail).with_errors(unknown_products(lines)),
             Error::TotalTooLarge => Self::new(TOTAL_TOO_LARGE, detail),
             Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
@@ -129,6 +152,22 @@ fn order_failed(detail: String, failure: Option<StoredFailure>) -> Problem {
     }
 }
 
+fn unknown_product(pointer: &str, detail: String) -> Problem {
+    let error = FieldError {
+        pointer: pointer.to_owned(),
+        detail: detail.clone(),
+    };
+    Problem::new(UNKNOWN_PRODUCT, detail).with_errors(vec![error])
+}
+
+fn products_gone(ids: Vec<ProductId>) -> Vec<FieldError> {
+    let field_error = |id| FieldError {
+        pointer: String::new(),
+        detail: format!("there is no product {id}"),
+    };
+    ids.into_iter().map(field_error).collect()
+}
+
 /// The order of the examples.
 pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11");
 
@@ -155,6 +194,10 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
             Error::OrderFailed(EXAMPLE_ORDER, Some(failure.into())).into()
         }
         OVERLOADED => Error::Overloaded.into(),
+        CART_CHECKED_OUT => Error::CartCheckedOut.into(),
+        CART_EMPTY => Error::CartEmpty.into(),
+        CART_FULL => Error::CartFull.into(),
+        CARTS_UNAVAILABLE => Error::CartsUnavailable(String::new()).into(),
         INVALID_REQUEST => {
             let error = FieldError {
                 pointer: "/items/0/quantity".to_owned(),

@@ -26,6 +26,7 @@ use products::CachedPages;
 use request_log::REQUEST_LOG;
 
 pub mod auth;
+pub mod carts;
 pub mod errors;
 pub mod failure;
 pub mod health;
@@ -43,6 +44,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 pub enum Tag {
     /// What the shop sells.
     Catalogue,
+    /// What a customer puts together before ordering it.
+    Carts,
     /// From creating an order to PAID or FAILED.
     Orders,
     /// Whether the server runs and can work.
@@ -150,6 +153,7 @@ mod tests {
             ("/products/7/stock", "/products/{id}/stock", Access::AnyoneReads),
             ("/orders", "/orders", Access::Authenticated),
             (order, "/orders/{id}", Access::Authenticated),
+            ("/carts", "/carts", Access::Authenticated),
             ("/docs", "/docs", Access::Anyone),
             ("/readyz", "/readyz", Access::Anyone),
             ("/wp-login.php", "other", Access::Authenticated),

@@ -11,7 +11,7 @@ use crate::http::{
     trace::{Failure, RequestLog, client_of},
 };
 
-pub const REQUEST_LOG: RequestLog = RequestLog { span, failed };
+pub const REQUEST_LOG: RequestLog = RequestLog { span, path, failed };
 
 /// By OpenTelemetry's conventions for HTTP servers.
 fn span(request: &Request, route: &Route) -> Span {
@@ -29,6 +29,19 @@ fn span(request: &Request, route: &Route) -> Span {
         client.address = client_of(request).map(|address| address.to_string()),
         order_id = order_id(route, path),
     )
+}
+
+/// The path, without the id of a cart, which is a secret.
+fn path<'a>(path: &'a str, route: &'a Route) -> &'a str {
+    const CARTS: &str = "/carts/";
+
+    if route.tag() == Some(Tag::Carts.name()) {
+        route.template()
+    } else if path.starts_with(CARTS) {
+        CARTS
+    } else {
+        path
+    }
 }
 
 fn failed(failure: &Failure<'_>) {

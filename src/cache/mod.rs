@@ -29,6 +29,7 @@ use crate::{
     telemetry::metrics::CACHE,
 };
 
+pub mod carts;
 mod coalesce;
 mod redis;
 
@@ -76,6 +77,12 @@ pub struct Source {
     number: u64,
     /// `None` until it is known; nothing is shared before.
     identity: Option<Arc<str>>,
+}
+
+impl Source {
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
 }
 
 #[derive(Clone)]
@@ -142,7 +149,7 @@ impl Cache {
     fn shared<'a>(&'a self, source: &'a Source) -> Option<(&'a redis::Redis, &'a str)> {
         match &self.shared {
             SharedTier::None => None,
-            SharedTier::Redis(redis) => Some((redis, source.identity.as_deref()?)),
+            SharedTier::Redis(redis) => Some((redis, source.identity()?)),
         }
     }
 
@@ -265,6 +272,13 @@ impl Cache {
             redis.put_order(identity, id, &order, ORDER_TTL);
         }
         self.orders.insert((source.number, id), order).await;
+    }
+
+    /// Waits until there is a connection to Redis, for `max_wait` at most.
+    pub async fn until_connected(&self, max_wait: Duration) {
+        if let SharedTier::Redis(redis) = &self.shared {
+            redis.until_connected(max_wait).await;
+        }
     }
 
     /// Whether Redis answers.

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use fred::{
-    clients::Client,
+    clients::{Client, WithOptions},
     interfaces::{ClientLike as _, KeysInterface as _},
     types::{
-        Builder, Expiration, SetOptions,
+        Builder, ClusterHash, CustomCommand, Expiration, SetOptions, Value,
         config::{Config, Options, ReconnectPolicy},
     },
 };
@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(20);
+/// When the client forgets a script that nobody waits for any more.
+const SCRIPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long setting the first generation may take, which is two commands: with the one before them, a request waits for
 /// the cache for less than 50 ms.
 const FIRST_GENERATION_TIMEOUT: Duration = Duration::from_millis(25);
@@ -149,6 +151,32 @@ impl Redis {
         self.store_in_background(key, stored, ttl);
     }
 
+    /// Runs a Lua script on the one key `name` of the database `source`, and gives the strings that it returns. Sent as a
+    /// custom command, because the client's own `eval` heeds no options and holds up every other command until it is
+    /// answered. The caller bounds how long it waits.
+    pub(super) async fn eval(
+        &self,
+        script: &'static str,
+        source: &str,
+        name: &str,
+        arguments: Vec<String>,
+    ) -> Result<Vec<Bytes>, String> {
+        /// Where the key stands among the arguments: behind the script and the number of keys.
+        const KEY: ClusterHash = ClusterHash::Offset(2);
+
+        let first: [Value; 3] = [script.into(), 1.into(), self.key(source, name).into()];
+        let arguments = first.into_iter().chain(arguments.into_iter().map(Value::from));
+
+        let command = CustomCommand::new_static("EVAL", KEY, false);
+        let client = self.with_timeout(SCRIPT_TIMEOUT);
+        let answer = client.custom(command, arguments.collect()).await;
+        answer.map_err(|error| error.details().to_owned())
+    }
+
+    pub(super) async fn until_connected(&self, max_wait: Duration) {
+        let _ = timeout(max_wait, self.client.wait_for_connect()).await;
+    }
+
     pub(super) async fn ping(&self) -> Result<(), String> {
         let answer: Result<(), _> = self.fail_fast().ping(None).await;
         answer.map_err(|error| error.details().to_owned())
@@ -178,10 +206,14 @@ impl Redis {
     }
 
     /// Fails at once without a connection, and after [`COMMAND_TIMEOUT`] with one.
-    fn fail_fast(&self) -> fred::clients::WithOptions<Client> {
+    fn fail_fast(&self) -> WithOptions<Client> {
+        self.with_timeout(COMMAND_TIMEOUT)
+    }
+
+    fn with_timeout(&self, max_wait: Duration) -> WithOptions<Client> {
         self.client.with_options(&Options {
             fail_fast: true,
-            timeout: Some(COMMAND_TIMEOUT),
+            timeout: Some(max_wait),
             max_attempts: Some(1),
             ..Default::default()
         })

@@ -30,6 +30,8 @@ pub(super) const MANAGEMENT_PORT: u16 = 8081;
 /// How long publishing the last settle requests may take when the process stops, so that time is left for the worker.
 /// The sweeper of another process, or of the next start, publishes the rest.
 const LAST_PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a start waits for Redis, so that the first requests find their carts. Without Redis it goes on.
+const CACHE_WAIT: Duration = Duration::from_millis(500);
 /// The catalogue of `--demo`.
 const DEMO: Plan = Plan {
     products: 50,
@@ -108,6 +110,7 @@ impl Serve {
             .transaction(|txn| async move { catalog::fill_search_names(&txn).await })
             .await
             .context("products without a search name could not be given one")?;
+        app.cache.until_connected(CACHE_WAIT).await;
         if self.demo {
             fill_if_empty(&app).await?;
         }

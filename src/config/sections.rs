@@ -52,7 +52,7 @@ fn queue_url<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
     url(value, &["memory", "amqp", "amqps"])
 }
 
-/// The cache, which makes reads fast and holds nothing that cannot be read again.
+/// The cache, which makes reads fast. It holds nothing that cannot be read again, but for carts, which may be lost.
 #[derive(Clone, Deserialize)]
 pub struct Cache {
     /// `memory:` for a cache inside the process, or Redis. It may hold a password.
@@ -66,6 +66,10 @@ pub struct Cache {
     /// How long a product page may be served from the cache. It bounds how stale a page gets while Redis fails.
     #[serde(rename = "cache_ttl_seconds", deserialize_with = "seconds::<_, 1, 3_600>")]
     pub ttl: Duration,
+
+    /// How long a cart lives after its last change.
+    #[serde(rename = "cart_ttl_seconds", deserialize_with = "seconds::<_, 1, 31_536_000>")]
+    pub cart_ttl: Duration,
 }
 
 fn cache_url<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {

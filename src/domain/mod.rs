@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod caller;
+pub mod carts;
 pub mod catalog;
 pub mod event;
 pub mod ledger;
@@ -63,6 +64,27 @@ pub enum Error {
     /// An order that cannot be cancelled any more.
     #[error("order {0} is paid")]
     OrderPaid(OrderId),
+    /// There is none, it has expired, or it is somebody else's. Its id is a secret and stands in no message.
+    #[error("there is no such cart")]
+    CartNotFound,
+    #[error("a cart has {} lines at most", carts::MAX_LINES)]
+    CartFull,
+    #[error("the cart is empty, so there is nothing to order")]
+    CartEmpty,
+    /// It became an order, or is about to.
+    #[error("the cart is checked out, or is being checked out, and cannot be changed")]
+    CartCheckedOut,
+    #[error("the cart is checked out, or is being checked out, for another user")]
+    CartOfAnotherOrder,
+    /// A product to be put into a cart.
+    #[error("there is no product {0}")]
+    UnknownProduct(ProductId),
+    /// Products of a cart that have left the catalogue since they were put in.
+    #[error("the cart holds products that do not exist any more: {}", .0.len())]
+    ProductsGone(Vec<ProductId>),
+    /// Redis cannot be reached, or did not answer in time.
+    #[error("carts are not available: {0}")]
+    CartsUnavailable(String),
     /// The caller is known and may not do this.
     #[error("not allowed: {0}")]
     Forbidden(String),
@@ -81,6 +103,17 @@ pub enum Error {
     /// A mistake of the program.
     #[error("unexpected: {0}")]
     Internal(String),
+}
+
+impl Error {
+    /// Whether the request was refused for good, so that nothing of it is stored or will be.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unavailable(_) | Self::Reconnect(_) | Self::Busy(_) | Self::Internal(_) | Self::CartsUnavailable(_)
+        )
+    }
 }
 
 fn reason_of(failure: Option<&StoredFailure>) -> &'static str {

@@ -12,7 +12,7 @@ use poem::{
     },
 };
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id, Traceparent",
 );

@@ -19,7 +19,7 @@ use super::{
     head,
     prefer::Prefer,
     problem::{
-        Problem,
+        Problem, of_path,
         types::{INTERNAL, OVERLOADED, TIMEOUT},
     },
     routes::{Route, Routes},
@@ -74,7 +74,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
         tracing::debug!(
             %method,
             route = route.template(),
-            path,
+            path = (self.log.path)(path, route),
             status,
             duration_ms = elapsed.as_secs_f64() * 1e3,
             request_id = context.request_id,
@@ -101,7 +101,7 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
 
         match timeout(limit, call).await {
             Ok(Ok(Ok(response))) => Ok(response),
-            Ok(Ok(Err(error))) => Err(Problem::of(&error)),
+            Ok(Ok(Err(error))) => Err(of_path(&error, route).unwrap_or_else(|| Problem::of(&error))),
             // The panic hook has logged it.
             Ok(Err(_)) => Err(Problem::new(INTERNAL, "the cause has been logged")),
             Err(_) => {
@@ -118,7 +118,7 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
         (self.log.failed)(&Failure {
             error,
             status: problem.status(),
-            path,
+            path: (self.log.path)(path, route),
             route,
             request_id: &context.request_id,
             trace_id: context.trace_id(),

@@ -206,6 +206,12 @@ impl Route {
         &self.meters
     }
 
+    /// The name of a parameter of the template, counted from 0.
+    pub fn parameter_name(&self, index: usize) -> Option<&str> {
+        let parameters = self.template.split('/').filter_map(|part| part.strip_prefix('{'));
+        parameters.map(|name| name.trim_end_matches('}')).nth(index)
+    }
+
     /// What stands in a path of this route where the template has its first parameter.
     pub fn parameter<'a>(&self, path: &'a str) -> Option<&'a str> {
         let mut pairs = self.template.split('/').zip(path.split('/'));
@@ -301,7 +307,9 @@ mod tests {
             ]
         );
         assert!(routes.at("/things/7").can_wait() && !routes.at("/things").can_wait());
-        assert_eq!(routes.at("/things/7/parts").parameter("/things/7/parts"), Some("7"));
+        let parts = routes.at("/things/7/parts");
+        assert_eq!(parts.parameter("/things/7/parts"), Some("7"));
+        assert_eq!((parts.parameter_name(0), parts.parameter_name(1)), (Some("id"), None));
         assert_eq!(routes.of_operation("list").map(Route::template), Some("/things"));
     }
 }

@@ -31,6 +31,8 @@ const MAX_REQUEST_ID: usize = 64;
 pub struct RequestLog {
     /// The span of a request. It declares `http.response.status_code` and `otel.status_code`, which are recorded here.
     pub span: fn(&Request, &Route) -> Span,
+    /// What may be written of a path: some hold secrets.
+    pub path: for<'a> fn(&'a str, &'a Route) -> &'a str,
     /// Logs why a request was answered by a 5xx.
     pub failed: fn(&Failure<'_>),
 }
@@ -39,6 +41,7 @@ pub struct RequestLog {
 pub struct Failure<'a> {
     pub error: &'a str,
     pub status: StatusCode,
+    /// As it may be written.
     pub path: &'a str,
     pub route: &'a Route,
     pub request_id: &'a str,

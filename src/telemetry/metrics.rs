@@ -23,6 +23,9 @@ pub const ORDERS_PAID: &str = "shop_orders_paid_total";
 pub const ORDERS_FAILED: &str = "shop_orders_failed_total";
 pub const HOLDS_OPEN: &str = "shop_holds_open";
 pub const HOLD_EXPIRY_LAG: &str = "shop_hold_expiry_lag_seconds";
+pub const CARTS_CREATED: &str = "shop_carts_created_total";
+pub const CARTS_CHECKED_OUT: &str = "shop_carts_checked_out_total";
+pub const CARTS_EVICTED: &str = "shop_carts_evicted_total";
 pub const BATCH_SIZE: &str = "shop_batch_size";
 pub const SETTLE_DURATION: &str = "shop_settle_duration_seconds";
 pub const SETTLEMENT_LAG: &str = "shop_settlement_lag_seconds";
@@ -88,6 +91,9 @@ fn install() -> Option<PrometheusHandle> {
         ORDERS_CREATED,
         PAYMENTS_ACCEPTED,
         ORDERS_PAID,
+        CARTS_CREATED,
+        CARTS_CHECKED_OUT,
+        CARTS_EVICTED,
         REDELIVERIES,
         DEAD_LETTERS,
         SETTLE_REQUESTS_RESENT,
@@ -105,6 +111,7 @@ fn install() -> Option<PrometheusHandle> {
 fn describe() {
     describe_http();
     describe_orders();
+    describe_carts();
     describe_queue();
     describe_cache_and_database();
     describe_ledger();
@@ -146,6 +153,15 @@ fn describe_orders() {
         SETTLEMENT_LAG,
         Unit::Seconds,
         "Time from the acceptance of a payment to the settlement of the order."
+    );
+}
+
+fn describe_carts() {
+    describe_counter!(CARTS_CREATED, "Carts created.");
+    describe_counter!(CARTS_CHECKED_OUT, "Carts that became an order. Each is counted once.");
+    describe_counter!(
+        CARTS_EVICTED,
+        "Carts that were dropped because the memory of this process for carts was full."
     );
 }
 
@@ -225,7 +241,7 @@ pub static CACHE: LazyLock<CacheCounters> = LazyLock::new(|| CacheCounters {
     missed_orders: counter!(CACHE_MISSES, "cache" => "orders"),
 });
 
-const METHODS: [&str; 7] = ["GET", "POST", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
+const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
 const STATUSES: [&str; 21] = [
     "200", "201", "202", "304", "400", "401", "402", "403", "404", "405", "408", "409", "411", "413", "415", "422",
     "429", "500", "501", "503", OTHER,

@@ -5,6 +5,7 @@ mod architecture;
 mod auth;
 mod cache;
 mod cancel;
+mod carts;
 mod catalogue;
 mod charts;
 mod clocks;

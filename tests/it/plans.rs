@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shop::tasks::auditor;
 
 use crate::{
+    carts,
     servers::{PgBouncer, Postgres},
     support::{Answer, Backend, Client, Shop, eventually, run_to_end},
 };
@@ -54,10 +55,12 @@ const BALANCE: &str = "
 ";
 
 /// Statements that must be seen, or the test has looked at nothing.
-const SEEN: [&str; 23] = [
+const SEEN: [&str; 25] = [
     "INSERT INTO orders",
     "INSERT INTO order_items",
     "SELECT id, price",
+    "SELECT id, name, price, stock - held",
+    "SELECT id FROM orders WHERE user_id",
     "SELECT (SELECT o.id FROM orders",
     "SELECT id, user_id, status, total_price, currency, idempotency_key",
     "SELECT o.id, o.user_id, o.status",
@@ -406,6 +409,12 @@ async fn go_through_everything(backend: &Backend, client: &Client, postgres: &Po
     }
     let restock = json!({ "delta": 5, "reason": "delivery" });
     assert_eq!(client.post("/products/5/stock", &restock).await.status, 200);
+
+    // A cart that becomes an order, and one that is not there.
+    let cart = carts::cart_of(client, &[(1, 1), (2, 1)]).await;
+    assert_eq!(carts::check_out(client, &cart, 7).await.status, 201);
+    let no_cart = format!("/carts/{}", "0".repeat(32));
+    assert_eq!(carts::check_out(client, &no_cart, 7).await.status, 404);
 
     // An accepted order whose settle request was lost: the sweeper finds it.
     let lost = client.order(&[(4, 1)]).await;

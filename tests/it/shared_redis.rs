@@ -7,6 +7,7 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use crate::{
+    carts,
     servers::{Postgres, Redis},
     support::{Answer, Backend, Client, Shop, eventually, run_to_end},
 };
@@ -69,6 +70,10 @@ async fn two_shops_on_one_redis_with_one_prefix_do_not_see_each_other(#[values("
     }
     let id = cached_order(&clients[0]).await;
     assert_eq!(clients[1].get(&format!("/orders/{id}")).await.status, 404);
+
+    let cart = carts::cart_of(&clients[0], &[(1, 1)]).await;
+    carts::find(&clients[1], &cart).await.problem(404, "not-found");
+    assert_eq!(carts::find(&clients[0], &cart).await.status, 200);
 }
 
 /// Neither the process nor Redis is restarted.
@@ -86,6 +91,7 @@ async fn what_was_cached_of_a_database_that_is_gone_is_not_shown(#[case] backend
     add_product(&client, "Mug").await;
     let id = cached_order(&client).await;
     assert_eq!(names(&client).await, json!(["Mug"]));
+    let cart = carts::cart_of(&client, &[(1, 1)]).await;
 
     if how == "made anew" {
         let fresh = run_to_end(&backend, &["migrate", "fresh"], &[]);
@@ -108,6 +114,7 @@ async fn what_was_cached_of_a_database_that_is_gone_is_not_shown(#[case] backend
             (page.body["items"] == json!([])).then_some(())
         })
         .await;
+        carts::find(&client, &cart).await.problem(404, "not-found");
     }
 }
 
@@ -200,8 +207,8 @@ async fn a_user_of_redis_who_may_use_the_keys_of_the_prefix_alone_is_enough() {
         "resetchannels",
         "-@all",
     ];
-    let commands = ["+get", "+set", "+mget", "+ping", "+info", "+client|id"];
-    redis.cli(&[&user[..], &commands].concat());
+    let answers = ["+get", "+set", "+mget", "+ping", "+info", "+client|id"];
+    redis.cli(&[&user[..], &answers].concat());
     backend.cache_url = format!("redis://clerk:secret@127.0.0.1:{}", redis.port());
 
     let shop = Shop::serve(&backend);
@@ -220,5 +227,16 @@ async fn a_user_of_redis_who_may_use_the_keys_of_the_prefix_alone_is_enough() {
     let other = Shop::serve(&backend);
     let found = Answer::of(other.client().request(reqwest::Method::GET, &format!("/orders/{id}"))).await;
     assert_eq!(found.status, 200);
+    assert_eq!(redis.cli(&["ACL", "LOG"]), "");
+
+    let no_cart = Answer::of(client.request(reqwest::Method::POST, "/carts")).await;
+    no_cart.problem(503, "carts-unavailable");
+    redis.cli(&["ACL", "LOG", "RESET"]);
+    let carts = [
+        "+eval", "+del", "+hdel", "+hget", "+hgetall", "+hkeys", "+hset", "+pexpire", "+time", "+type",
+    ];
+    redis.cli(&[&["ACL", "SETUSER", "clerk"], &carts[..]].concat());
+    let cart = carts::cart_of(&client, &[(1, 2), (1, 0), (1, 1)]).await;
+    assert_eq!(carts::check_out(&client, &cart, 7).await.status, 201);
     assert_eq!(redis.cli(&["ACL", "LOG"]), "");
 }

@@ -6,7 +6,9 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags as _, types
 use serde_json::{Map, Value, json};
 
 use super::{
-    Tag, errors,
+    Tag,
+    carts::CartsApi,
+    errors,
     failure::{FailureBody, ShortLineBody},
     health::HealthApi,
     orders::OrdersApi,
@@ -47,16 +49,19 @@ A headless order service. **The way of an order:**
    paid while its units were set aside. `GET /orders/{id}` shows it,
    `Prefer: wait=10` waits for it, and `GET /orders/{id}/events` follows it.
 
+A cart (`POST /carts`) is a place to put an order together: checking it out creates the order, once.
+
 An administrator adds products, changes their prices, and changes their stock.
 
 Money is a whole number of the currency's minor unit: 1999 is 19.99 USD. Times are RFC 3339 in UTC. Every error is a \
 problem document (RFC 9457) whose `type` names its kind.";
 
 /// All operations.
-pub type Apis = (ProductsApi, OrdersApi, HealthApi);
+pub type Apis = (ProductsApi, CartsApi, OrdersApi, HealthApi);
 
 pub fn service() -> OpenApiService<Apis, ()> {
-    OpenApiService::new((ProductsApi, OrdersApi, HealthApi), "shop", env!("CARGO_PKG_VERSION"))
+    let apis = (ProductsApi, CartsApi, OrdersApi, HealthApi);
+    OpenApiService::new(apis, "shop", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
         .server(

@@ -302,7 +302,7 @@ fn pay_answer(order: Order, applied: Option<String>) -> Result<PayAnswer, PayPro
     }
 }
 
-fn to_json(order: Order) -> serde_json::Result<RawJson<OrderBody>> {
+pub(super) fn to_json(order: Order) -> serde_json::Result<RawJson<OrderBody>> {
     RawJson::of(&OrderBody::from(order))
 }
 
@@ -310,6 +310,6 @@ fn default_page() -> i64 {
     50
 }
 
-fn location(id: OrderId) -> String {
+pub(super) fn location(id: OrderId) -> String {
     format!("/orders/{id}")
 }

@@ -21,6 +21,7 @@ pub use accept::accept_payments;
 pub use close::{Cancelled, cancel, count_open_holds, expire_due, is_any_expired};
 pub use create::create;
 pub use find::{count_known, find, find_rows, list, progress};
+pub use replay::find_by_key;
 pub use resend::{claim_due, make_all_due, release_due};
 
 /// The most orders on a page.

@@ -1,12 +1,12 @@
 //! Requests to make an order that exists already: they are recognised by the order's id, which a transaction keeps that runs
 //! again, or by their idempotency key. They get the first answer again, or are refused when they ask for something else.
 
-use sea_orm::DatabaseTransaction;
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use super::{Created, Line, NewOrder, Order, find::find_all};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Error, OrderId},
+    domain::{Error, OrderId, UserId},
     entities::order::OrderStatus,
 };
 
@@ -70,13 +70,32 @@ pub(super) fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created
         return Some(Err(Error::IdempotencyKeyReused));
     }
 
-    // The first answer, which showed the order as it was made.
-    let mut order = first.clone();
+    Some(Ok(first_answer(first.clone())))
+}
+
+/// The first answer again, which showed the order as it was made.
+fn first_answer(mut order: Order) -> Created {
     order.row.status = OrderStatus::Pending;
     order.row.accepted_at = None;
     order.row.settled_at = None;
     order.row.failure = None;
-    Some(Ok(Created { order, replayed: true }))
+    Created { order, replayed: true }
+}
+
+/// The first answer to the request that made an order of this user under `key`, whatever it asked for.
+pub async fn find_by_key(
+    connection: &impl ConnectionTrait,
+    user_id: UserId,
+    key: &str,
+) -> Result<Option<Created>, Error> {
+    let ids: Vec<OrderId> = sql("SELECT id FROM orders WHERE user_id = :user_id AND idempotency_key = :key")
+        .bind("user_id", user_id)
+        .bind("key", key)
+        .scalars(connection)
+        .await?;
+
+    let found = find_all(connection, &ids).await?.into_values().next();
+    Ok(found.map(first_answer))
 }
 
 /// Whether this request made the order: itself, when it ran before, or under the same idempotency key.

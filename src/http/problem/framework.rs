@@ -4,16 +4,13 @@ use poem::http::StatusCode;
 use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
 
 use super::{
+    super::routes::Route,
     Problem,
     types::{INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE},
 };
 
 impl From<&poem::Error> for Problem {
     fn from(error: &poem::Error) -> Self {
-        if let Some(error) = error.downcast_ref::<ParsePathError>() {
-            let detail = format!("the id in the path is not valid: {}", reason(&error.reason));
-            return Self::invalid_field("/path/id", detail);
-        }
         if let Some(error) = error.downcast_ref::<ParseParamError>() {
             let detail = format!("`{}`: {}", error.name, reason(&error.reason));
             return Self::invalid_field(format!("/query/{}", error.name), detail);
@@ -31,6 +28,19 @@ impl From<&poem::Error> for Problem {
             _ => Self::internal(error.to_string()),
         }
     }
+}
+
+/// The problem of a path whose parameter cannot be read, if it is that. The framework counts parameters; the template of
+/// the route names them.
+pub(crate) fn of_path(error: &poem::Error, route: &Route) -> Option<Problem> {
+    let error = error.downcast_ref::<ParsePathError>()?;
+    let index = error.name.strip_prefix("param").and_then(|index| index.parse().ok());
+    let name = index
+        .and_then(|index| route.parameter_name(index))
+        .unwrap_or(error.name);
+
+    let detail = format!("the {name} in the path is not valid: {}", reason(&error.reason));
+    Some(Problem::invalid_field(format!("/path/{name}"), detail))
 }
 
 fn not_json() -> Problem {

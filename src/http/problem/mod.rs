@@ -17,6 +17,7 @@ pub mod pointer;
 pub mod types;
 
 pub(crate) use document::{problems, responses};
+pub(super) use framework::of_path;
 use types::{INVALID_REQUEST, ProblemType};
 
 /// The media type of a problem document.

@@ -1,5 +1,6 @@
 //! Who may do what: tokens, ownership, and limits.
 
+mod carts;
 mod limits;
 mod permissions;
 mod tokens;
