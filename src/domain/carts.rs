@@ -59,7 +59,7 @@ pub struct PricedProduct {
     pub name: String,
     /// Minor units.
     pub price: i64,
-    /// Units that can be ordered.
+    /// Units that are not on hold for an order.
     pub available: i64,
 }
 

@@ -59,7 +59,7 @@ pub struct CartItemBody {
     #[oai(skip_serializing_if_is_none, validator(minimum(value = "0")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<i64>,
-    /// Units that can be ordered; 0 if the product is not in the catalogue any more.
+    /// Units in stock that are not on hold for an order; 0 if the product is not in the catalogue any more.
     #[oai(validator(minimum(value = "0")))]
     available: i64,
 }
@@ -80,7 +80,7 @@ pub struct CheckoutBody {
     /// Whose order it becomes.
     #[oai(validator(minimum(value = "1")))]
     pub user_id: i64,
-    /// For how many seconds the units of the order are set aside. Left out, no units are set aside.
+    /// Sets the units of the order aside for so many seconds, 30 to 3,600, as for an order that is created.
     #[oai(validator(minimum(value = "30"), maximum(value = "3600")))]
     pub hold_seconds: Option<u32>,
 }

@@ -24,7 +24,7 @@ pub struct Checkout {
     pub key: CartKey,
     /// Whose order it becomes.
     pub user_id: UserId,
-    /// For how long the units of the order are set aside.
+    /// How long its units are set aside, if they are.
     pub hold: Option<Duration>,
 }
 
@@ -66,14 +66,14 @@ impl Checkout {
             id: Uuid::now_v7(),
             user_id: self.user_id,
             lines,
-            hold: self.hold,
             currency: app.config.catalog.currency.clone(),
             idempotency_key: Some(self.key.idempotency_key()),
+            hold: self.hold,
             created_at: Timestamp::now(),
         };
 
         match intake.create(new).await {
-            // The cart was changed after a checkout whose outcome nobody came to know.
+            // The first checkout asked for another hold, or the cart was changed after one whose outcome nobody came to know.
             Err(Error::IdempotencyKeyReused) => {
                 let order = self.find_order(app).await?;
                 order.ok_or_else(|| Error::Internal("the order of a cart was not found".to_owned()))

@@ -130,7 +130,8 @@ impl CartsApi {
 
     /// Check a cart out
     ///
-    /// Makes an order of it, at the catalogue's prices of this moment. A cart becomes one order: checking it out again
+    /// Makes an order of it, at the catalogue's prices of this moment. With `hold_seconds` its units are set aside, or the
+    /// answer is `409` with the lines that are short. A cart becomes one order: checking it out again
     /// answers the same one, and it does not change any more. If the checkout is refused, the cart stays as it was.
     #[oai(path = "/carts/:id/checkout", method = "post", operation_id = "checkOutCart")]
     async fn check_out(

@@ -8,12 +8,15 @@ use rstest::rstest;
 use serde_json::json;
 use shop::{cache::carts::Carts, domain::carts::CartId, domain::orders::Line};
 
-use super::{cart_of, check_out, execute, find, lines, put, remove, two_of};
+use super::{answer_to, cart_of, check_out, execute, find, lines, put, remove, two_of};
 use crate::support::{Answer, Backend, Shop, count, eventually};
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cart_checked_out_from_fifty_connections_becomes_one_order(#[values("embedded", "servers")] backend: &str) {
+async fn a_cart_checked_out_from_fifty_connections_becomes_one_order(
+    #[values("embedded", "servers")] backend: &str,
+    #[values(None, Some(600))] hold_seconds: Option<u32>,
+) {
     let backend = Backend::named(backend);
     let app = backend.stock(&[(100, 10), (250, 3)]).await;
     let shops = two_of(&backend);
@@ -22,7 +25,8 @@ async fn a_cart_checked_out_from_fifty_connections_becomes_one_order(#[values("e
     let checkouts = (0..50).map(|number| {
         // Each a connection of its own.
         let (client, cart) = (shops[number % shops.len()].client(), cart.clone());
-        async move { check_out(&client, &cart, 7).await }
+        let body = json!({ "user_id": 7, "hold_seconds": hold_seconds });
+        async move { answer_to(client.request(Method::POST, &format!("{cart}/checkout")).json(&body)).await }
     });
     let answers = join_all(checkouts).await;
 
@@ -34,6 +38,8 @@ async fn a_cart_checked_out_from_fifty_connections_becomes_one_order(#[values("e
     }
     assert_eq!(orders.len(), 1, "{orders:?}");
     assert_eq!(count(&app, "PENDING").await, 1);
+    let held = 10 - if hold_seconds.is_some() { 3 } else { 0 };
+    assert_eq!(shops[0].client().get("/products/1").await.body["available"], held);
 
     let first = answers
         .iter()
@@ -101,6 +107,46 @@ async fn a_checkout_that_is_refused_leaves_the_cart_as_it_was(#[values("embedded
         "for another user, too"
     );
     assert_eq!(count_of_orders(&app).await, 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_checkout_sets_units_aside_or_is_refused_with_what_is_short(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10), (250, 3)]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let hold = async |cart: &str, seconds: u32| {
+        let body = json!({ "user_id": 7, "hold_seconds": seconds });
+        answer_to(client.request(Method::POST, &format!("{cart}/checkout")).json(&body)).await
+    };
+    let (first, second) = (
+        cart_of(&client, &[(1, 4)]).await,
+        cart_of(&client, &[(1, 7), (2, 1)]).await,
+    );
+
+    let held = hold(&first, 600).await;
+    assert_eq!(
+        (held.status, held.body["expires_at"].is_string()),
+        (201, true),
+        "{held:?}"
+    );
+    assert_eq!(find(&client, &second).await.body["items"][0]["available"], 6);
+    // However it is asked for again.
+    assert_eq!(hold(&first, 60).await.body, held.body);
+    assert_eq!(check_out(&client, &first, 7).await.body, held.body);
+
+    let short = hold(&second, 600).await;
+    short.problem(409, "insufficient-stock");
+    let expected = json!([{ "product_id": 1, "requested": 7, "available": 6 }]);
+    assert_eq!(short.body["lines"], expected);
+    assert_eq!(
+        hold(&second, 29).await.problem(400, "invalid-request"),
+        ["/hold_seconds"]
+    );
+    assert_eq!(put(&client, &second, 1, 6).await.status, 200);
+    assert_eq!(hold(&second, 600).await.status, 201);
+    assert_eq!(count_of_orders(&app).await, 2);
 }
 
 #[rstest]
