@@ -140,7 +140,7 @@ async fn waiting_works_without_events() {
 
 /// One event of a stream, as a browser hands it to a page.
 #[derive(Debug)]
-struct Event {
+struct Sent {
     id: String,
     kind: String,
     data: Value,
@@ -155,7 +155,7 @@ async fn request_events(client: &Client, id: &str, last_event_id: Option<&str>) 
 }
 
 /// The first event of a stream, and what follows.
-async fn first_event(response: reqwest::Response) -> (Event, impl Stream<Item = reqwest::Result<Bytes>>) {
+async fn first_event(response: reqwest::Response) -> (Sent, impl Stream<Item = reqwest::Result<Bytes>>) {
     assert_eq!(response.status(), 200);
     let mut stream = Box::pin(response.bytes_stream());
     let mut text = String::new();
@@ -169,7 +169,7 @@ async fn first_event(response: reqwest::Response) -> (Event, impl Stream<Item = 
 }
 
 /// All events until a stream ends.
-async fn events(mut stream: impl Stream<Item = reqwest::Result<Bytes>> + Unpin) -> Vec<Event> {
+async fn events(mut stream: impl Stream<Item = reqwest::Result<Bytes>> + Unpin) -> Vec<Sent> {
     let mut text = String::new();
     while let Some(chunk) = stream.next().await {
         text.push_str(&String::from_utf8_lossy(&chunk.expect("whole")));
@@ -180,19 +180,19 @@ async fn events(mut stream: impl Stream<Item = reqwest::Result<Bytes>> + Unpin) 
 }
 
 /// The events of an order's stream, until the stream ends.
-async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<Event> {
+async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<Sent> {
     let response = request_events(client, id, last_event_id).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     events(response.bytes_stream()).await
 }
 
-fn event(block: &str) -> Event {
+fn event(block: &str) -> Sent {
     let field = |name: &str| {
         let value = block.lines().find_map(|line| line.strip_prefix(name));
         value.unwrap_or_else(|| panic!("no {name}in {block}")).to_owned()
     };
-    Event {
+    Sent {
         id: field("id: "),
         kind: field("event: "),
         data: serde_json::from_str(&field("data: ")).expect("JSON"),
