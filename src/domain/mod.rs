@@ -105,17 +105,6 @@ pub enum Error {
     Internal(String),
 }
 
-impl Error {
-    /// Whether the request was refused for good, so that nothing of it is stored or will be.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unavailable(_) | Self::Reconnect(_) | Self::Busy(_) | Self::Internal(_) | Self::CartsUnavailable(_)
-        )
-    }
-}
-
 fn reason_of(failure: Option<&StoredFailure>) -> &'static str {
     let reason = failure.and_then(StoredFailure::reason);
     reason.map_or("the reason is not known", FailureReason::as_str)

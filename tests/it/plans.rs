@@ -69,7 +69,7 @@ const SEEN: [&str; 25] = [
     "INSERT INTO orders",
     "INSERT INTO order_items",
     "SELECT id, price",
-    "SELECT id, name, price, stock\n",
+    "SELECT id, name, price, stock - held",
     "SELECT id FROM orders WHERE user_id",
     "SELECT (SELECT o.id FROM orders",
     "SELECT id, user_id, status, total_price, currency, idempotency_key",
