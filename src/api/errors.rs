@@ -168,6 +168,9 @@ fn products_gone(ids: Vec<ProductId>) -> Vec<FieldError> {
     ids.into_iter().map(field_error).collect()
 }
 
+/// The order of the examples.
+pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11");
+
 /// A problem of this type as the document shows it.
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {

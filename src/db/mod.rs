@@ -59,7 +59,7 @@ pub struct Db {
     /// Whether the last transaction that wrote to SQLite's file has failed.
     last_write_failed: Arc<AtomicBool>,
     /// Ends the task that follows the primary when the last clone is dropped.
-    _following: Option<Arc<DropGuard>>,
+    following: Option<Arc<DropGuard>>,
 }
 
 impl Db {
@@ -126,7 +126,7 @@ impl Db {
             eviction,
             file: None,
             last_write_failed: Arc::default(),
-            _following: None,
+            following: None,
         }
     }
 
@@ -140,7 +140,7 @@ impl Db {
             Arc::clone(&self.eviction),
             stop.clone(),
         ));
-        self._following = Some(Arc::new(stop.drop_guard()));
+        self.following = Some(Arc::new(stop.drop_guard()));
     }
 
     /// For reading outside a transaction.

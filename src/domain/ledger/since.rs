@@ -1,4 +1,4 @@
-//! The periodic check: what has changed since the last clean check, and the stock of every product. It takes the totals of that
+//! The periodic check: what has affected since the last clean check, and the stock of every product. It takes the totals of that
 //! check for granted, so it does not see when something that was clean then has been tampered with since.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -57,7 +57,7 @@ impl Changes {
     }
 }
 
-/// Checks what has changed since the last clean check. `None` if there is none to go on from. Run it in one snapshot.
+/// Checks what has affected since the last clean check. `None` if there is none to go on from. Run it in one snapshot.
 pub async fn check_since_clean(
     txn: &DatabaseTransaction,
     now: Timestamp,
@@ -83,17 +83,17 @@ pub async fn check_since_clean(
         put_in: put_in(txn, base, mark).await?,
         sold: sold(txn, base, mark).await?,
     };
-    let changed = stocked(txn, changes.products()).await?;
+    let affected = stocked(txn, changes.products()).await?;
 
     let report = Report {
         products,
         orders,
-        stock_discrepancies: stock_discrepancies(unlike_base, &changed, &changes),
+        stock_discrepancies: stock_discrepancies(unlike_base, &affected, &changes),
         hold_discrepancies: hold_discrepancies(txn).await?,
         order_discrepancies: order_discrepancies(txn, base).await?,
         overdue: overdue(txn, now, max_age).await?,
     };
-    let totals = changed.iter().map(|product| totals(product, &changes)).collect();
+    let totals = affected.iter().map(|product| totals(product, &changes)).collect();
     Ok(Some(Checked {
         report,
         is_full: false,
@@ -167,11 +167,11 @@ fn by_product(changes: Vec<Change>) -> BTreeMap<ProductId, Change> {
     changes.into_iter().map(|change| (change.product_id, change)).collect()
 }
 
-/// A product that has changed is among `changed` even if its stock is still what the base says.
-fn stock_discrepancies(unlike_base: Vec<Stocked>, changed: &[Stocked], changes: &Changes) -> Vec<StockDiscrepancy> {
+/// A product that has affected is among `affected` even if its stock is still what the base says.
+fn stock_discrepancies(unlike_base: Vec<Stocked>, affected: &[Stocked], changes: &Changes) -> Vec<StockDiscrepancy> {
     let candidates: BTreeMap<ProductId, Stocked> = unlike_base
         .into_iter()
-        .chain(changed.iter().copied())
+        .chain(affected.iter().copied())
         .map(|product| (product.product_id, product))
         .collect();
 
