@@ -16,8 +16,10 @@ WORKDIR /build
 # because the image builds neither.
 COPY Cargo.toml Cargo.lock ./
 COPY migration/Cargo.toml migration/Cargo.toml
+COPY tests/model/Cargo.toml tests/model/Cargo.toml
 RUN set -eu; \
     mkdir -p src migration/src benches tests; \
+    : > tests/model/tests.rs; \
     echo 'fn main() {}' > src/main.rs; \
     : > src/lib.rs; \
     : > migration/src/lib.rs; \

@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
+use shop::entities::order::FailureReason;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -194,6 +195,38 @@ fn find_problems(value: &Value, problems: &mut BTreeSet<(String, String)>) {
         Value::Array(values) => values.iter().for_each(|value| find_problems(value, problems)),
         Value::Object(fields) => fields.values().for_each(|value| find_problems(value, problems)),
         _ => {}
+    }
+}
+
+#[test]
+fn every_way_out_of_an_order_is_in_the_diagram_and_in_the_api_description() {
+    let printed = run_to_end(&Backend::embedded(), &["openapi"], &[]);
+    let document: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    let description = document["info"]["description"].as_str().expect("text");
+    let (_, life) = description
+        .split_once("life of an order")
+        .expect("the life of an order");
+    let page = read("docs/architecture.md");
+    let (_, diagram) = page.split_once("stateDiagram").expect("a diagram");
+    let (diagram, _) = diagram.split_once("```").expect("its end");
+
+    let reasons = [
+        FailureReason::InsufficientStock,
+        FailureReason::Cancelled,
+        FailureReason::Expired,
+    ];
+    let words = reasons.map(FailureReason::as_str).into_iter();
+    for word in words.chain([
+        "PENDING",
+        "PAID",
+        "hold_seconds",
+        "expires_at",
+        "accepted_at",
+        "/pay",
+        "/cancel",
+    ]) {
+        assert!(life.contains(word), "{word} is missing in the description of the API");
+        assert!(diagram.contains(word), "{word} is missing in the diagram");
     }
 }
 

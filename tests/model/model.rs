@@ -89,18 +89,35 @@ impl ShopModel {
         steps
     }
 
-    /// Whether these steps can be taken one after another and end where the property does not hold.
     fn breaks(&self, property: &'static str, steps: &[Step]) -> bool {
+        let end = self.end_of(steps);
+        end.is_some_and(|end| !(self.property(property).condition)(self, &end))
+    }
+
+    /// Where these steps lead, if they can be taken one after another.
+    pub fn end_of(&self, steps: &[Step]) -> Option<World> {
         let mut world = World::new(&self.scenario);
         for step in steps {
             let mut possible = Vec::new();
             self.actions(&world, &mut possible);
             if !possible.contains(step) {
-                return false;
+                return None;
             }
             world = self.rules().after(&world, *step);
         }
-        !(self.property(property).condition)(self, &world)
+        Some(world)
+    }
+
+    /// Where the fair run leads that follows these steps.
+    pub fn fair_end(&self, steps: &[Step]) -> Option<World> {
+        let mut world = self.end_of(steps)?;
+        for _ in 0..MAX_STEPS {
+            let Some(step) = self.fair_step(&world) else {
+                return Some(world);
+            };
+            world = self.rules().after(&world, step);
+        }
+        None
     }
 
     /// What the shop does next by itself while nothing fails; `None` when nothing is left to do.

@@ -48,7 +48,9 @@ impl Transaction<'_> {
         let units: BTreeMap<i64, i64> = units.filter(|(_, units)| *units > 0).collect();
         let mut levels = self.levels(None);
         if self.is(Mutant::HoldNotCountedForHolds) {
-            levels.values_mut().for_each(|level| level.held = 0);
+            for level in levels.values_mut() {
+                level.held = 0;
+            }
         }
         if self.database.now == BEFORE && set_aside(&units, &mut levels).is_ok() {
             self.database.orders[order] = Some(OrderState::new(Some(HOLDS_END)));

@@ -31,6 +31,10 @@ pub struct Wish {
 
 /// What is explored, and up to which bound.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a kind of step that is possible or not"
+)]
 pub struct Scenario {
     pub name: &'static str,
     pub wishes: &'static [Wish],

@@ -53,6 +53,19 @@ A cart (`POST /carts`) is a place to put an order together: checking it out crea
 
 An administrator adds products, changes their prices, and changes their stock.
 
+**The life of an order:**
+
+| from | by | to |
+| --- | --- | --- |
+| | `POST /orders` | `PENDING`; with `hold_seconds` until `expires_at`, or `409` if too few units are available |
+| `PENDING` | `POST /orders/{id}/pay`, before `expires_at` if there is one | `PENDING` with `accepted_at` |
+| `PENDING` without `accepted_at` | `POST /orders/{id}/cancel` | `FAILED`, reason `cancelled` |
+| `PENDING` without `accepted_at` | `expires_at` is past | `FAILED`, reason `expired` |
+| `PENDING` with `accepted_at` | a worker; every line is in stock, or was set aside | `PAID` |
+| `PENDING` with `accepted_at` | a worker; a line is short | `FAILED`, reason `insufficient_stock` |
+
+Pay, cancel and expiry exclude each other: the first one counts. `PAID` and `FAILED` are final.
+
 Money is a whole number of the currency's minor unit: 1999 is 19.99 USD. Times are RFC 3339 in UTC. Every error is a \
 problem document (RFC 9457) whose `type` names its kind.";
 

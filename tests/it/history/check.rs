@@ -45,6 +45,7 @@ struct Row {
     updated_at: Timestamp,
     notify_after: Option<Timestamp>,
     notify_attempts: i64,
+    ledger_period: Value,
     /// The other columns.
     fixed: Value,
 }
@@ -99,6 +100,9 @@ fn step(before: Option<&Row>, after: Option<&Row>, holds_are_moved: bool) -> Res
     if old.fixed != new.fixed {
         return Err("a column that is fixed has changed");
     }
+    if old.ledger_period != new.ledger_period && old.state.settled_at == new.state.settled_at {
+        return Err("the period of the ledger is set with the outcome");
+    }
     if old.state == new.state {
         return swept(old, new);
     }
@@ -134,7 +138,7 @@ fn swept(old: &Row, new: &Row) -> Result<&'static str, &'static str> {
     match new.notify_attempts - old.notify_attempts {
         _ if !is_due => Err("nothing may change about an order that is not waiting to be settled"),
         1 => Ok("claimed by the sweeper"),
-        -1 | 0 => Ok("released by the sweeper"),
+        -1 | 0 => Ok("made due again by the sweeper"),
         _ => Err("only the sweeper counts its attempts, one by one"),
     }
 }
@@ -291,6 +295,7 @@ impl Row {
             updated_at: instant(&row["updated_at"]).expect("an instant"),
             notify_after: instant(&row["notify_after"]),
             notify_attempts: number(&row["notify_attempts"]),
+            ledger_period: row["ledger_period"].clone(),
             fixed,
         }
     }
