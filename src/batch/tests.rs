@@ -74,7 +74,7 @@ async fn a_second_batch_runs_beside_the_first_only_once_it_is_worth_a_transactio
         let (sizes, started) = (Arc::clone(&sizes), Arc::clone(&started));
         Batcher::start(
             limits,
-            |_| 1,
+            |()| 1,
             move |batch: Arc<[()]>| {
                 sizes.lock().expect("not poisoned").push(batch.len());
                 started.notify_one();
@@ -169,7 +169,7 @@ async fn beyond_the_bound_requests_are_refused_at_once() {
     let starting = Arc::clone(&started);
     let batcher: Batcher<(), ()> = Batcher::start(
         LIMITS,
-        |_| 1,
+        |()| 1,
         move |_| {
             starting.notify_one();
             std::future::pending()
@@ -199,14 +199,14 @@ async fn a_batch_is_bounded_by_weight_and_what_is_left_comes_next() {
         ..LIMITS
     };
     let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let batches = Arc::new(Mutex::new(Vec::new()));
+    let ran = Arc::new(Mutex::new(Vec::new()));
     let batcher = {
-        let (started, gate, batches) = (Arc::clone(&started), Arc::clone(&gate), Arc::clone(&batches));
+        let (started, gate, ran) = (Arc::clone(&started), Arc::clone(&gate), Arc::clone(&ran));
         Batcher::start(
             limits,
             |weight: &usize| *weight,
             move |batch: Arc<[usize]>| {
-                batches.lock().expect("not poisoned").push(batch.to_vec());
+                ran.lock().expect("not poisoned").push(batch.to_vec());
                 let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
                 async move {
                     started.notify_one();
@@ -238,9 +238,9 @@ async fn a_batch_is_bounded_by_weight_and_what_is_left_comes_next() {
         assert!(answer.await.expect("runs").is_ok());
     }
     let expected: [&[usize]; 4] = [&[1], &[60, 40], &[30], &[500]];
-    let batches = batches.lock().expect("not poisoned");
-    assert_eq!(batches[..4], expected);
-    assert_eq!(batches[4..].concat(), [1, 2]);
+    let ran = ran.lock().expect("not poisoned");
+    assert_eq!(ran[..4], expected);
+    assert_eq!(ran[4..].concat(), [1, 2]);
 }
 
 #[tokio::test]
