@@ -82,10 +82,13 @@ fn class_of_sqlstate(code: &str, routine: Option<&str>) -> DbErrorClass {
         "40000" | "40001" | "40P01" | "55P03" | "72000" => DbErrorClass::Retryable,
         // feature_not_supported
         "0A000" if routine == Some(PREPARED_STATEMENT_IS_STALE) => DbErrorClass::Reconnect,
-        // invalid_sql_statement_name, duplicate_prepared_statement: somebody else has used this session;
-        // admin_shutdown, crash_shutdown, idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout;
-        // read_only_sql_transaction: a primary that is one no more
-        "26000" | "42P05" | "57P01" | "57P02" | "57P05" | "25P03" | "25P04" | "25006" => DbErrorClass::Reconnect,
+        // Somebody else has used this session: invalid_sql_statement_name, duplicate_prepared_statement.
+        "26000" | "42P05"
+        // The server ends it: admin_shutdown, crash_shutdown, idle_session_timeout, idle_in_transaction_session_timeout,
+        // transaction_timeout.
+        | "57P01" | "57P02" | "57P05" | "25P03" | "25P04"
+        // A primary that is one no more: read_only_sql_transaction.
+        | "25006" => DbErrorClass::Reconnect,
         // insufficient_privilege: after a migration, before the rights on what is new are granted
         "42501" | "3D000" => DbErrorClass::AccessDenied,
         // statement_completion_unknown; undefined_table, while the schema is made anew

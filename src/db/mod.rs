@@ -59,7 +59,7 @@ pub struct Db {
     /// Whether the last transaction that wrote to SQLite's file has failed.
     last_write_failed: Arc<AtomicBool>,
     /// Ends the task that follows the primary when the last clone is dropped.
-    following: Option<Arc<DropGuard>>,
+    _following: Option<Arc<DropGuard>>,
 }
 
 impl Db {
@@ -89,9 +89,10 @@ impl Db {
         } else {
             Database::connect(sqlite_options(url, pool)).await?
         };
-        let mut db = Self::new(write, read, Arc::default());
-        db.file = Some(identity_of_file(url).into());
-        Ok(db)
+        Ok(Self {
+            file: Some(identity_of_file(url).into()),
+            ..Self::new(write, read, Arc::default())
+        })
     }
 
     async fn connect_postgres(url: &str, pool: u32, statement_cache: usize) -> Result<Self, DbErr> {
@@ -108,11 +109,12 @@ impl Db {
         let eviction = Arc::default();
         let options = postgres_options(&urls[primary], pool, statement_cache, &eviction);
         let connections = Database::connect(options).await?;
-        let mut db = Self::new(connections.clone(), connections, eviction);
-        if hosts.len() > 1 {
-            db.follow_primary(hosts, primary);
-        }
-        Ok(db)
+        let db = Self::new(connections.clone(), connections, eviction);
+        let following = (hosts.len() > 1).then(|| db.follow_primary(hosts, primary));
+        Ok(Self {
+            _following: following.map(Arc::new),
+            ..db
+        })
     }
 
     fn new(write: DatabaseConnection, read: DatabaseConnection, eviction: Arc<Eviction>) -> Self {
@@ -126,21 +128,17 @@ impl Db {
             eviction,
             file: None,
             last_write_failed: Arc::default(),
-            following: None,
+            _following: None,
         }
     }
 
-    fn follow_primary(&mut self, hosts: Vec<PgConnectOptions>, primary: usize) {
+    /// Starts the task that follows the primary. It ends when the guard is dropped.
+    fn follow_primary(&self, hosts: Vec<PgConnectOptions>, primary: usize) -> DropGuard {
         let stop = CancellationToken::new();
         let pool = self.write.get_postgres_connection_pool().clone();
-        tokio::spawn(follow_primary(
-            pool,
-            hosts,
-            primary,
-            Arc::clone(&self.eviction),
-            stop.clone(),
-        ));
-        self.following = Some(Arc::new(stop.drop_guard()));
+        let eviction = Arc::clone(&self.eviction);
+        tokio::spawn(follow_primary(pool, hosts, primary, eviction, stop.clone()));
+        stop.drop_guard()
     }
 
     /// For reading outside a transaction.

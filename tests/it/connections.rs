@@ -292,10 +292,6 @@ async fn after_a_failover_between_hosts_of_the_url_the_primary_is_found(#[values
     "ALTER DATABASE :db SET default_transaction_read_only = on",
     "ALTER DATABASE :db RESET default_transaction_read_only"
 )]
-#[case::cancelled(
-    "ALTER ROLE clerk SET statement_timeout = 1",
-    "ALTER ROLE clerk RESET statement_timeout"
-)]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_refuses_for_now_is_a_503_until_it_is_over(#[case] begin: &str, #[case] end: &str) {
     let postgres = Postgres::start();

@@ -149,7 +149,7 @@ async fn the_command_says_for_whom_it_waits_and_succeeds_when_they_are_done() {
     let app = backend.stock(&[]).await;
     let report = long_report(&app).await;
 
-    let mut down = Shop::start(&backend, &["migrate", "down"], &[]);
+    let mut down = Shop::start(&backend, &["migrate", "down", "--yes"], &[]);
     down.wait_for("waiting for a lock on a table; retrying");
     assert!(down.log().contains("(shop, user"), "{}", down.log());
     report.rollback().await.expect("over");
