@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lapin::options::ExchangeDeleteOptions;
 use rstest::rstest;
 use serde_json::{Value, json};
 use shop::{
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     servers::RabbitMq,
-    support::{Backend, EventListener, Shop, eventually},
+    support::{Backend, EventListener, Shop, channel, eventually},
 };
 
 fn events(count: usize) -> Vec<Event> {
@@ -134,6 +135,31 @@ async fn an_event_that_is_published_twice_is_the_same_event() {
             (Some(&*event.id), &event.data)
         );
     }
+}
+
+/// The broker is there, and does not take them: their exchange is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_could_not_be_published_stay_due() {
+    let backend = Backend::servers();
+    let app = backend.app().await;
+    app.queue.ping().await.expect("the broker is there");
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let exchange = format!("{}.events", backend.prefix);
+    let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
+    deleted.await.expect("deleted");
+
+    store(&app, &events(3), true).await.expect("stored");
+    relay(&app).await.expect_err("they were published to nowhere");
+    assert_eq!(depth(&app).await, 3);
+    let is_due = outbox::is_due(app.db.read(), Timestamp::now()).await;
+    assert!(is_due.expect("answered"), "they are not put off");
+
+    // The next connection declares the exchange.
+    eventually("they are published", || async {
+        matches!(relay(&app).await, Ok(3)).then_some(())
+    })
+    .await;
+    assert_eq!(depth(&app).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
