@@ -94,7 +94,7 @@ async fn what_was_cached_of_a_database_that_is_gone_is_not_shown(#[case] backend
     let cart = carts::cart_of(&client, &[(1, 1)]).await;
 
     if how == "made anew" {
-        let fresh = run_to_end(&backend, &["migrate", "fresh"], &[]);
+        let fresh = run_to_end(&backend, &["migrate", "fresh", "--yes"], &[]);
         assert!(fresh.status.success(), "{}", String::from_utf8_lossy(&fresh.stderr));
     } else {
         // The first step of restoring the data of the orders alone.
