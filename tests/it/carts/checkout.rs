@@ -25,7 +25,10 @@ async fn a_cart_checked_out_from_fifty_connections_becomes_one_order(
     let checkouts = (0..50).map(|number| {
         // Each a connection of its own.
         let (client, cart) = (shops[number % shops.len()].client(), cart.clone());
-        let body = json!({ "user_id": 7, "hold_seconds": hold_seconds });
+        let mut body = json!({ "user_id": 7 });
+        if let Some(seconds) = hold_seconds {
+            body["hold_seconds"] = seconds.into();
+        }
         async move { answer_to(client.request(Method::POST, &format!("{cart}/checkout")).json(&body)).await }
     });
     let answers = join_all(checkouts).await;
