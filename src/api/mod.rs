@@ -33,7 +33,10 @@ pub mod openapi;
 pub mod orders;
 mod pages;
 pub mod products;
+pub mod refunds;
+mod refused;
 mod request_log;
+pub mod stock;
 mod stored;
 
 /// Reading from the database takes no longer, or the database counts as unavailable.
@@ -43,6 +46,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 pub enum Tag {
     /// What the shop sells.
     Catalogue,
+    /// How many units there are, and how that came about.
+    Stock,
     /// From creating an order to PAID or FAILED.
     Orders,
     /// Whether the server runs and can work.
@@ -147,7 +152,12 @@ mod tests {
         for (path, template, access) in [
             ("/products", "/products", Access::AnyoneReads),
             ("/products/7", "/products/{id}", Access::AnyoneReads),
-            ("/products/7/stock", "/products/{id}/stock", Access::AnyoneReads),
+            ("/products/7/stock", "/products/{id}/stock", Access::Authenticated),
+            (
+                "/products/7/movements",
+                "/products/{id}/movements",
+                Access::Authenticated,
+            ),
             ("/orders", "/orders", Access::Authenticated),
             (order, "/orders/{id}", Access::Authenticated),
             ("/docs", "/docs", Access::Anyone),

@@ -2,6 +2,7 @@
 //! are the promises they prove.
 
 mod architecture;
+mod assortment;
 mod auth;
 mod cache;
 mod cancel;
@@ -10,6 +11,7 @@ mod charts;
 mod clocks;
 mod commands;
 mod concurrency;
+mod conditional;
 mod connections;
 mod dead_letters;
 mod decide;
@@ -38,6 +40,7 @@ mod query;
 mod queue;
 #[cfg(feature = "failpoints")]
 mod races;
+mod refunds;
 mod requests;
 mod schema;
 mod schema_changes;
@@ -46,6 +49,7 @@ mod servers;
 mod settlement;
 mod shared_redis;
 mod soak;
+mod stock_changes;
 mod stopping;
 mod support;
 mod telemetry;

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Lets requests pass that their route is open to; of all others it notes the [`Caller`].
+/// Lets requests pass that their route is open to; of all others it notes the [`Identity`].
 pub struct AuthLayer<E> {
     inner: E,
     routes: Arc<Routes>,
@@ -40,8 +40,8 @@ impl<E> AuthLayer<E> {
         })
     }
 
-    /// The caller, and what the answer says of the rate limit, whatever else it says.
-    fn admit(&self, request: &Request, access: Access) -> (Result<Caller, Problem>, Headers) {
+    /// Who sends the request, and what the answer says of the rate limit, whatever else it says.
+    fn admit(&self, request: &Request, access: Access) -> (Result<Identity, Problem>, Headers) {
         let identity = match self.authenticator.identify(request) {
             Err(_) if access == Access::AnyoneReads && is_anonymous_read(request) => Ok(Identity {
                 user_id: None,
@@ -61,7 +61,7 @@ impl<E> AuthLayer<E> {
             }
         }
 
-        (identity.map(|identity| identity.caller), headers)
+        (identity, headers)
     }
 }
 
@@ -74,10 +74,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for AuthLayer<E> {
             return self.inner.call(request).await;
         }
 
-        let (caller, headers) = self.admit(&request, access);
-        let answer = match caller {
-            Ok(caller) => {
-                request.set_data(caller);
+        let (identity, headers) = self.admit(&request, access);
+        let answer = match identity {
+            Ok(identity) => {
+                request.set_data(identity);
                 self.inner.call(request).await
             }
             Err(problem) => Err(problem.into()),

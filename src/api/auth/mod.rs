@@ -8,10 +8,19 @@ pub mod jwt;
 pub mod layer;
 mod rate_limit;
 
-/// The caller that [`layer::AuthLayer`] has found, as a parameter of operations.
-impl<'a> FromRequest<'a> for Caller {
+pub use jwt::Identity;
+
+/// The sender that [`layer::AuthLayer`] has found, as a parameter of operations that note who did something.
+impl<'a> FromRequest<'a> for Identity {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
-        let caller = request.data::<Self>().copied();
-        caller.ok_or_else(|| Problem::internal("a request came past the authentication").into())
+        let identity = request.data::<Self>().copied();
+        identity.ok_or_else(|| Problem::internal("a request came past the authentication").into())
+    }
+}
+
+/// What the sender may see and do, as a parameter of operations.
+impl<'a> FromRequest<'a> for Caller {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Identity::from_request(request, body).await?.caller)
     }
 }
