@@ -14,9 +14,7 @@ use uuid::Uuid;
 use crate::{
     auth::{JWT, admin, user},
     proxy::Proxy,
-    support::{
-        Answer, Backend, Client, EventListener, Shop, accepted, all_settled, ledger_report, publish, unless_busy,
-    },
+    support::{Answer, Backend, Client, EventListener, Shop, accepted, ledger_report, publish, run_to_end},
 };
 
 async fn stock_of(app: &App, product: i64) -> i64 {
