@@ -1,5 +1,6 @@
 //! Where requests to create, pay or cancel an order become transactions: they gather in batches, each batch is one
 //! transaction, and every payment that it accepted becomes a settle request for the [`notifier`](crate::tasks::notifier).
+//! Changes of administrators are rare and run alone: [`once`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,6 +30,8 @@ use crate::{
         traces::new_traceparent,
     },
 };
+
+pub mod once;
 
 /// How long a batch may take. A database that takes longer counts as unavailable.
 const BATCH_TIMEOUT: Duration = Duration::from_millis(1_800);

@@ -43,15 +43,18 @@ BEGIN
         RAISE NOTICE 'no tables yet: run `shop migrate` as shop_migrate, then this again';
         RETURN;
     END IF;
-    GRANT SELECT ON shop, products, orders, order_items, stock_movements, outbox, ledger, ledger_totals, seaql_migrations
-        TO shop_serve, shop_work;
+    GRANT SELECT ON shop, products, orders, order_items, stock_movements, refunds, refund_items, outbox, ledger, ledger_totals,
+        seaql_migrations TO shop_serve, shop_work;
+    GRANT SELECT ON idempotency_keys TO shop_serve;
     -- The first process of an empty shop sets its currency.
     GRANT UPDATE (currency) ON shop TO shop_serve, shop_work;
 
     -- The API makes orders, holds their units, accepts their payment, cancels and expires them; administrators change the
-    -- catalogue through it. It takes no order's stock and changes no total.
-    GRANT INSERT ON products, orders, order_items, stock_movements TO shop_serve;
-    GRANT UPDATE (name, search_name, price, stock, held, low_since, low_stock, updated_at) ON products TO shop_serve;
+    -- catalogue and refund orders through it. It takes no order's stock and changes no total.
+    GRANT INSERT ON products, orders, order_items, stock_movements, refunds, refund_items, idempotency_keys TO shop_serve;
+    GRANT UPDATE (name, search_name, sku, active, price, stock, held, low_since, low_stock, updated_at)
+        ON products TO shop_serve;
+    GRANT UPDATE (answer) ON idempotency_keys TO shop_serve;
     GRANT UPDATE (status, accepted_at, settled_at, failure, notify_after, notify_attempts, updated_at) ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
 

@@ -18,6 +18,10 @@ CREATE TABLE products (
     -- The name as GET /products?q= compares names: in NFKC and without case. Computed by the shop. Leave it out of an
     -- INSERT, and set it to NULL when you change a name by hand: the next start of shop serve fills it in.
     search_name TEXT,
+    -- Stock keeping unit: what other systems call the product, unique.
+    sku         TEXT             CONSTRAINT products_sku_not_empty CHECK (sku <> ''),
+    -- 0 once the product is taken off the list: it is not listed and cannot be ordered.
+    active      INTEGER NOT NULL DEFAULT 1 CONSTRAINT products_active_is_boolean CHECK (active IN (0, 1)),
     -- Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.
     price       INTEGER NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
     -- ISO 4217. Left out of an INSERT, it is the currency of the shop.
@@ -36,6 +40,9 @@ CREATE TABLE products (
 
 -- Finds what was inserted by hand, whose search_name is still to be computed.
 CREATE INDEX products_without_search_name ON products (id) WHERE search_name IS NULL;
+CREATE UNIQUE INDEX products_sku      ON products (sku) WHERE sku IS NOT NULL;
+-- Lists what is off the list.
+CREATE INDEX        products_inactive ON products (id) WHERE NOT active;
 
 -- A product that is inserted by hand without a currency is priced in the shop's.
 CREATE TRIGGER products_default_currency AFTER INSERT ON products WHEN NEW.currency = '' BEGIN
@@ -44,13 +51,30 @@ END;
 
 -- Every change of stock that is not a sale. Rows are added and never changed.
 CREATE TABLE stock_movements (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    product_id INTEGER NOT NULL CONSTRAINT stock_movements_of_a_product REFERENCES products (id),
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    product_id      INTEGER NOT NULL CONSTRAINT stock_movements_of_a_product REFERENCES products (id),
     -- Units put on the shelf (positive) or written off (negative).
-    delta      INTEGER NOT NULL CONSTRAINT stock_movements_delta_not_zero CHECK (delta <> 0),
-    reason     TEXT    NOT NULL,
-    created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+    delta           INTEGER NOT NULL CONSTRAINT stock_movements_delta_not_zero CHECK (delta <> 0),
+    reason          TEXT    NOT NULL,
+    -- The Idempotency-Key of the request that changed it, and the administrator who did, where they are known.
+    idempotency_key TEXT,
+    user_id         INTEGER,
+    created_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
 ) STRICT;
 
--- Serves shop verify, which adds up the movements of every product.
-CREATE INDEX stock_movements_product_id ON stock_movements (product_id);
+-- Lists the movements of a product, newest first. Serves shop verify, which adds them up.
+CREATE INDEX stock_movements_product_id_id ON stock_movements (product_id, id);
+
+-- Requests of administrators that were done once, with the first answer. Rows are added with what the request did. One may be
+-- deleted when nobody will send its request again.
+CREATE TABLE idempotency_keys (
+    -- Unique for all administrators together.
+    idempotency_key TEXT    PRIMARY KEY NOT NULL,
+    -- Tells a transaction that ran again, because its answer was lost, from a request that was sent again.
+    request_id      BLOB    NOT NULL,
+    -- What was asked for, as JSON: another request under the same key is refused.
+    request         TEXT    NOT NULL,
+    -- The body of the first answer. NULL only inside the transaction that adds the row.
+    answer          TEXT,
+    created_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+) STRICT;

@@ -20,6 +20,7 @@ mod m0001_catalog;
 mod m0002_orders;
 mod m0003_ledger;
 mod m0004_outbox;
+mod m0005_refunds;
 
 pub use add_index::{NewIndex, create_index};
 
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_orders::Migration),
             Box::new(m0003_ledger::Migration),
             Box::new(m0004_outbox::Migration),
+            Box::new(m0005_refunds::Migration),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! The shop itself, its products, and every movement of their stock that is not a sale.
+//! The shop itself, its products, every movement of their stock that is not a sale, and what administrators did once.
 
 use sea_orm_migration::prelude::*;
 
@@ -14,7 +14,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let tables = "DROP TABLE stock_movements; DROP TABLE products; DROP TABLE shop;";
+        let tables = "DROP TABLE idempotency_keys; DROP TABLE stock_movements; DROP TABLE products; DROP TABLE shop;";
         let postgres = format!("{tables} DROP FUNCTION products_default_currency(), products_are_never_deleted();");
         crate::run(manager, &postgres, tables).await
     }

@@ -3,15 +3,18 @@
 
 use poem::http::StatusCode;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 pub use crate::http::problem::types::{
     EXPECTATION_FAILED, FORBIDDEN, INTERNAL, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, NOT_IMPLEMENTED,
-    OVERLOADED, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE,
+    OVERLOADED, PAYLOAD_TOO_LARGE, PRECONDITION_FAILED, REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, UNAUTHORIZED,
+    UNSUPPORTED_MEDIA_TYPE,
 };
 use crate::{
-    domain::{Error, OrderId, ProductId},
+    api::refused::RefusedLineBody,
+    domain::{Error, OrderId, ProductId, refunds::Excess},
     entities::order::{Failure, FailureReason, ShortLine, StoredFailure},
-    http::problem::{FieldError, Problem, types::ProblemType},
+    http::problem::{FieldError, MAX_ERRORS, Problem, types::ProblemType},
 };
 
 pub const PAYMENT_DECLINED: ProblemType = ProblemType::new(
@@ -36,9 +39,22 @@ pub const STOCK_OUT_OF_RANGE: ProblemType = ProblemType::new(
     "The stock cannot change by this much",
     StatusCode::CONFLICT,
 );
+pub const STOCK_CHANGED: ProblemType = ProblemType::new(
+    "stock-changed",
+    "The stock is not what you expect",
+    StatusCode::CONFLICT,
+);
+pub const SKU_TAKEN: ProblemType = ProblemType::new("sku-taken", "Another product has this SKU", StatusCode::CONFLICT);
+pub const ORDER_NOT_PAID: ProblemType =
+    ProblemType::new("order-not-paid", "The order is not paid", StatusCode::CONFLICT);
+pub const REFUND_EXCEEDS_PAYMENT: ProblemType = ProblemType::new(
+    "refund-exceeds-payment",
+    "The refund is more than is left of the payment",
+    StatusCode::CONFLICT,
+);
 pub const UNKNOWN_PRODUCT: ProblemType = ProblemType::new(
     "unknown-product",
-    "A product does not exist",
+    "A product does not exist, or is not for sale",
     StatusCode::UNPROCESSABLE_ENTITY,
 );
 pub const TOTAL_TOO_LARGE: ProblemType = ProblemType::new(
@@ -67,7 +83,7 @@ pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
 );
 
 /// Every type of problem that the API answers with.
-pub const ALL: [ProblemType; 28] = [
+pub const ALL: [ProblemType; 33] = [
     INVALID_REQUEST,
     UNAUTHORIZED,
     PAYMENT_DECLINED,
@@ -79,10 +95,15 @@ pub const ALL: [ProblemType; 28] = [
     INSUFFICIENT_STOCK,
     PAYMENT_ACCEPTED,
     ORDER_PAID,
+    ORDER_NOT_PAID,
+    REFUND_EXCEEDS_PAYMENT,
     STOCK_OUT_OF_RANGE,
     CART_CHECKED_OUT,
     CART_EMPTY,
     CART_FULL,
+    STOCK_CHANGED,
+    SKU_TAKEN,
+    PRECONDITION_FAILED,
     PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     EXPECTATION_FAILED,
@@ -117,11 +138,19 @@ impl From<Error> for Problem {
             Error::TotalTooLarge => Self::new(TOTAL_TOO_LARGE, detail),
             Error::IdempotencyKeyReused => Self::new(IDEMPOTENCY_KEY_REUSED, detail),
             Error::PaymentDeclined => Self::new(PAYMENT_DECLINED, detail),
-            Error::StockOutOfRange { .. } => Self::new(STOCK_OUT_OF_RANGE, detail),
             Error::InsufficientStock(lines) => Self::new(INSUFFICIENT_STOCK, detail).with_extension("lines", &lines),
             Error::PaymentAccepted(_) => Self::new(PAYMENT_ACCEPTED, detail),
             Error::OrderPaid(_) => Self::new(ORDER_PAID, detail),
+            Error::ProductChanged(_) => Self::new(PRECONDITION_FAILED, detail),
+            Error::SkuTaken(_) => Self::new(SKU_TAKEN, detail),
+            Error::StockChanged { stock, .. } => Self::new(STOCK_CHANGED, detail).with_extension("stock", &stock),
+            Error::StockOutOfRange { stock, held, .. } => Self::new(STOCK_OUT_OF_RANGE, detail)
+                .with_extension("stock", &stock)
+                .with_extension("available", &(stock - held)),
+            Error::StockChangesRefused(refused) => stock_changes_refused(detail, &refused),
             Error::OrderFailed(_, failure) => order_failed(detail, failure),
+            Error::OrderNotPaid(_) => Self::new(ORDER_NOT_PAID, detail),
+            Error::RefundExceedsPayment(excess) => refund_exceeds_payment(detail, &excess),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
             Error::Overloaded => Self::new(OVERLOADED, "too many requests are waiting; try again in a moment"),
             Error::Unavailable(_) | Error::Reconnect(_) | Error::Busy(_) => Self::new(
@@ -138,7 +167,7 @@ impl From<Error> for Problem {
 fn unknown_products(lines: Vec<(usize, i64)>) -> Vec<FieldError> {
     let field_error = |(index, id)| FieldError {
         pointer: format!("/items/{index}/product_id"),
-        detail: format!("there is no product {id}"),
+        detail: format!("there is no product {id} for sale"),
     };
     lines.into_iter().map(field_error).collect()
 }
@@ -170,11 +199,60 @@ fn products_gone(ids: Vec<ProductId>) -> Vec<FieldError> {
 
 /// The order of the examples.
 pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e8b11");
+/// Every line that does not hold, whatever is wrong with it. An unknown product counts for more than a stock that changed,
+/// and that for more than one that would be out of range.
+fn stock_changes_refused(detail: String, refused: &[(usize, Error)]) -> Problem {
+    let kinds = [UNKNOWN_PRODUCT, STOCK_CHANGED, STOCK_OUT_OF_RANGE];
+    let kind_of = |error: &Error| match error {
+        Error::ProductNotFound(_) => (UNKNOWN_PRODUCT, "/product_id", None),
+        Error::StockChanged { stock, .. } => (STOCK_CHANGED, "/expected_stock", Some(*stock)),
+        Error::StockOutOfRange { stock, .. } => (STOCK_OUT_OF_RANGE, "", Some(*stock)),
+        _ => (STOCK_OUT_OF_RANGE, "", None),
+    };
+
+    let (mut errors, mut lines) = (Vec::new(), Vec::new());
+    for (index, error) in refused {
+        let (kind, field, stock) = kind_of(error);
+        errors.push(FieldError {
+            pointer: format!("/{index}{field}"),
+            detail: error.to_string(),
+        });
+        lines.push(RefusedLineBody {
+            line: *index as u64,
+            problem: kind.slug.to_owned(),
+            stock,
+        });
+    }
+    errors.truncate(MAX_ERRORS);
+
+    let found = |kind: &ProblemType| refused.iter().any(|(_, error)| kind_of(error).0 == *kind);
+    let kind = kinds.into_iter().find(found).unwrap_or(STOCK_OUT_OF_RANGE);
+    Problem::new(kind, detail)
+        .with_errors(errors)
+        .with_extension("refused", &lines)
+}
+
+fn refund_exceeds_payment(detail: String, excess: &Excess) -> Problem {
+    let amount = excess.is_amount.then(|| FieldError {
+        pointer: "/amount".to_owned(),
+        detail: format!("{} can be refunded", excess.amount),
+    });
+    let items = excess.items.iter().map(|item| FieldError {
+        pointer: format!("/items/{}/quantity", item.index),
+        detail: format!("{} units of product {} can be refunded", item.quantity, item.product_id),
+    });
+
+    Problem::new(REFUND_EXCEEDS_PAYMENT, detail)
+        .with_errors(amount.into_iter().chain(items).collect())
+        .with_extension("refundable", &excess.amount)
+}
 
 /// A problem of this type as the document shows it.
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {
         UNKNOWN_PRODUCT => Error::UnknownProducts(vec![(1, 9_999)]).into(),
+        STOCK_CHANGED => stock_changed().into(),
+        REFUND_EXCEEDS_PAYMENT => refund_too_large().into(),
         TOTAL_TOO_LARGE => Error::TotalTooLarge.into(),
         IDEMPOTENCY_KEY_REUSED => Error::IdempotencyKeyReused.into(),
         PAYMENT_DECLINED => Error::PaymentDeclined.into(),
@@ -209,4 +287,21 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
     };
 
     json!(problem.body(instance))
+}
+
+fn refund_too_large() -> Error {
+    Error::RefundExceedsPayment(Box::new(Excess {
+        order_id: Uuid::nil(),
+        amount: 3_680,
+        is_amount: true,
+        items: Vec::new(),
+    }))
+}
+
+fn stock_changed() -> Error {
+    Error::StockChanged {
+        id: 1,
+        stock: 279,
+        expected: 300,
+    }
 }

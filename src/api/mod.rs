@@ -34,7 +34,10 @@ pub mod openapi;
 pub mod orders;
 mod pages;
 pub mod products;
+pub mod refunds;
+mod refused;
 mod request_log;
+pub mod stock;
 mod stored;
 
 /// Reading from the database takes no longer, or the database counts as unavailable.
@@ -46,6 +49,8 @@ pub enum Tag {
     Catalogue,
     /// What a customer puts together before ordering it.
     Carts,
+    /// How many units there are, and how that came about.
+    Stock,
     /// From creating an order to PAID or FAILED.
     Orders,
     /// Whether the server runs and can work.
@@ -150,7 +155,12 @@ mod tests {
         for (path, template, access) in [
             ("/products", "/products", Access::AnyoneReads),
             ("/products/7", "/products/{id}", Access::AnyoneReads),
-            ("/products/7/stock", "/products/{id}/stock", Access::AnyoneReads),
+            ("/products/7/stock", "/products/{id}/stock", Access::Authenticated),
+            (
+                "/products/7/movements",
+                "/products/{id}/movements",
+                Access::Authenticated,
+            ),
             ("/orders", "/orders", Access::Authenticated),
             (order, "/orders/{id}", Access::Authenticated),
             ("/carts", "/carts", Access::Authenticated),

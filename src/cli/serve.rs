@@ -123,6 +123,8 @@ async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
         limit: 1,
         after: 0,
         name_contains: None,
+        sku: None,
+        active: None,
     };
     let is_empty = catalog::list(app.db.read(), &any_product).await?.products.is_empty();
 

@@ -1,6 +1,6 @@
 //! Sorts the errors of a database by what can be done about them.
 
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::{DbErr, RuntimeErr, SqlErr};
 use sqlx::postgres::PgDatabaseError;
 
 /// What can be done about an error of the database.
@@ -31,6 +31,12 @@ pub fn classify(error: &DbErr) -> DbErrorClass {
         DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => DbErrorClass::Unavailable,
         _ => DbErrorClass::Permanent,
     }
+}
+
+/// Whether the statement would have stored a second row where there can be one.
+#[must_use]
+pub fn is_unique_violation(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
 fn classify_sqlx(error: &sqlx::Error) -> DbErrorClass {

@@ -34,7 +34,7 @@ mod transaction;
 pub mod url;
 
 use connect::{postgres_options, session_options, sqlite_options};
-pub use error_class::{DbErrorClass, classify};
+pub use error_class::{DbErrorClass, classify, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
 use identity::identity_of_file;

@@ -13,10 +13,13 @@ mod caller;
 pub mod carts;
 pub mod catalog;
 pub mod event;
+pub mod idempotency;
+pub mod ids;
 pub mod ledger;
 pub mod money;
 pub mod orders;
 pub mod outbox;
+pub mod refunds;
 mod search;
 pub mod settlement;
 pub mod shop;
@@ -34,6 +37,16 @@ pub type UserId = i64;
 pub enum Error {
     #[error("there is no product {0}")]
     ProductNotFound(ProductId),
+    /// The product is another one than the caller knows: somebody changed it meanwhile.
+    #[error("product {0} has changed since you read it")]
+    ProductChanged(ProductId),
+    #[error("another product has the SKU {0}")]
+    SkuTaken(String),
+    #[error("there are {stock} units of product {id}, not {expected}")]
+    StockChanged { id: ProductId, stock: i64, expected: i64 },
+    /// Every change that cannot be made, with its index in the request and why; none was made.
+    #[error("stock changes that cannot be made: {}; none was made", .0.len())]
+    StockChangesRefused(Vec<(usize, Error)>),
     /// A change that would leave less than what is on hold, or more than [`catalog::MAX_STOCK`], on the shelf.
     #[error("there are {stock} units of product {id}, {held} of them on hold, so its stock cannot change by {delta}")]
     StockOutOfRange {
@@ -85,6 +98,11 @@ pub enum Error {
     /// Redis cannot be reached, or did not answer in time.
     #[error("carts are not available: {0}")]
     CartsUnavailable(String),
+    /// Only what was paid can be paid back.
+    #[error("order {0} is not paid")]
+    OrderNotPaid(OrderId),
+    #[error("order {} has {} left to refund", .0.order_id, .0.amount)]
+    RefundExceedsPayment(Box<refunds::Excess>),
     /// The caller is known and may not do this.
     #[error("not allowed: {0}")]
     Forbidden(String),

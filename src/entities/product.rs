@@ -15,6 +15,10 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i64,
     pub name: String,
+    /// Stock keeping unit: what other systems call the product; unique.
+    pub sku: Option<String>,
+    /// Whether it is listed and can be ordered.
+    pub active: bool,
     /// Minor units of `currency`, not negative.
     pub price: i64,
     /// ISO 4217. A shop has one currency, so every product has the same.
@@ -28,7 +32,7 @@ pub struct Model {
     /// The stock that it fell to then.
     pub low_stock: Option<i64>,
     pub created_at: Timestamp,
-    /// When name, price or stock last changed.
+    /// When anything of it last changed.
     pub updated_at: Timestamp,
 }
 

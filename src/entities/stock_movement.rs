@@ -15,6 +15,10 @@ pub struct Model {
     /// Units put in (positive) or written off (negative), never zero.
     pub delta: i64,
     pub reason: String,
+    /// The `Idempotency-Key` of the request that changed the stock.
+    pub idempotency_key: Option<String>,
+    /// The administrator who changed it, where users are known.
+    pub user_id: Option<i64>,
     pub created_at: Timestamp,
 }
 

@@ -11,6 +11,9 @@ use super::problem::Problem;
 
 /// A value that is read from a header of a request.
 pub trait FromHeader: Sized + Send {
+    /// Whether a request without the header is refused.
+    const IS_REQUIRED: bool = false;
+
     /// What the document says of the header's value: where nothing is refused, whatever a header can hold (RFC 9110, section
     /// 5.5), of any length.
     fn schema() -> MetaSchema {
@@ -30,6 +33,8 @@ pub struct Header<T>(pub T);
 
 impl<'a, T: FromHeader> ApiExtractor<'a> for Header<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+
+    const PARAM_IS_REQUIRED: bool = T::IS_REQUIRED;
 
     type ParamType = ();
     type ParamRawType = ();

@@ -44,6 +44,34 @@ impl IdempotencyKey {
     }
 }
 
+/// A key without which the request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredIdempotencyKey(pub String);
+
+impl RequiredIdempotencyKey {
+    /// # Errors
+    /// As [`IdempotencyKey::read`], and there is no key.
+    pub fn read(headers: &HeaderMap) -> Result<Self, FieldError> {
+        let IdempotencyKey(key) = IdempotencyKey::read(headers)?;
+        key.map(Self).ok_or_else(|| FieldError {
+            pointer: format!("/header/{NAME}"),
+            detail: format!("`{NAME}` is missing: without it, sending the request again could do it twice"),
+        })
+    }
+}
+
+impl FromHeader for RequiredIdempotencyKey {
+    const IS_REQUIRED: bool = true;
+
+    fn schema() -> MetaSchema {
+        IdempotencyKey::schema()
+    }
+
+    fn from_request(request: &Request) -> Result<Self, Problem> {
+        Self::read(request.headers()).map_err(|error| Problem::invalid_fields(vec![error]))
+    }
+}
+
 impl FromHeader for IdempotencyKey {
     fn schema() -> MetaSchema {
         MetaSchema {

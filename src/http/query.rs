@@ -32,7 +32,8 @@ struct Parameters(Vec<Parameter>);
 
 struct Parameter {
     name: String,
-    is_number: bool,
+    /// What the text of the value stands for.
+    kind: Kind,
     schema: Validator,
 }
 
@@ -152,6 +153,13 @@ impl Parameters {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Integer,
+    Boolean,
+    Text,
+}
+
 impl Parameter {
     fn new(parameter: &Value, components: &Value) -> Self {
         let name = parameter["name"].as_str().unwrap_or_default().to_owned();
@@ -165,14 +173,22 @@ impl Parameter {
 
         Self {
             name,
-            is_number: parameter["schema"]["type"] == "integer",
+            kind: match parameter["schema"]["type"].as_str() {
+                Some("integer") => Kind::Integer,
+                Some("boolean") => Kind::Boolean,
+                _ => Kind::Text,
+            },
             schema,
         }
     }
 
     fn errors(&self, value: &str) -> Vec<FieldError> {
-        let number = value.parse().ok().filter(|_| self.is_number);
-        let value = number.map_or_else(|| Value::from(value), |number: i64| Value::from(number));
+        let parsed = match self.kind {
+            Kind::Integer => value.parse::<i64>().ok().map(Value::from),
+            Kind::Boolean => value.parse::<bool>().ok().map(Value::from),
+            Kind::Text => None,
+        };
+        let value = parsed.unwrap_or_else(|| Value::from(value));
 
         let found = self.schema.iter_errors(&value);
         found

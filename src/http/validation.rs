@@ -11,7 +11,7 @@ use std::{
 use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
 use poem::http::HeaderMap;
 use poem_openapi::{registry::Registry, types::ParseFromJSON};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     problem::{FieldError, MAX_ERRORS, Problem, pointer::escaped},
@@ -24,8 +24,8 @@ pub trait ExtraValidation {
     /// Whether a request without a body stands for an empty object.
     const BODY_OPTIONAL: bool = false;
 
-    /// Adds to the derived schema what the derive macro has no word for.
-    fn extend_schema(_schema: &mut Value) {}
+    /// Adds to the derived schemas, by their names, what the derive macro has no word for.
+    fn extend_schemas(_schemas: &mut Map<String, Value>) {}
 
     /// Faults that no schema finds, whether or not the body fits its schema. The headers are here so that their faults
     /// come in the same answer as those of the body.
@@ -87,10 +87,25 @@ fn field_errors(error: &ValidationError) -> Vec<FieldError> {
             return vec![at(property.as_str().unwrap_or_default(), "the field is missing")];
         }
         ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
+        ValidationErrorKind::AnyOf { context } => format!("one of these fields is needed: {}", missing(context)),
+        ValidationErrorKind::OneOfNotValid { context } => {
+            format!("one of these fields is needed: {}", missing(context))
+        }
+        ValidationErrorKind::OneOfMultipleValid { .. } => "fields are given that exclude one another".to_owned(),
         ValidationErrorKind::Not { .. } => "the value must not be 0".to_owned(),
         _ => error.masked_with("the value").to_string(),
     };
     vec![field_error(parent.to_string(), detail)]
+}
+
+/// The fields whose absence is a fault in one of the alternatives.
+fn missing(alternatives: &[Vec<ValidationError>]) -> String {
+    let faults = alternatives.iter().flatten();
+    let names = faults.filter_map(|fault| match fault.kind() {
+        ValidationErrorKind::Required { property } => Some(format!("`{}`", property.as_str()?)),
+        _ => None,
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn field_error(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
@@ -142,20 +157,20 @@ fn validator<T: ParseFromJSON + ExtraValidation + 'static>() -> Arc<Validator> {
 }
 
 fn build<T: ParseFromJSON + ExtraValidation>() -> Validator {
-    let name = T::name().into_owned();
     let mut registry = Registry::new();
     T::register(&mut registry);
 
+    let body = json!(T::schema_ref());
     let mut schemas = json!(registry.schemas);
     schema::correct(&mut schemas);
     if let Some(schemas) = schemas.as_object_mut() {
-        schema::deny_unknown_fields(schemas, [name.clone()].into());
-        schemas.entry(&name).and_modify(T::extend_schema);
+        schema::deny_unknown_fields(schemas, schema::references(&body));
+        T::extend_schemas(schemas);
     }
 
-    let schema = json!({ "$ref": schema::reference(&name), "components": { "schemas": schemas } });
+    let schema = json!({ "allOf": [body], "components": { "schemas": schemas } });
     jsonschema::options()
         .with_draft(Draft::Draft4)
         .build(&schema)
-        .unwrap_or_else(|error| panic!("the schema of {name} is not valid: {error}"))
+        .unwrap_or_else(|error| panic!("the schema of {} is not valid: {error}", T::name()))
 }

@@ -55,6 +55,8 @@ pub(super) fn generate(rng: &mut ChaCha8Rng, count: usize) -> Vec<NewProduct> {
             };
             NewProduct {
                 name,
+                sku: None,
+                active: true,
                 // 80 to 140 % of the usual price, rounded down to a multiple of ten.
                 price: price * rng.random_range(80..=140) / 1_000 * 10,
                 stock: rng.random_range(20..=500),

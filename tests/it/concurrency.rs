@@ -10,7 +10,7 @@ use shop::{
     app::App,
     domain::{
         Error,
-        catalog::{self, ProductChange, StockChange},
+        catalog::{self, Origin, ProductChange, StockChange},
     },
     entities::Timestamp,
 };
@@ -19,15 +19,10 @@ use uuid::Uuid;
 use crate::support::{Answer, Backend, Client, Shop, accepted, all_settled, count, eventually, ledger_report, publish};
 
 async fn change_stock(app: &App, product_id: i64, delta: i64, reason: &'static str) -> Result<(), Error> {
-    let change = StockChange {
-        product_id,
-        delta,
-        reason: reason.to_owned(),
-    };
-    let change = &change;
+    let (change, origin) = (&StockChange::by(product_id, delta, reason), &Origin::default());
     let changed = app
         .db
-        .transaction_once(|txn| async move { catalog::change_stock(&txn, Timestamp::now(), change, 5).await });
+        .transaction_once(|txn| async move { catalog::change_stock(&txn, Timestamp::now(), change, origin, 5).await });
     changed.await.map(drop)
 }
 
@@ -92,8 +87,8 @@ async fn an_order_keeps_its_price_while_the_catalogue_changes(#[values("embedded
         async move {
             for price in (101..160).chain([100]) {
                 let change = ProductChange {
-                    name: None,
                     price: Some(price),
+                    ..ProductChange::default()
                 };
                 catalog::change(app.db.write(), Timestamp::now(), 1, &change)
                     .await

@@ -9,7 +9,7 @@ use shop::{
     app::App,
     domain::{
         Error, OrderId,
-        catalog::{self, StockChange},
+        catalog::{self, Origin, StockChange},
         ledger::Checked,
         settlement,
     },
@@ -139,15 +139,10 @@ async fn a_periodic_check_finds_tampering(#[case] tamper: &str, #[values("embedd
 }
 
 async fn restock(app: &App, product_id: i64) {
-    let change = StockChange {
-        product_id,
-        delta: 10,
-        reason: "delivery".to_owned(),
-    };
-    let change = &change;
-    let changed = app
-        .db
-        .transaction(|txn| async move { catalog::change_stock(&txn, Timestamp::now(), change, LOW_STOCK_AT).await });
+    let (change, origin) = (&StockChange::by(product_id, 10, "delivery"), &Origin::default());
+    let changed = app.db.transaction(|txn| async move {
+        catalog::change_stock(&txn, Timestamp::now(), change, origin, LOW_STOCK_AT).await
+    });
     let changed: Result<_, Error> = changed.await;
     changed.expect("restocked");
 }
@@ -224,12 +219,8 @@ async fn what_commits_late_is_neither_missed_nor_an_alarm() {
         .await
         .expect("settled");
     let restocking = app.db.write().begin().await.expect("begun");
-    let change = StockChange {
-        product_id: 3,
-        delta: 10,
-        reason: "delivery".to_owned(),
-    };
-    catalog::change_stock(&restocking, Timestamp::now(), &change, LOW_STOCK_AT)
+    let (change, origin) = (StockChange::by(3, 10, "delivery"), Origin::default());
+    catalog::change_stock(&restocking, Timestamp::now(), &change, &origin, LOW_STOCK_AT)
         .await
         .expect("restocked");
 

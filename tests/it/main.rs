@@ -2,6 +2,7 @@
 //! are the promises they prove.
 
 mod architecture;
+mod assortment;
 mod auth;
 mod cache;
 mod cancel;
@@ -11,6 +12,7 @@ mod charts;
 mod clocks;
 mod commands;
 mod concurrency;
+mod conditional;
 mod connections;
 mod dead_letters;
 mod decide;
@@ -39,6 +41,7 @@ mod query;
 mod queue;
 #[cfg(feature = "failpoints")]
 mod races;
+mod refunds;
 mod requests;
 mod schema;
 mod schema_changes;
@@ -47,6 +50,7 @@ mod servers;
 mod settlement;
 mod shared_redis;
 mod soak;
+mod stock_changes;
 mod stopping;
 mod support;
 mod telemetry;

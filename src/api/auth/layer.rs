@@ -40,7 +40,7 @@ impl<E> AuthLayer<E> {
         })
     }
 
-    /// The caller, and what the answer says of the rate limit, whatever else it says.
+    /// Who sends the request, and what the answer says of the rate limit, whatever else it says.
     fn admit(&self, request: &Request, access: Access) -> (Result<Identity, Problem>, Headers) {
         let identity = match self.authenticator.identify(request) {
             Err(_) if access == Access::AnyoneReads && is_anonymous_read(request) => Ok(Identity {

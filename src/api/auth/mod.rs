@@ -2,26 +2,25 @@
 
 use poem::{FromRequest, Request, RequestBody};
 
-use jwt::Identity;
-
 use crate::{domain::Caller, http::problem::Problem};
 
 pub mod jwt;
 pub mod layer;
 mod rate_limit;
 
-/// The caller that [`layer::AuthLayer`] has found, as a parameter of operations.
-impl<'a> FromRequest<'a> for Caller {
-    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
-        let identity = Identity::from_request(request, body).await?;
-        Ok(identity.caller)
-    }
-}
+pub use jwt::Identity;
 
-/// The caller with the user that they are, where users are known.
+/// The sender that [`layer::AuthLayer`] has found, as a parameter of operations that note who did something.
 impl<'a> FromRequest<'a> for Identity {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
         let identity = request.data::<Self>().copied();
         identity.ok_or_else(|| Problem::internal("a request came past the authentication").into())
+    }
+}
+
+/// What the sender may see and do, as a parameter of operations.
+impl<'a> FromRequest<'a> for Caller {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Identity::from_request(request, body).await?.caller)
     }
 }

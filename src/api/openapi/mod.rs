@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags as _, types::Type as _};
+use poem_openapi::{LicenseObject, OpenApiService, ServerObject, Tags as _, registry::Registry, types::Type};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,7 +12,13 @@ use super::{
     failure::{FailureBody, ShortLineBody},
     health::HealthApi,
     orders::OrdersApi,
-    products::{ProductsApi, bodies::StockChangeBody},
+    products::ProductsApi,
+    refunds::{RefundsApi, bodies::NewRefundBody},
+    refused::RefusedLineBody,
+    stock::{
+        StockApi,
+        bodies::{MAX_LINES, StockChangeBody, StockLineBody},
+    },
 };
 use crate::{
     config::AuthMode,
@@ -51,7 +57,7 @@ A headless order service. **The way of an order:**
 
 A cart (`POST /carts`) is a place to put an order together: checking it out creates the order, once.
 
-An administrator adds products, changes their prices, and changes their stock.
+An administrator adds products, changes what is said of them, takes them off the list, and changes their stock.
 
 **The life of an order:**
 
@@ -70,10 +76,10 @@ Money is a whole number of the currency's minor unit: 1999 is 19.99 USD. Times a
 problem document (RFC 9457) whose `type` names its kind.";
 
 /// All operations.
-pub type Apis = (ProductsApi, CartsApi, OrdersApi, HealthApi);
+pub type Apis = (ProductsApi, StockApi, CartsApi, OrdersApi, RefundsApi, HealthApi);
 
 pub fn service() -> OpenApiService<Apis, ()> {
-    let apis = (ProductsApi, CartsApi, OrdersApi, HealthApi);
+    let apis = (ProductsApi, StockApi, CartsApi, OrdersApi, RefundsApi, HealthApi);
     OpenApiService::new(apis, "shop", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
@@ -98,6 +104,7 @@ pub fn document(auth: AuthMode) -> Value {
     schema::correct(&mut document["components"]["schemas"]);
     schema::write_whole_numbers(&mut document["paths"]);
     document["components"]["headers"] = responses::headers();
+    bound_stock_changes(&mut document["paths"]["/stock-changes"]["post"]["requestBody"]);
 
     document["components"]["securitySchemes"] = json!({ SCHEME: {
         "type": "http",
@@ -158,9 +165,9 @@ fn complete(schemas: &mut Map<String, Value>) {
         mark_optional(schema);
     }
 
-    schemas
-        .entry(StockChangeBody::name())
-        .and_modify(StockChangeBody::extend_schema);
+    StockChangeBody::extend_schemas(schemas);
+    Vec::<StockLineBody>::extend_schemas(schemas);
+    NewRefundBody::extend_schemas(schemas);
     schemas.entry(ProblemBody::name()).and_modify(|problem| {
         problem["example"] = errors::example(INVALID_REQUEST, "/orders");
         problem["properties"]["type"]["enum"] = errors::ALL.iter().map(ProblemType::uri).collect();
@@ -174,7 +181,47 @@ fn complete(schemas: &mut Map<String, Value>) {
             "description": "Why the order has failed, as the order itself says it; only of the type `order-failed`.",
             "allOf": [{ "$ref": schema::reference(&FailureBody::name()) }],
         });
+        describe_extensions(&mut problem["properties"]);
     });
+    register::<RefusedLineBody>(schemas);
+}
+
+/// What some types of problem say of stock and of refunds.
+fn describe_extensions(properties: &mut Value) {
+    properties["stock"] = json!({
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "description": "The units in stock; only of the types `stock-changed` and `stock-out-of-range`.",
+    });
+    properties["refused"] = json!({
+        "type": "array",
+        "maxItems": MAX_LINES,
+        "description": "Every line that does not hold; only of a request that changes the stock of many products.",
+        "items": { "$ref": schema::reference(&RefusedLineBody::name()) },
+    });
+    properties["refundable"] = json!({
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "description": "What can be refunded, in the currency's minor unit; only of the type `refund-exceeds-payment`.",
+    });
+}
+
+/// Adds the schema of a type that no operation names.
+fn register<T: Type>(schemas: &mut Map<String, Value>) {
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+    if let Value::Object(own) = json!(registry.schemas) {
+        schemas.extend(own);
+    }
+}
+
+/// The framework has no word for the length of a body that is a list.
+fn bound_stock_changes(body: &mut Value) {
+    let list = &mut body["content"]["application/json"]["schema"];
+    list["minItems"] = json!(1);
+    list["maxItems"] = json!(MAX_LINES);
 }
 
 /// Marks what is null on the last page, and what is left out where there is nothing to list.

@@ -1,5 +1,6 @@
 //! The answers of the operations on orders, as the document describes them, and the problems that each can end in.
 
+use bytes::Bytes;
 use poem_openapi::ApiResponse;
 
 use super::bodies::{OrderBody, OrderPageBody};
@@ -10,7 +11,12 @@ use crate::{
         REQUEST_TIMEOUT, TIMEOUT, TOO_MANY_REQUESTS, TOTAL_TOO_LARGE, UNAUTHORIZED, UNKNOWN_PRODUCT,
         UNSUPPORTED_MEDIA_TYPE,
     },
-    http::{event_stream::EventStream, json::RawJson, problem::problems},
+    http::{
+        conditional::{IfNoneMatch, entity_tag},
+        event_stream::EventStream,
+        json::RawJson,
+        problem::problems,
+    },
 };
 
 #[derive(ApiResponse)]
@@ -34,10 +40,33 @@ pub enum FindAnswer {
     #[oai(status = 200)]
     Order(
         RawJson<OrderBody>,
+        /// Changes with the content; send it back in If-None-Match.
+        #[oai(header = "ETag")]
+        String,
         /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
         #[oai(header = "Preference-Applied")]
         Option<String>,
     ),
+    /// The order is as If-None-Match says, also after waiting.
+    #[oai(status = 304)]
+    NotModified(
+        /// The tag of the order that the caller has.
+        #[oai(header = "ETag")]
+        String,
+        /// `wait=N` if `Prefer: wait=N` was heeded (RFC 7240).
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
+}
+
+impl FindAnswer {
+    pub fn new(body: Bytes, if_none_match: &IfNoneMatch, applied: Option<String>) -> Self {
+        let etag = entity_tag(&body);
+        if if_none_match.matches(&etag) {
+            return Self::NotModified(etag, applied);
+        }
+        Self::Order(RawJson::new(body), etag, applied)
+    }
 }
 
 #[derive(ApiResponse)]

@@ -6,11 +6,12 @@ use poem::{
     http::{Method, Uri},
 };
 
-use super::bodies::OrderBody;
+use super::answers::FindAnswer;
 use crate::{
+    api::auth::Identity,
     cache::{Cache, SettledOrder},
-    domain::{Caller, OrderId},
-    http::json::RawJson,
+    domain::OrderId,
+    http::conditional::IfNoneMatch,
 };
 
 /// Answers `GET /orders/{id}` from the local cache to those who may see the order.
@@ -26,11 +27,11 @@ impl<E> CachedOrders<E> {
 
     async fn cached(&self, request: &Request) -> Option<SettledOrder> {
         let id = order_id(request.uri()).filter(|_| matches!(*request.method(), Method::GET | Method::HEAD))?;
-        let caller: &Caller = request.data()?;
+        let sender: &Identity = request.data()?;
 
         // Whatever is refused is refused by the handler.
         let order = self.cache.local_settled_order(id).await?;
-        caller.can_view(order.user_id).then_some(order)
+        sender.caller.can_view(order.user_id).then_some(order)
     }
 }
 
@@ -39,7 +40,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for CachedOrders<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         match self.cached(&request).await {
-            Some(order) => Ok(RawJson::<OrderBody>::new(order.body).into_response()),
+            Some(order) => {
+                let if_none_match = IfNoneMatch::of(request.headers());
+                Ok(FindAnswer::new(order.body, &if_none_match, None).into_response())
+            }
             None => self.inner.call(request).await,
         }
     }

@@ -33,6 +33,7 @@ use crate::{
     },
     entities::{Timestamp, order::OrderStatus},
     http::{
+        conditional::IfNoneMatch,
         event_stream::LastEventId,
         header::Header,
         idempotency::IdempotencyKey,
@@ -209,13 +210,16 @@ impl OrdersApi {
         /// `wait=N`: answer once the order is settled, after N seconds at most, 30 if N is more (RFC 7240).
         #[oai(name = "Prefer")]
         prefer: Header<Prefer>,
+        /// The ETag of the order that the caller has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<IfNoneMatch>,
     ) -> Result<FindAnswer, FindProblem> {
         let source = app.cache.source();
         if let Some(cached) = app.cache.settled_order(id.0).await {
             if !caller.can_view(cached.user_id) {
                 return Err(Error::OrderNotFound(id.0).into());
             }
-            return Ok(FindAnswer::Order(RawJson::new(cached.body), None));
+            return Ok(FindAnswer::new(cached.body, &if_none_match.0, None));
         }
 
         let wait = Wait::start(&watch, id.0, prefer.0).await;
@@ -234,7 +238,7 @@ impl OrdersApi {
             let settled = SettledOrder { user_id, body };
             app.cache.put_settled_order(&source, id.0, settled).await;
         }
-        Ok(FindAnswer::Order(RawJson::new(body), applied))
+        Ok(FindAnswer::new(body, &if_none_match.0, applied))
     }
 
     /// Follow an order

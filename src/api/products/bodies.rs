@@ -1,14 +1,15 @@
 //! The JSON bodies of requests about products, and of their answers.
 
+use poem::http::HeaderMap;
 use poem_openapi::{Object, types::Example};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
     domain::catalog::{NewProduct, ProductChange},
     entities::product,
-    http::validation::ExtraValidation,
+    http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
 };
 
 /// A product of the catalogue.
@@ -20,6 +21,12 @@ pub struct ProductBody {
     /// What it is called.
     #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub name: String,
+    /// Stock keeping unit, unique; left out where there is none.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sku: Option<String>,
+    /// Whether it is listed and can be ordered.
+    pub active: bool,
     /// In the currency's minor unit: 1999 is 19.99 USD.
     #[oai(validator(minimum(value = "0")))]
     pub price: i64,
@@ -50,7 +57,7 @@ pub struct ProductPageBody {
 }
 
 /// A product to add.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "NewProduct", example)]
 pub struct NewProductBody {
     /// 1 to 200 characters, none of them control characters, and not blank.
@@ -60,6 +67,11 @@ pub struct NewProductBody {
         pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
     ))]
     name: String,
+    /// Stock keeping unit: 1 to 64 visible ASCII characters, unique.
+    #[oai(validator(min_length = 1, max_length = 64, pattern = "^[!-~]*$"))]
+    sku: Option<String>,
+    /// Whether it is listed and can be ordered; true if it is left out.
+    active: Option<bool>,
     /// In the currency's minor unit, not negative.
     #[oai(validator(minimum(value = "0")))]
     price: i64,
@@ -79,33 +91,21 @@ pub struct ProductChangeBody {
         pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
     ))]
     name: Option<String>,
+    /// Stock keeping unit: 1 to 64 visible ASCII characters, unique.
+    #[oai(validator(min_length = 1, max_length = 64, pattern = "^[!-~]*$"))]
+    sku: Option<String>,
+    /// `false` takes the product off the list: it is not listed and cannot be ordered. `true` puts it back.
+    active: Option<bool>,
     /// In the currency's minor unit, not negative.
     #[oai(validator(minimum(value = "0")))]
     price: Option<i64>,
 }
 
-/// A change of a product's stock.
-#[derive(Debug, Object)]
-#[oai(rename = "StockChange", example)]
-pub struct StockChangeBody {
-    /// Units to add, or to write off if negative; not 0, and 1,000,000,000,000 at most either way.
-    #[oai(validator(minimum(value = "-1000000000000"), maximum(value = "1000000000000")))]
-    pub delta: i64,
-    /// Why, in 1 to 200 characters, none of them control characters, and not blank.
-    #[oai(validator(
-        min_length = 1,
-        max_length = 200,
-        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
-    ))]
-    pub reason: String,
-}
-
-impl ExtraValidation for NewProductBody {}
 impl ExtraValidation for ProductChangeBody {}
 
-impl ExtraValidation for StockChangeBody {
-    fn extend_schema(schema: &mut Value) {
-        schema["properties"]["delta"]["not"] = json!({ "enum": [0] });
+impl ExtraValidation for NewProductBody {
+    fn errors(headers: &HeaderMap, _body: &Value) -> Vec<FieldError> {
+        IdempotencyKey::read(headers).err().into_iter().collect()
     }
 }
 
@@ -113,6 +113,8 @@ impl NewProductBody {
     pub fn product(self) -> NewProduct {
         NewProduct {
             name: self.name,
+            sku: self.sku,
+            active: self.active.unwrap_or(true),
             price: self.price,
             stock: self.stock,
         }
@@ -123,6 +125,8 @@ impl ProductChangeBody {
     pub fn change(self) -> ProductChange {
         ProductChange {
             name: self.name,
+            sku: self.sku,
+            active: self.active,
             price: self.price,
         }
     }
@@ -134,6 +138,8 @@ impl From<product::Model> for ProductBody {
             available: product.available(),
             id: product.id,
             name: product.name,
+            sku: product.sku,
+            active: product.active,
             price: product.price,
             currency: product.currency,
             stock: product.stock,
@@ -147,6 +153,8 @@ impl Example for ProductBody {
         Self {
             id: 1,
             name: "Rattan Water Bottle".to_owned(),
+            sku: Some("RWB-1".to_owned()),
+            active: true,
             price: 3_460,
             currency: "USD".to_owned(),
             stock: 279,
@@ -169,6 +177,8 @@ impl Example for NewProductBody {
     fn example() -> Self {
         Self {
             name: "Rattan Water Bottle".to_owned(),
+            sku: Some("RWB-1".to_owned()),
+            active: None,
             price: 3_460,
             stock: 279,
         }
@@ -179,16 +189,9 @@ impl Example for ProductChangeBody {
     fn example() -> Self {
         Self {
             name: Some("Rattan Water Bottle".to_owned()),
+            sku: None,
+            active: Some(true),
             price: Some(3_290),
-        }
-    }
-}
-
-impl Example for StockChangeBody {
-    fn example() -> Self {
-        Self {
-            delta: 100,
-            reason: "delivery 4711".to_owned(),
         }
     }
 }

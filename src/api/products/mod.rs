@@ -7,32 +7,38 @@ use poem_openapi::{
     OpenApi,
     param::{Path, Query},
 };
+use serde::Deserialize;
+use serde_json::json;
 
 pub mod answers;
 pub mod bodies;
 mod pages;
 
 use answers::{
-    ChangeProblem, CreateAnswer, CreateProblem, FindAnswer, FindProblem, ListAnswer, ListProblem, StockProblem,
+    ChangeAnswer, ChangeProblem, CreateAnswer, CreateProblem, FindAnswer, FindProblem, ListAnswer, ListProblem,
+    representation,
 };
-use bodies::{NewProductBody, ProductBody, ProductChangeBody, StockChangeBody};
+use bodies::{NewProductBody, ProductBody, ProductChangeBody};
 pub use pages::CachedPages;
 use pages::{load_page, page_key, parse_cursor};
 
-use super::{READ_TIMEOUT, Tag};
+use super::{READ_TIMEOUT, Tag, auth::Identity};
 use crate::{
     app::App,
+    db::Txn,
     domain::{
-        Caller,
-        catalog::{self, MAX_PAGE, ProductQuery, StockChange},
+        Caller, Error,
+        catalog::{self, MAX_PAGE, Origin, ProductChange, ProductQuery},
     },
     entities::{Timestamp, product},
     http::{
-        conditional::IfNoneMatch,
+        conditional::{IfMatch, IfNoneMatch},
         header::Header,
+        idempotency::IdempotencyKey,
         json::{RawJson, ValidJson},
         problem::Problem,
     },
+    intake::once,
 };
 
 /// The products on a page unless the query says otherwise.
@@ -44,8 +50,10 @@ pub struct ProductsApi;
 impl ProductsApi {
     /// List products
     ///
-    /// By id, a page at a time. What it shows is at most a second old.
+    /// By id, a page at a time. What it shows is at most a second old. Products that are taken off the list are shown only
+    /// with `active=false`.
     #[oai(path = "/products", method = "get", operation_id = "listProducts")]
+    #[expect(clippy::too_many_arguments, reason = "each is an extractor that the handler uses")]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -59,6 +67,12 @@ impl ProductsApi {
         /// `%`, `_` and `\` as themselves. No name holds a control character.
         #[oai(validator(max_length = 100, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
         q: Query<Option<String>>,
+        /// Only the product with this SKU.
+        #[oai(validator(min_length = 1, max_length = 64, pattern = "^[!-~]*$"))]
+        sku: Query<Option<String>>,
+        /// `false`: only products that are taken off the list.
+        #[oai(default = "default_active")]
+        active: Query<bool>,
         /// The ETag of a page that the caller has.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<IfNoneMatch>,
@@ -67,6 +81,8 @@ impl ProductsApi {
             limit: u64::try_from(limit.0).unwrap_or(DEFAULT_PAGE).min(MAX_PAGE),
             after: cursor.0.as_deref().map_or(Ok(0), cursor_of)?,
             name_contains: q.0.filter(|part| !part.is_empty()),
+            sku: sku.0,
+            active: Some(active.0),
         };
 
         let page = app.cache.page(&page_key(&query), load_page(&app, &query)).await?;
@@ -76,7 +92,7 @@ impl ProductsApi {
 
     /// Find a product
     ///
-    /// As it is now: price and stock come from the database.
+    /// As it is now: price and stock come from the database. A product that is taken off the list is found as well.
     #[oai(path = "/products/:id", method = "get", operation_id = "getProduct")]
     async fn find(
         &self,
@@ -84,10 +100,13 @@ impl ProductsApi {
         /// The product's id.
         #[oai(example = "example_id")]
         id: Path<i64>,
+        /// The ETag of the product that the caller has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<IfNoneMatch>,
     ) -> Result<FindAnswer, FindProblem> {
         let product = app.db.timeout(READ_TIMEOUT, catalog::find(app.db.read(), id.0)).await?;
 
-        Ok(FindAnswer::Product(to_json(product)?))
+        Ok(FindAnswer::new(product, &if_none_match.0)?)
     }
 
     /// Add a product
@@ -97,25 +116,41 @@ impl ProductsApi {
     async fn create(
         &self,
         app: Data<&Arc<App>>,
-        caller: Caller,
+        sender: Identity,
         body: ValidJson<NewProductBody>,
+        /// Makes it safe to send the request again: with the same key and body it is done once, and answered alike.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<IdempotencyKey>,
     ) -> Result<CreateAnswer, CreateProblem> {
-        caller.require_admin()?;
+        sender.caller.require_admin()?;
 
+        let Header(IdempotencyKey(key)) = idempotency_key;
+        let keyed = once::keyed(key.as_deref(), "createProduct", &json!(body.0));
+        let origin = &Origin {
+            user_id: sender.user_id,
+            idempotency_key: key,
+        };
         let new = &body.0.product();
-        let add = app
-            .db
-            .transaction_once(|txn| async move { catalog::add(&txn, Timestamp::now(), new).await });
-        let product = app.db.timeout(READ_TIMEOUT, add).await?;
+        let work = |txn: Txn| async move {
+            let product = catalog::add(&txn, Timestamp::now(), new, origin).await?;
+            Ok(ProductBody::from(product))
+        };
+        let answered = once::run(&app, keyed.as_ref(), work).await?;
         app.cache.invalidate_pages().await;
 
-        let location = format!("/products/{}", product.id);
-        Ok(CreateAnswer::Created(to_json(product)?, location))
+        let location = format!("/products/{}", created_id(&answered.body)?);
+        Ok(CreateAnswer::Created(
+            RawJson::new(answered.body),
+            location,
+            answered.replayed,
+        ))
     }
 
     /// Change a product
     ///
-    /// For administrators. What is left out stays as it is. Existing orders keep the price they were created with.
+    /// For administrators. What is left out stays as it is. Existing orders keep the price they were created with, and are
+    /// settled also when a product is taken off the list. With `If-Match`, the change is made only to what has that tag:
+    /// `412` if the product has changed since, be it the stock. A change that is there already is answered by `200`.
     #[oai(path = "/products/:id", method = "patch", operation_id = "updateProduct")]
     async fn change(
         &self,
@@ -125,52 +160,46 @@ impl ProductsApi {
         #[oai(example = "example_id")]
         id: Path<i64>,
         body: ValidJson<ProductChangeBody>,
-    ) -> Result<FindAnswer, ChangeProblem> {
+        /// The ETag of the product that the change is meant for.
+        #[oai(name = "If-Match")]
+        if_match: Header<IfMatch>,
+    ) -> Result<ChangeAnswer, ChangeProblem> {
         caller.require_admin()?;
 
-        let change = &body.0.change();
-        let update = app
-            .db
-            .transaction(|txn| async move { catalog::change(&*txn, Timestamp::now(), id.0, change).await });
-        let product = app.db.timeout(READ_TIMEOUT, update).await?;
-        app.cache.invalidate_pages().await;
-
-        Ok(FindAnswer::Product(to_json(product)?))
-    }
-
-    /// Change a product's stock
-    ///
-    /// For administrators. Adds units to the stock, or writes them off with a negative number; never below zero. The
-    /// reason is recorded with the stock movement, so that every unit can be accounted for.
-    #[oai(path = "/products/:id/stock", method = "post", operation_id = "changeStock")]
-    async fn change_stock(
-        &self,
-        app: Data<&Arc<App>>,
-        caller: Caller,
-        /// The product's id.
-        id: Path<i64>,
-        body: ValidJson<StockChangeBody>,
-    ) -> Result<FindAnswer, StockProblem> {
-        caller.require_admin()?;
-
-        let change = &StockChange {
-            product_id: id.0,
-            delta: body.0.delta,
-            reason: body.0.reason,
-        };
-        let low_stock_at = app.config.catalog.low_stock_at;
-        let update = app.db.transaction_once(|txn| async move {
-            catalog::change_stock(&txn, Timestamp::now(), change, low_stock_at).await
+        let (change, if_match) = (&body.0.change(), &if_match.0);
+        let update = app.db.transaction(|txn| async move {
+            if if_match.is_condition() {
+                let current = catalog::lock(&txn, id.0).await?;
+                check_precondition(current, change, if_match)?;
+            }
+            catalog::change(&*txn, Timestamp::now(), id.0, change).await
         });
         let product = app.db.timeout(READ_TIMEOUT, update).await?;
         app.cache.invalidate_pages().await;
 
-        Ok(FindAnswer::Product(to_json(product)?))
+        Ok(ChangeAnswer::new(product)?)
     }
 }
 
-fn to_json(product: product::Model) -> serde_json::Result<RawJson<ProductBody>> {
-    RawJson::of(&ProductBody::from(product))
+/// RFC 9110, section 13.1.1: a change that is there already may be answered as if it were made now. That is so when the
+/// answer to the first attempt was lost, on the way to the client or on the way from the database.
+fn check_precondition(current: product::Model, change: &ProductChange, if_match: &IfMatch) -> Result<(), Error> {
+    let (id, is_applied) = (current.id, change.is_applied_to(&current));
+    let (_, etag) = representation(current).map_err(|error| Error::Internal(error.to_string()))?;
+
+    if is_applied || if_match.allows(&etag) {
+        return Ok(());
+    }
+    Err(Error::ProductChanged(id))
+}
+
+/// The id in the answer, which may be the first answer to a request that was sent before.
+fn created_id(body: &[u8]) -> serde_json::Result<i64> {
+    #[derive(Deserialize)]
+    struct Created {
+        id: i64,
+    }
+    serde_json::from_slice(body).map(|created: Created| created.id)
 }
 
 fn cursor_of(text: &str) -> Result<i64, Problem> {
@@ -180,6 +209,10 @@ fn cursor_of(text: &str) -> Result<i64, Problem> {
 
 fn default_page() -> i64 {
     i64::try_from(DEFAULT_PAGE).unwrap_or(i64::MAX)
+}
+
+fn default_active() -> bool {
+    true
 }
 
 fn example_id() -> i64 {

@@ -107,6 +107,8 @@ fn understood(uri: &Uri) -> Option<ProductQuery> {
         limit: DEFAULT_PAGE,
         after: 0,
         name_contains: None,
+        sku: None,
+        active: Some(true),
     };
 
     for (name, value) in pairs(uri.query().unwrap_or_default()) {
@@ -128,12 +130,19 @@ pub fn page_key(query: &ProductQuery) -> Cow<'static, str> {
             limit: DEFAULT_PAGE,
             after: 0,
             name_contains: None,
+            sku: None,
+            active: Some(true),
         } => Cow::Borrowed(""),
         ProductQuery {
             limit,
             after,
             name_contains,
-        } => format!("{limit},{after},{}", name_contains.as_deref().unwrap_or_default()).into(),
+            sku,
+            active,
+        } => {
+            let part = name_contains.as_deref().unwrap_or_default();
+            format!("{limit},{after},{active:?},{sku:?},{part}").into()
+        }
     }
 }
 

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
 
-use super::{Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy, holds::hold_discrepancies, overdue};
+use super::{
+    Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy,
+    holds::hold_discrepancies,
+    overdue,
+    refunds::{EVER, refund_discrepancies},
+};
 use crate::{db::sql::sql, entities::Timestamp};
 
 /// Checks the ledger. Run it in one snapshot of the database: only then is it right while orders are being settled.
@@ -16,12 +21,15 @@ pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: D
     .await?;
     let (products, orders) = counted.first().copied().unwrap_or_default();
 
+    let mut order_discrepancies = order_discrepancies(connection).await?;
+    order_discrepancies.extend(refund_discrepancies(connection, EVER).await?);
+
     Ok(Report {
         products,
         orders,
         stock_discrepancies: stock_discrepancies(connection).await?,
         hold_discrepancies: hold_discrepancies(connection).await?,
-        order_discrepancies: order_discrepancies(connection).await?,
+        order_discrepancies,
         overdue: overdue(connection, now, max_age).await?,
     })
 }

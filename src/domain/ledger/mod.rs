@@ -1,5 +1,6 @@
 //! The ledger check, from the database alone: every unit on a shelf is explained by what was put in and what PAID orders
-//! took, every settled order carries what it must, and no accepted order waits for ever.
+//! took, every settled order carries what it must, no refund is more than what was paid, and no accepted order waits for
+//! ever.
 //!
 //! [`check()`] reads everything. [`check_since_clean()`] goes on from the last clean check.
 
@@ -15,6 +16,7 @@ mod checkpoint;
 mod full;
 mod holds;
 mod lease;
+mod refunds;
 mod since;
 mod totals;
 

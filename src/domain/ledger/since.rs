@@ -10,6 +10,7 @@ use super::{
     checkpoint::{Base, Checked, Checkpoint, Mark, Totals},
     holds::hold_discrepancies,
     overdue,
+    refunds::refund_discrepancies,
 };
 use crate::{
     db::{
@@ -84,13 +85,15 @@ pub async fn check_since_clean(
         sold: sold(txn, base, mark).await?,
     };
     let affected = stocked(txn, changes.products()).await?;
+    let mut order_discrepancies = order_discrepancies(txn, base).await?;
+    order_discrepancies.extend(refund_discrepancies(txn, checkpoint.first_refund()).await?);
 
     let report = Report {
         products,
         orders,
         stock_discrepancies: stock_discrepancies(unlike_base, &affected, &changes),
         hold_discrepancies: hold_discrepancies(txn).await?,
-        order_discrepancies: order_discrepancies(txn, base).await?,
+        order_discrepancies,
         overdue: overdue(txn, now, max_age).await?,
     };
     let totals = affected.iter().map(|product| totals(product, &changes)).collect();

@@ -60,10 +60,15 @@ async fn prices_of(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Has
     let ordered = orders.iter().flat_map(|order| &order.lines).map(|line| line.product_id);
     let ordered: BTreeSet<ProductId> = ordered.collect();
 
-    let prices: Vec<(ProductId, i64)> = sql("SELECT id, price FROM products WHERE id = ANY(:ids) ORDER BY id")
-        .list("ids", Column::BigInt(ordered.into_iter().collect()))
-        .tuples(txn)
-        .await?;
+    // What is taken off the list cannot be ordered, as if it did not exist.
+    let prices: Vec<(ProductId, i64)> = sql("
+        SELECT id, price
+          FROM products
+         WHERE id = ANY(:ids) AND active
+         ORDER BY id")
+    .list("ids", Column::BigInt(ordered.into_iter().collect()))
+    .tuples(txn)
+    .await?;
     Ok(prices.into_iter().collect())
 }
 

@@ -43,6 +43,11 @@ pub const REQUEST_TIMEOUT: ProblemType = ProblemType::new(
     "The request came too slowly",
     StatusCode::REQUEST_TIMEOUT,
 );
+pub const PRECONDITION_FAILED: ProblemType = ProblemType::new(
+    "precondition-failed",
+    "It is not as If-Match says",
+    StatusCode::PRECONDITION_FAILED,
+);
 pub const PAYLOAD_TOO_LARGE: ProblemType = ProblemType::new(
     "payload-too-large",
     "The body is too large",

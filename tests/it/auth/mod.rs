@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Client};
 
 const SECRET: &str = "0123456789 is not much of a secret";
-const JWT: [(&str, &str); 2] = [("SHOP_AUTH", "jwt"), ("SHOP_JWT_SECRET", SECRET)];
+pub const JWT: [(&str, &str); 2] = [("SHOP_AUTH", "jwt"), ("SHOP_JWT_SECRET", SECRET)];
 
 fn in_seconds(seconds: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -29,11 +29,11 @@ fn hs256(claims: &Value) -> String {
     sign(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), claims)
 }
 
-fn user(id: i64) -> String {
+pub fn user(id: i64) -> String {
     hs256(&json!({ "sub": id.to_string(), "exp": in_seconds(600) }))
 }
 
-fn admin() -> String {
+pub fn admin() -> String {
     hs256(&json!({ "sub": "1", "exp": in_seconds(600), "scope": "openid shop:admin" }))
 }
 

@@ -118,6 +118,8 @@ impl Backend {
             .zip(products)
             .map(|(number, (price, stock))| NewProduct {
                 name: format!("product {number}"),
+                sku: None,
+                active: true,
                 price: *price,
                 stock: *stock,
             })

@@ -41,6 +41,12 @@ impl Client {
         Answer::of(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Posts with an `Idempotency-Key`.
+    pub async fn post_with_key(&self, path: &str, key: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).header("Idempotency-Key", key);
+        Answer::of(request.json(body)).await
+    }
+
     /// Creates an order of `(product, quantity)` lines and returns its id.
     pub async fn order(&self, lines: &[(i64, i64)]) -> String {
         let items: Vec<Value> = lines

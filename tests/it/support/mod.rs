@@ -28,3 +28,12 @@ pub async fn eventually<T, Probing: Future<Output = Option<T>>>(what: &str, mut 
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
+
+/// Sends a request again while the answer is that the shop is busy, as a client does.
+pub async fn unless_busy<Sent: Future<Output = Answer>>(send: impl Fn() -> Sent) -> Answer {
+    eventually("the request is served", || async {
+        let answer = send().await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await
+}

@@ -1,0 +1,29 @@
+//! UUIDs of version 7 (RFC 9562, section 5.7), which begin with the time at which they were made.
+
+use uuid::Uuid;
+
+use crate::entities::Timestamp;
+
+/// The lowest id that can be made at this instant: ids made before it are lower, ids made from then on are not.
+#[must_use]
+pub fn first_id_at(instant: Timestamp) -> Uuid {
+    const MICROS_IN_A_MILLI: i64 = 1_000;
+    const RANDOM_BITS: u32 = 80;
+
+    let millis = u128::try_from(instant.0.div_euclid(MICROS_IN_A_MILLI)).unwrap_or(0);
+    Uuid::from_u128(millis << RANDOM_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_an_instant_lie_between_the_first_of_it_and_the_first_of_the_next() {
+        let instant = Timestamp(1_767_225_600_123_456);
+        let id = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_767_225_600, 123_456_000));
+
+        assert!(first_id_at(instant) <= id && id < first_id_at(Timestamp(instant.0 + 1_000)));
+        assert_eq!(first_id_at(Timestamp(-1)), Uuid::nil());
+    }
+}
