@@ -137,7 +137,7 @@ pub async fn price(connection: &impl ConnectionTrait, lines: &[Line]) -> Result<
     let mut products: HashMap<ProductId, PricedProduct> = sql("
         SELECT id, name, price, stock - held
           FROM products
-         WHERE id = ANY(:ids)
+         WHERE id = ANY(:ids) AND active
          ORDER BY id")
     .list("ids", Column::BigInt(ids))
     .rows(connection, |row| {
