@@ -4,30 +4,43 @@ use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
 
-use super::{Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy, holds::hold_discrepancies, overdue};
+use super::{
+    Error, MAX_LISTED, OrderDiscrepancy, Report,
+    holds::{held, hold_discrepancies},
+    overdue,
+    stock::{Stocked, discrepancies},
+};
 use crate::{db::sql::sql, entities::Timestamp};
 
 /// Checks the ledger. Run it in one snapshot of the database: only then is it right while orders are being settled.
 pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: Duration) -> Result<Report, Error> {
-    let counted: Vec<(i64, i64)> = sql("
-        SELECT (SELECT COUNT(*) FROM products),
-               (SELECT COUNT(*) FROM orders)")
-    .tuples(connection)
-    .await?;
-    let (products, orders) = counted.first().copied().unwrap_or_default();
-
-    Ok(Report {
-        products,
-        orders,
-        stock_discrepancies: stock_discrepancies(connection).await?,
-        hold_discrepancies: hold_discrepancies(connection).await?,
-        order_discrepancies: order_discrepancies(connection).await?,
-        overdue: overdue(connection, now, max_age).await?,
-    })
+    let (report, _) = check_products(connection, now, max_age).await?;
+    Ok(report)
 }
 
-async fn stock_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<StockDiscrepancy>, Error> {
-    let found = sql("
+/// Checks the ledger, and answers what it has added up for each product.
+pub(super) async fn check_products(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    max_age: Duration,
+) -> Result<(Report, Vec<Stocked>), Error> {
+    let counted: Vec<i64> = sql("SELECT COUNT(*) FROM orders").scalars(connection).await?;
+    let stocked = stocked(connection).await?;
+    let held = held(connection).await?;
+
+    let report = Report {
+        products: i64::try_from(stocked.len()).unwrap_or(i64::MAX),
+        orders: counted.first().copied().unwrap_or_default(),
+        stock_discrepancies: discrepancies(stocked.iter().copied()),
+        hold_discrepancies: hold_discrepancies(connection, held).await?,
+        order_discrepancies: order_discrepancies(connection).await?,
+        overdue: overdue(connection, now, max_age).await?,
+    };
+    Ok((report, stocked))
+}
+
+async fn stocked(connection: &impl ConnectionTrait) -> Result<Vec<Stocked>, Error> {
+    let products = sql("
         SELECT products.id AS product_id,
                products.stock,
                CAST(COALESCE(moved.put_in, 0) AS bigint) AS put_in,
@@ -43,14 +56,10 @@ async fn stock_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<St
                       WHERE o.status = 'PAID'
                       GROUP BY i.product_id) paid
             ON paid.product_id = products.id
-         WHERE products.stock < 0
-            OR products.stock <> COALESCE(moved.put_in, 0) - COALESCE(paid.sold, 0)
-         ORDER BY products.id
-         LIMIT :limit")
-    .bind("limit", MAX_LISTED)
+         ORDER BY products.id")
     .all(connection)
     .await?;
-    Ok(found)
+    Ok(products)
 }
 
 async fn order_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<OrderDiscrepancy>, Error> {
