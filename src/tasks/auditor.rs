@@ -64,11 +64,12 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
-    let checked = check_if_due(app, every).await?;
+    // Also when this process cannot check, another one may have.
+    let checked = check_if_due(app, every).await;
     let last = ledger::last_check(app.db.read());
     show(&app.db.timeout(POLL_TIMEOUT, last).await?);
 
-    if let Some(Checked { report, .. }) = checked
+    if let Some(Checked { report, .. }) = checked?
         && !report.is_clean()
     {
         tracing::error!(
@@ -140,7 +141,7 @@ async fn check(app: &App, lease: &Lease) -> Result<Checked, Error> {
 async fn check_everything(app: &App, since: Option<Checked>) -> Result<Checked, Error> {
     let now = db::now(app.db.read()).await?;
     let full = app.db.report(Some(FULL_CHECK_TIMEOUT), |txn| async move {
-        ledger::check_and_add_up(&*txn, now, MAX_AGE).await
+        ledger::check_and_add_up(&txn, now, MAX_AGE).await
     });
 
     match (app.db.timeout(FULL_CHECK_TIMEOUT, full).await, since) {

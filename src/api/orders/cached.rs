@@ -65,7 +65,7 @@ mod tests {
         let named = |uri: &str| order_id(&uri.parse().expect("a URI")).map(|id| id.to_string());
 
         assert_eq!(named(&format!("/orders/{id}")).as_deref(), Some(id));
-        for other in ["", "/events", "/", "?limit=1"] {
+        for other in ["/events", "/", "?limit=1"] {
             assert_eq!(named(&format!("/orders/{id}{other}")), None, "{other}");
         }
         assert_eq!(named("/orders/7"), None);

@@ -5,37 +5,45 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait;
 
 use super::{
-    Error, MAX_LISTED, OrderDiscrepancy, Report, StockDiscrepancy,
-    holds::hold_discrepancies,
+    Error, MAX_LISTED, OrderDiscrepancy, Report,
+    holds::{held, hold_discrepancies},
     overdue,
     refunds::{EVER, refund_discrepancies},
+    stock::{Stocked, discrepancies},
 };
 use crate::{db::sql::sql, entities::Timestamp};
 
 /// Checks the ledger. Run it in one snapshot of the database: only then is it right while orders are being settled.
 pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: Duration) -> Result<Report, Error> {
-    let counted: Vec<(i64, i64)> = sql("
-        SELECT (SELECT COUNT(*) FROM products),
-               (SELECT COUNT(*) FROM orders)")
-    .tuples(connection)
-    .await?;
-    let (products, orders) = counted.first().copied().unwrap_or_default();
+    let (report, _) = check_products(connection, now, max_age).await?;
+    Ok(report)
+}
 
+/// Checks the ledger, and answers what it has added up for each product.
+pub(super) async fn check_products(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    max_age: Duration,
+) -> Result<(Report, Vec<Stocked>), Error> {
+    let counted: Vec<i64> = sql("SELECT COUNT(*) FROM orders").scalars(connection).await?;
+    let stocked = stocked(connection).await?;
+    let held = held(connection).await?;
     let mut order_discrepancies = order_discrepancies(connection).await?;
     order_discrepancies.extend(refund_discrepancies(connection, EVER).await?);
 
-    Ok(Report {
-        products,
-        orders,
-        stock_discrepancies: stock_discrepancies(connection).await?,
-        hold_discrepancies: hold_discrepancies(connection).await?,
+    let report = Report {
+        products: i64::try_from(stocked.len()).unwrap_or(i64::MAX),
+        orders: counted.first().copied().unwrap_or_default(),
+        stock_discrepancies: discrepancies(stocked.iter().copied()),
+        hold_discrepancies: hold_discrepancies(connection, held).await?,
         order_discrepancies,
         overdue: overdue(connection, now, max_age).await?,
-    })
+    };
+    Ok((report, stocked))
 }
 
-async fn stock_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<StockDiscrepancy>, Error> {
-    let found = sql("
+async fn stocked(connection: &impl ConnectionTrait) -> Result<Vec<Stocked>, Error> {
+    let products = sql("
         SELECT products.id AS product_id,
                products.stock,
                CAST(COALESCE(moved.put_in, 0) AS bigint) AS put_in,
@@ -51,14 +59,10 @@ async fn stock_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<St
                       WHERE o.status = 'PAID'
                       GROUP BY i.product_id) paid
             ON paid.product_id = products.id
-         WHERE products.stock < 0
-            OR products.stock <> COALESCE(moved.put_in, 0) - COALESCE(paid.sold, 0)
-         ORDER BY products.id
-         LIMIT :limit")
-    .bind("limit", MAX_LISTED)
+         ORDER BY products.id")
     .all(connection)
     .await?;
-    Ok(found)
+    Ok(products)
 }
 
 async fn order_discrepancies(connection: &impl ConnectionTrait) -> Result<Vec<OrderDiscrepancy>, Error> {

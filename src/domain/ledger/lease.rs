@@ -19,8 +19,8 @@ pub struct Lease {
 
 impl Lease {
     /// Takes the lease if it is free and the last attempt at a check was `every` ago or longer, or if its holder has been
-    /// silent for [`LEASE`]. `now` is the time at the database. An instant that lies ahead of it was written before the
-    /// clock was put back, and holds up nothing.
+    /// silent for [`LEASE`]. `now` is the time at the database. An instant that lies far ahead of it was written before
+    /// the clock was put back, and holds up nothing.
     pub async fn claim(
         connection: &impl ConnectionTrait,
         now: Timestamp,
@@ -32,13 +32,14 @@ impl Lease {
             UPDATE ledger
                SET lease_holder = :holder, lease_until = :lease_until
              WHERE (lease_holder IS NULL
-                    AND (attempted_at IS NULL OR attempted_at <= :due_before OR attempted_at > :now))
+                    AND (attempted_at IS NULL OR attempted_at <= :due_before OR attempted_at > :far_ahead))
                 OR (lease_holder IS NOT NULL
-                    AND (lease_until <= :now OR lease_until > :lease_until))")
+                    AND (lease_until <= :now OR lease_until > :far_ahead))")
         .bind("holder", holder)
         .timestamp("now", now)
         .timestamp("lease_until", now.plus(LEASE))
         .timestamp("due_before", now.minus(every))
+        .timestamp("far_ahead", now.plus(LEASE * 2))
         .execute(connection)
         .await?;
         Ok((claimed == 1).then_some(Self { holder }))

@@ -12,12 +12,14 @@ use serde::Serialize;
 use super::{Error, OrderId, ProductId};
 use crate::{db::sql::sql, entities::Timestamp};
 
+mod changes;
 mod checkpoint;
 mod full;
 mod holds;
 mod lease;
 mod refunds;
 mod since;
+mod stock;
 mod totals;
 
 pub use checkpoint::{Checked, LastCheck, last_check, open_period, period_is_closed, record};
@@ -95,7 +97,7 @@ pub async fn overdue(
         WITH waiting AS MATERIALIZED (
             SELECT id, status, accepted_at
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NOT NULL
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL
         )
         SELECT id AS order_id, status,
                CASE WHEN accepted_at < :accepted_before

@@ -1,16 +1,18 @@
-//! The periodic check: what has affected since the last clean check, and the stock of every product. It takes the totals of that
+//! The periodic check: what has changed since the last clean check, and the stock of every product. It takes the totals of that
 //! check for granted, so it does not see when something that was clean then has been tampered with since.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sea_orm::{DatabaseTransaction, FromQueryResult};
+use sea_orm::DatabaseTransaction;
 
 use super::{
     Error, MAX_LISTED, OrderDiscrepancy, ProductId, Report, StockDiscrepancy,
+    changes::Changes,
     checkpoint::{Base, Checked, Checkpoint, Mark, Totals},
-    holds::hold_discrepancies,
+    holds::{held, hold_discrepancies},
     overdue,
     refunds::refund_discrepancies,
+    stock::{self, Stocked},
 };
 use crate::{
     db::{
@@ -20,45 +22,7 @@ use crate::{
     entities::Timestamp,
 };
 
-/// Units of one product that came or went after the base.
-#[derive(Clone, Copy, Debug, Default, FromQueryResult)]
-struct Change {
-    product_id: ProductId,
-    units: i64,
-    /// Those of them that lie before the new mark.
-    closed: i64,
-}
-
-/// A product, with the totals of the base.
-#[derive(Clone, Copy, Debug, FromQueryResult)]
-struct Stocked {
-    product_id: ProductId,
-    stock: i64,
-    put_in: i64,
-    sold: i64,
-}
-
-/// What has come in and gone out since the base.
-struct Changes {
-    put_in: BTreeMap<ProductId, Change>,
-    sold: BTreeMap<ProductId, Change>,
-}
-
-impl Changes {
-    fn of(&self, product_id: ProductId) -> (Change, Change) {
-        let change = |changes: &BTreeMap<_, Change>| changes.get(&product_id).copied().unwrap_or_default();
-        (change(&self.put_in), change(&self.sold))
-    }
-
-    fn products(&self) -> Vec<ProductId> {
-        let mut products: Vec<ProductId> = self.put_in.keys().chain(self.sold.keys()).copied().collect();
-        products.sort_unstable();
-        products.dedup();
-        products
-    }
-}
-
-/// Checks what has affected since the last clean check. `None` if there is none to go on from. Run it in one snapshot.
+/// Checks what has changed since the last clean check. `None` if there is none to go on from. Run it in one snapshot.
 pub async fn check_since_clean(
     txn: &DatabaseTransaction,
     now: Timestamp,
@@ -78,25 +42,24 @@ pub async fn check_since_clean(
     .await?;
     let (products, orders) = counted.first().copied().unwrap_or_default();
     let unlike_base = stocked_unlike_base(txn).await?;
+    let held = held(txn).await?;
 
+    // All that follows starts from few rows.
     db::join_by_index(txn).await?;
-    let changes = Changes {
-        put_in: put_in(txn, base, mark).await?,
-        sold: sold(txn, base, mark).await?,
-    };
-    let affected = stocked(txn, changes.products()).await?;
+    let changes = Changes::since(txn, base, mark).await?;
+    let moved = stocked(txn, changes.products()).await?;
     let mut order_discrepancies = order_discrepancies(txn, base).await?;
     order_discrepancies.extend(refund_discrepancies(txn, checkpoint.first_refund()).await?);
 
     let report = Report {
         products,
         orders,
-        stock_discrepancies: stock_discrepancies(unlike_base, &affected, &changes),
-        hold_discrepancies: hold_discrepancies(txn).await?,
+        stock_discrepancies: stock_discrepancies(unlike_base, &moved, &changes),
+        hold_discrepancies: hold_discrepancies(txn, held).await?,
         order_discrepancies,
         overdue: overdue(txn, now, max_age).await?,
     };
-    let totals = affected.iter().map(|product| totals(product, &changes)).collect();
+    let totals = moved.iter().map(|product| totals(product, &changes)).collect();
     Ok(Some(Checked {
         report,
         is_full: false,
@@ -135,64 +98,23 @@ async fn stocked(txn: &DatabaseTransaction, products: Vec<ProductId>) -> Result<
     Ok(products)
 }
 
-async fn put_in(txn: &DatabaseTransaction, base: Mark, mark: Mark) -> Result<BTreeMap<ProductId, Change>, Error> {
-    let changes: Vec<Change> = sql("
-        SELECT product_id,
-               CAST(SUM(delta) AS bigint) AS units,
-               CAST(SUM(CASE WHEN id <= :closed THEN delta ELSE 0 END) AS bigint) AS closed
-          FROM stock_movements
-         WHERE id > :base
-         GROUP BY product_id")
-    .bind("closed", mark.movement_id)
-    .bind("base", base.movement_id)
-    .all(txn)
-    .await?;
-    Ok(by_product(changes))
-}
-
-async fn sold(txn: &DatabaseTransaction, base: Mark, mark: Mark) -> Result<BTreeMap<ProductId, Change>, Error> {
-    let changes: Vec<Change> = sql("
-        SELECT i.product_id,
-               CAST(SUM(i.quantity) AS bigint) AS units,
-               CAST(SUM(CASE WHEN o.ledger_period < :closed THEN i.quantity ELSE 0 END) AS bigint) AS closed
-          FROM orders o
-          JOIN order_items i ON i.order_id = o.id
-         WHERE o.ledger_period >= :base AND o.status = 'PAID'
-         GROUP BY i.product_id")
-    .bind("closed", mark.period)
-    .bind("base", base.period)
-    .all(txn)
-    .await?;
-    Ok(by_product(changes))
-}
-
-fn by_product(changes: Vec<Change>) -> BTreeMap<ProductId, Change> {
-    changes.into_iter().map(|change| (change.product_id, change)).collect()
-}
-
-/// A product that has affected is among `affected` even if its stock is still what the base says.
-fn stock_discrepancies(unlike_base: Vec<Stocked>, affected: &[Stocked], changes: &Changes) -> Vec<StockDiscrepancy> {
+/// A product that has moved is among `moved` even if its stock is still what the base says.
+fn stock_discrepancies(unlike_base: Vec<Stocked>, moved: &[Stocked], changes: &Changes) -> Vec<StockDiscrepancy> {
     let candidates: BTreeMap<ProductId, Stocked> = unlike_base
         .into_iter()
-        .chain(affected.iter().copied())
+        .chain(moved.iter().copied())
         .map(|product| (product.product_id, product))
         .collect();
 
-    let explained = |product: Stocked| {
+    let up_to_now = |product: Stocked| {
         let (put_in, sold) = changes.of(product.product_id);
-        StockDiscrepancy {
-            product_id: product.product_id,
-            stock: product.stock,
+        Stocked {
             put_in: product.put_in.saturating_add(put_in.units),
             sold: product.sold.saturating_add(sold.units),
+            ..product
         }
     };
-    candidates
-        .into_values()
-        .map(explained)
-        .filter(|found| found.stock < 0 || found.stock != found.put_in.saturating_sub(found.sold))
-        .take(usize::try_from(MAX_LISTED).unwrap_or(usize::MAX))
-        .collect()
+    stock::discrepancies(candidates.into_values().map(up_to_now))
 }
 
 /// The totals of a product up to the new mark.
