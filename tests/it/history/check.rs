@@ -144,10 +144,10 @@ fn swept(old: &Row, new: &Row) -> Result<&'static str, &'static str> {
 }
 
 fn faults_of_lines(changes: &[Change]) -> impl Iterator<Item = String> {
-    let changed = changes
+    let rewritten = changes
         .iter()
         .filter(|change| change.table == "order_items" && change.before.is_some());
-    changed.map(|change| format!("a line has changed: {change:?}"))
+    rewritten.map(|change| format!("a line has changed: {change:?}"))
 }
 
 /// What one transaction did to a product, and what its steps call for.
