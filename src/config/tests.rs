@@ -250,7 +250,7 @@ fn the_documented_bounds_are_the_bounds() {
         }
     }
 
-    assert_eq!(bounded, 13, "numbers with bounds");
+    assert_eq!(bounded, 14, "numbers with bounds");
 }
 
 /// The first bounds of a number in a comment. Bounds of a text's length do not count.
