@@ -11,7 +11,7 @@ pub struct RefusedLineBody {
     #[oai(validator(minimum(value = "0"), maximum(value = "999")))]
     pub line: u64,
     /// The last part of the type of the problem that the line alone would have.
-    #[oai(validator(max_length = 100))]
+    #[oai(validator(max_length = 100, pattern = "^[a-z-]+$"))]
     pub problem: String,
     /// Units in stock; left out for an unknown product.
     #[oai(

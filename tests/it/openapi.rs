@@ -107,7 +107,9 @@ fn every_operation_says_how_it_can_end_and_no_name_is_an_abbreviation_of_the_cod
                 );
             }
         }
-        ids.insert(operation["operationId"].as_str().expect("an id"));
+        let id = operation["operationId"].as_str().expect("an id");
+        assert!(!id.starts_with("find"), "GET is get, as everywhere: {id}");
+        ids.insert(id);
     }
     for id in ["getOrder", "getProduct", "followOrder", "getHealth", "getReadiness"] {
         assert!(ids.contains(id), "{ids:?}");
@@ -253,6 +255,75 @@ async fn every_kind_of_answer_is_as_the_document_says() {
     assert_eq!(send("GET /orders/{id}", unknown, &[], None).await.0, 404);
     assert_eq!(send("GET /healthz", "/healthz", &[], None).await.0, 200);
     assert_eq!(send("GET /readyz", "/readyz", &[], None).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_around_an_order_is_answered_as_the_document_says() {
+    let backend = Backend::embedded();
+    backend.stock(&[(100, 50), (200, 50)]).await;
+    let shop = Shop::serve(&backend);
+    let checker = Checker {
+        document: document(),
+        client: shop.client(),
+    };
+    let send = async |operation: &str, path: &str, key: &str, body: Option<Value>| {
+        let headers = [("Idempotency-Key", key), ("Prefer", "wait=20")];
+        let headers = if key.is_empty() { &headers[1..] } else { &headers[..] };
+        let answer = checker.send(operation, path, headers, body).await;
+        (answer.status, answer.body)
+    };
+
+    // A cart becomes an order, which is paid and refunded.
+    let (status, cart) = send("POST /carts", "/carts", "", None).await;
+    assert_eq!(status, 201);
+    let cart = format!("/carts/{}", cart["cart_id"].as_str().expect("an id"));
+    let (item, two) = (format!("{cart}/items/1"), Some(json!({ "quantity": 2 })));
+    assert_eq!(send("PUT /carts/{id}/items/{product_id}", &item, "", two).await.0, 200);
+    let (other, one) = (format!("{cart}/items/2"), Some(json!({ "quantity": 1 })));
+    assert_eq!(send("PUT /carts/{id}/items/{product_id}", &other, "", one).await.0, 200);
+    assert_eq!(
+        send("DELETE /carts/{id}/items/{product_id}", &other, "", None).await.0,
+        200
+    );
+    assert_eq!(send("GET /carts/{id}", &cart, "", None).await.0, 200);
+    let (path, buyer) = (format!("{cart}/checkout"), json!({ "user_id": 7, "hold_seconds": 60 }));
+    let (status, order) = send("POST /carts/{id}/checkout", &path, "", Some(buyer)).await;
+    assert_eq!(status, 201);
+
+    let order = format!("/orders/{}", order["order_id"].as_str().expect("an id"));
+    let (path, all) = (
+        format!("{order}/refunds"),
+        json!({ "amount": 200, "reason": "returned" }),
+    );
+    let refund = "POST /orders/{id}/refunds";
+    assert_eq!(send(refund, &path, "early", Some(all.clone())).await.0, 409);
+    assert_eq!(
+        send("POST /orders/{id}/pay", &format!("{order}/pay"), "", None).await.0,
+        200
+    );
+    assert_eq!(
+        send("POST /orders/{id}/cancel", &format!("{order}/cancel"), "", None)
+            .await
+            .0,
+        409
+    );
+    assert_eq!(send(refund, &path, "first", Some(all.clone())).await.0, 201);
+    assert_eq!(send(refund, &path, "too-much", Some(all)).await.0, 409);
+    assert_eq!(send("GET /orders/{id}/refunds", &path, "", None).await.0, 200);
+
+    // An order that is cancelled, and stock that is changed.
+    let body = json!({ "user_id": 7, "hold_seconds": 60, "items": [{ "product_id": 1, "quantity": 1 }] });
+    let (_, order) = send("POST /orders", "/orders", "", Some(body)).await;
+    let cancel = format!("/orders/{}/cancel", order["order_id"].as_str().expect("an id"));
+    assert_eq!(send("POST /orders/{id}/cancel", &cancel, "", None).await.0, 200);
+    let line = |expected: i64| {
+        let line = json!({ "product_id": 1, "set_to": 40, "expected_stock": expected, "reason": "counted" });
+        Some(json!([line]))
+    };
+    assert_eq!(send("POST /stock-changes", "/stock-changes", "", line(48)).await.0, 200);
+    assert_eq!(send("POST /stock-changes", "/stock-changes", "", line(48)).await.0, 409);
+    let movements = send("GET /products/{id}/movements", "/products/1/movements", "", None).await;
+    assert_eq!(movements.0, 200);
 }
 
 /// JSON Schema has one kind of number: 2.0 is an integer. What floating point has rounded is not taken for one.

@@ -25,17 +25,20 @@ const EXAMPLE_ID: &str = "5e0c9a1f7b3d4826a9d1c07be4f36d52";
 #[oai(rename = "Cart", example)]
 pub struct CartBody {
     /// A secret of 32 hexadecimal digits: whoever knows it can use the cart, unless the cart is a user's.
+    #[oai(validator(max_length = 32, pattern = "^[0-9a-f]{32}$"))]
     cart_id: String,
     /// When it is dropped, unless it changes before.
     #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,
     /// The lines, in the order in which they were put in.
+    #[oai(validator(max_items = 100))]
     items: Vec<CartItemBody>,
     /// The sum over the lines at today's prices, in the currency's minor unit. Left out if it does not fit 64 bits.
     #[oai(skip_serializing_if_is_none, validator(minimum(value = "0")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     total_price: Option<i64>,
     /// ISO 4217.
+    #[oai(validator(max_length = 3, pattern = "^[A-Z]{3}$"))]
     currency: String,
     /// The order that it became. Such a cart does not change any more.
     #[oai(skip_serializing_if_is_none)]
@@ -50,9 +53,13 @@ pub struct CartItemBody {
     /// The product.
     product_id: i64,
     /// Units.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     quantity: i64,
     /// What the product is called. Left out if it is not in the catalogue any more.
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(
+        skip_serializing_if_is_none,
+        validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// The catalogue's price, in the currency's minor unit. Left out if the product is not in the catalogue any more.
@@ -60,7 +67,7 @@ pub struct CartItemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<i64>,
     /// Units in stock that are not on hold for an order; 0 if the product is not in the catalogue any more.
-    #[oai(validator(minimum(value = "0")))]
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000000")))]
     available: i64,
 }
 
@@ -132,6 +139,7 @@ impl Type for CartIdParameter {
 
     fn schema_ref() -> MetaSchemaRef {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
+            max_length: Some(ID_LENGTH),
             pattern: Some(format!("^[0-9a-f]{{{ID_LENGTH}}}$")),
             example: Some(json!(EXAMPLE_ID)),
             ..MetaSchema::new("string")

@@ -50,7 +50,7 @@ impl CartsApi {
     /// Find a cart
     ///
     /// With name, price and availability of its products as they are now.
-    #[oai(path = "/carts/:id", method = "get", operation_id = "findCart")]
+    #[oai(path = "/carts/:id", method = "get", operation_id = "getCart")]
     async fn find(
         &self,
         app: Data<&Arc<App>>,

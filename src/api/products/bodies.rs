@@ -22,7 +22,7 @@ pub struct ProductBody {
     #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub name: String,
     /// Stock keeping unit, unique; left out where there is none.
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(skip_serializing_if_is_none, validator(max_length = 64, pattern = "^[!-~]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sku: Option<String>,
     /// Whether it is listed and can be ordered.

@@ -62,10 +62,13 @@ pub struct RefundBody {
     #[oai(validator(minimum(value = "0")))]
     amount: i64,
     /// ISO 4217, as of the order.
+    #[oai(validator(max_length = 3, pattern = "^[A-Z]{3}$"))]
     currency: String,
     /// Units that were refunded, by product.
+    #[oai(validator(max_items = 100))]
     items: Vec<RefundItemBody>,
     /// In the words of whoever refunded.
+    #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     reason: String,
     /// When it was refunded.
     #[serde(with = "time::serde::rfc3339")]
@@ -76,9 +79,11 @@ pub struct RefundBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "RefundPage", example)]
 pub struct RefundPageBody {
+    /// The refunds of this page.
+    #[oai(validator(max_items = 200))]
     items: Vec<RefundBody>,
     /// Send this as `cursor` to get the next page; null on the last one.
-    next_cursor: Option<String>,
+    next_cursor: Option<Uuid>,
 }
 
 impl ExtraValidation for NewRefundBody {
@@ -147,7 +152,7 @@ impl From<RefundPage> for RefundPageBody {
     fn from(page: RefundPage) -> Self {
         let last = page.refunds.last().filter(|_| page.more);
         Self {
-            next_cursor: last.map(|last| last.id.to_string()),
+            next_cursor: last.map(|last| last.id),
             items: page.refunds.into_iter().map(RefundBody::from).collect(),
         }
     }

@@ -72,6 +72,8 @@ pub struct StockLineBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "StockLevels", example)]
 pub struct StockLevelsBody {
+    /// One a line of the request.
+    #[oai(validator(max_items = 1000))]
     items: Vec<StockLevelBody>,
 }
 
@@ -95,15 +97,17 @@ pub struct MovementBody {
     /// A whole number, counted up.
     id: i64,
     /// Units that were added, or written off if negative.
+    #[oai(validator(minimum(value = "-1000000000000"), maximum(value = "1000000000000")))]
     delta: i64,
     /// In the words of whoever changed it.
+    #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     reason: String,
     /// The administrator who changed it; left out where users are not known, and for the seed.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<i64>,
     /// The key of the request that changed it, if it had one.
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(skip_serializing_if_is_none, validator(max_length = 255, pattern = "^[!-~]+$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<String>,
     /// The refund that put the units back on the shelf, if one did.
@@ -119,8 +123,11 @@ pub struct MovementBody {
 #[derive(Debug, Object, Serialize)]
 #[oai(rename = "StockMovementPage", example)]
 pub struct MovementPageBody {
+    /// The movements of this page.
+    #[oai(validator(max_items = 200))]
     items: Vec<MovementBody>,
     /// Send this as `cursor` to get the next page; null on the last one.
+    #[oai(validator(max_length = 18, pattern = "^[0-9]{1,18}$"))]
     next_cursor: Option<String>,
 }
 

@@ -121,7 +121,7 @@ impl StockApi {
         #[oai(default = "default_page", validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<i64>,
         /// `next_cursor` of the page before.
-        #[oai(validator(pattern = "^[0-9]{1,18}$"))]
+        #[oai(validator(max_length = 18, pattern = "^[0-9]{1,18}$"))]
         cursor: Query<Option<String>>,
     ) -> Result<MovementsAnswer, MovementsProblem> {
         caller.require_admin()?;
