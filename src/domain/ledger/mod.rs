@@ -95,7 +95,7 @@ pub async fn overdue(
         WITH waiting AS MATERIALIZED (
             SELECT id, status, accepted_at
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NOT NULL
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL
         )
         SELECT id AS order_id, status,
                CASE WHEN accepted_at < :accepted_before
