@@ -18,10 +18,7 @@ use crate::{
         Caller, Error, OrderId,
         orders::{self, Cancelled, Created, NewOrder, Order},
     },
-    entities::{
-        Timestamp,
-        order::{FailureReason, OrderStatus, StoredFailure},
-    },
+    entities::order::{FailureReason, OrderStatus, StoredFailure},
     failpoints::{self, Failpoint},
     queue::SettleRequest,
     tasks::notifier::Notifier,
@@ -155,7 +152,7 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
 async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<Order> {
     histogram!(BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
 
-    let now = Timestamp::now();
+    let now = app.db.time();
     let payments: Vec<(Caller, OrderId)> = batch.iter().map(|payment| (payment.caller, payment.order_id)).collect();
     let payments = &payments;
     let written = app
@@ -194,7 +191,7 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<
 async fn cancel(app: App, batch: Arc<[(Caller, OrderId)]>) -> Answers<Cancelled> {
     histogram!(BATCH_SIZE, "batch" => "cancel").record(batch.len() as f64);
 
-    let (now, asked) = (Timestamp::now(), &*batch);
+    let (now, asked) = (app.db.time(), &*batch);
     let written = app
         .db
         .transaction(|txn| async move { orders::cancel(&txn, now, asked).await });

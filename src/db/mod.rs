@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod clock;
 mod connect;
 mod error_class;
 mod eviction;
@@ -33,6 +34,7 @@ pub mod sql;
 mod transaction;
 pub mod url;
 
+use clock::Clock;
 use connect::{postgres_options, session_options, sqlite_options};
 pub use error_class::{DbErrorClass, classify, is_unique_violation};
 use eviction::Eviction;
@@ -54,6 +56,7 @@ pub struct Db {
     write: DatabaseConnection,
     read: Reader,
     eviction: Arc<Eviction>,
+    clock: Arc<Clock>,
     /// What distinguishes SQLite's file from others.
     file: Option<Arc<str>>,
     /// Whether the last transaction that wrote to SQLite's file has failed.
@@ -126,6 +129,7 @@ impl Db {
             write,
             read,
             eviction,
+            clock: Arc::default(),
             file: None,
             last_write_failed: Arc::default(),
             _following: None,

@@ -56,23 +56,35 @@ pub async fn store(txn: &DatabaseTransaction, now: Timestamp, events: &[Event]) 
     Ok(())
 }
 
-/// Whether any event is due at `now`. Claims nothing and locks nothing.
+/// Whether any event is due at `now`, or at a time that is too far ahead: a clock that was ahead has stored it, so it is due now.
+/// Claims nothing and locks nothing.
 pub async fn is_due(connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
-    let due: Vec<i64> = sql("SELECT id FROM outbox WHERE publish_after <= :now ORDER BY id LIMIT 1")
-        .timestamp("now", now)
-        .scalars(connection)
-        .await?;
+    let due: Vec<i64> = sql("
+        SELECT id
+          FROM outbox
+         WHERE publish_after <= :now OR publish_after > :latest
+         ORDER BY id
+         LIMIT 1")
+    .timestamp("now", now)
+    .timestamp("latest", latest(now))
+    .scalars(connection)
+    .await?;
     Ok(!due.is_empty())
 }
 
-/// Claims up to `limit` events that are due at `now`, in the order in which they were stored. Whoever claims them deletes
+/// No event is due later than that.
+fn latest(now: Timestamp) -> Timestamp {
+    now.plus(CLAIM * 2)
+}
+
+/// Claims up to `limit` events that are due at `now` as [`is_due`] says, in the order in which they were stored. Whoever claims them deletes
 /// them once they are published, or releases them; otherwise they are due again after a while.
 pub async fn claim(connection: &impl ConnectionTrait, now: Timestamp, limit: i64) -> Result<Vec<Stored>, Error> {
     let mut claimed = sql("
         WITH due AS (
             SELECT id
               FROM outbox
-             WHERE publish_after <= :now
+             WHERE publish_after <= :now OR publish_after > :latest
              ORDER BY id
              LIMIT :limit
                FOR NO KEY UPDATE SKIP LOCKED
@@ -82,9 +94,10 @@ pub async fn claim(connection: &impl ConnectionTrait, now: Timestamp, limit: i64
          WHERE id IN (SELECT id FROM due)
         RETURNING id, event_id, type, subject, time, data")
     .timestamp("now", now)
+    .timestamp("latest", latest(now))
     .timestamp("again", now.plus(CLAIM))
     .bind("limit", limit)
-    .rows(connection, read)
+    .readable_rows(connection, "the outbox", read)
     .await?;
 
     claimed.sort_unstable_by_key(|stored| stored.id);

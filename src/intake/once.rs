@@ -14,7 +14,6 @@ use crate::{
         Error,
         idempotency::{self, FirstAnswer, KeyedRequest},
     },
-    entities::Timestamp,
 };
 
 /// How long a change may take. A database that takes longer counts as unavailable.
@@ -47,7 +46,7 @@ where
     F: Future<Output = Result<T, Error>>,
     T: Serialize,
 {
-    let now = Timestamp::now();
+    let now = app.db.time();
     let attempt = |txn: Txn| {
         let done = work(Txn::clone(&txn));
         async move {

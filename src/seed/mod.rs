@@ -14,7 +14,6 @@ use crate::{
         orders::{self, Created, NewOrder},
         settlement,
     },
-    entities::Timestamp,
 };
 
 mod catalogue;
@@ -70,7 +69,7 @@ fn progress_bar(plan: Plan) -> ProgressBar {
 async fn add_products(app: &App, products: &[NewProduct], bar: &ProgressBar) -> Result<usize, Error> {
     let mut added = 0;
     for chunk in products.chunks(CHUNK) {
-        let now = Timestamp::now();
+        let now = app.db.time();
         added += app
             .db
             .transaction(|txn| async move {
@@ -121,7 +120,7 @@ async fn add_chunk(app: &App, chunk: Vec<(NewOrder, Outcome)>) -> Result<usize, 
         .transaction(|txn| async move {
             db::advisory_lock(&txn, SEED_LOCK).await?;
             let known = orders::count_known(&*txn, new.iter().map(|order| order.id).collect()).await?;
-            let now = Timestamp::now();
+            let now = app.db.time();
 
             let created = orders::create(&txn, new).await?;
             orders::create(&txn, &without_hold(new, &created)).await?;

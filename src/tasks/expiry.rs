@@ -61,7 +61,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 /// The database's.
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
 pub async fn expire(app: &App) -> Result<usize, Error> {
-    let any_expired = orders::is_any_expired(app.db.read(), Timestamp::now());
+    let any_expired = orders::is_any_expired(app.db.read(), app.db.time());
     if !app.db.timeout(EXPIRE_TIMEOUT, any_expired).await? {
         return Ok(0);
     }
@@ -69,7 +69,7 @@ pub async fn expire(app: &App) -> Result<usize, Error> {
     let limit = i64::try_from(LIMIT).unwrap_or(i64::MAX);
     let expire = app
         .db
-        .transaction(|txn| async move { orders::expire_due(&txn, Timestamp::now(), limit).await });
+        .transaction(|txn| async move { orders::expire_due(&txn, app.db.time(), limit).await });
     let expired: Vec<Timestamp> = app.db.timeout(EXPIRE_TIMEOUT, expire).await?;
     failpoints::hit(Failpoint::Expired);
     if expired.is_empty() {
@@ -77,7 +77,7 @@ pub async fn expire(app: &App) -> Result<usize, Error> {
     }
 
     app.cache.invalidate_pages_soon();
-    let now = Timestamp::now();
+    let now = app.db.time();
     let lag = histogram!(HOLD_EXPIRY_LAG);
     for ended in &expired {
         lag.record(ended.age_at(now));

@@ -12,7 +12,6 @@ use super::backoff::Backoff;
 use crate::{
     app::App,
     domain::{Error, event::Event, outbox},
-    entities::Timestamp,
     failpoints::{self, Failpoint},
     telemetry::metrics::{OUTBOX_DEPTH, OUTBOX_RELAYED},
 };
@@ -59,7 +58,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 /// # Errors
 /// [`Error::Unavailable`] when the queue is unreachable; else the database's. What was not published is due again.
 pub async fn relay(app: &App) -> Result<usize, Error> {
-    let is_due = outbox::is_due(app.db.read(), Timestamp::now());
+    let is_due = outbox::is_due(app.db.read(), app.db.time());
     if !app.db.timeout(STATEMENT_TIMEOUT, is_due).await? {
         return Ok(0);
     }
@@ -92,7 +91,7 @@ pub async fn relay(app: &App) -> Result<usize, Error> {
 }
 
 async fn claim(app: &App) -> Result<(Vec<i64>, Vec<Event>), Error> {
-    let (now, limit) = (Timestamp::now(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
+    let (now, limit) = (app.db.time(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
     let claim = app
         .db
         .transaction(|txn| async move { outbox::claim(&*txn, now, limit).await });
@@ -106,7 +105,7 @@ async fn claim(app: &App) -> Result<(Vec<i64>, Vec<Event>), Error> {
 }
 
 async fn release(app: &App, ids: &[i64]) {
-    let now = Timestamp::now();
+    let now = app.db.time();
     let release = app.db.transaction(|txn| {
         let ids = ids.to_vec();
         async move { outbox::release(&*txn, now, ids).await }

@@ -21,7 +21,6 @@ use crate::{
         Error, OrderId,
         settlement::{self, Settlement},
     },
-    entities::Timestamp,
     failpoints::{self, Failpoint},
     queue::MessageBatch,
     telemetry::{metrics::SETTLE_DURATION, traces},
@@ -204,7 +203,7 @@ async fn settle(app: &App, orders: &[OrderId]) -> Result<Settlement, Error> {
 
     let started = Instant::now();
     let low_stock_at = app.config.catalog.low_stock_at;
-    let settle = |txn: Txn| async move { settlement::settle(&txn, Timestamp::now(), orders, low_stock_at).await };
+    let settle = |txn: Txn| async move { settlement::settle(&txn, app.db.time(), orders, low_stock_at).await };
     let settlement = app.db.timeout(SETTLE_TIMEOUT, app.db.transaction(settle)).await;
 
     histogram!(SETTLE_DURATION).record(started.elapsed());

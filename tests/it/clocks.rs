@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shop::{
     app::App,
     db,
     domain::{
         Caller, Error, OrderId,
         ledger::{self, MAX_AGE},
-        orders,
+        orders, outbox,
     },
     entities::Timestamp,
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::support::{Backend, Client, Shop, accepted, all_settled, count, ledger_report, run_to_end};
+use crate::support::{Backend, Client, Shop, accepted, all_settled, count, eventually, ledger_report, run_to_end};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -107,4 +108,71 @@ async fn a_time_that_is_too_far_ahead_is_due_and_one_of_the_sweepers_own_is_not(
             .expect("read");
         assert_eq!(found.len(), reported);
     }
+}
+
+/// A machine's own clock does not matter: here it is an hour behind that of the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_process_goes_by_the_clock_of_the_database() {
+    let mut backend = Backend::servers();
+    let app = backend.stock(&[(100, 10)]).await;
+    for sql in [
+        "CREATE SCHEMA ahead",
+        "CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
+         $$ SELECT pg_catalog.clock_timestamp() + interval '1 hour' $$",
+    ] {
+        app.db.write().execute_unprepared(sql).await.expect(sql);
+    }
+    backend.database_url += "?options[search_path]=ahead,pg_catalog,public";
+    let (shop, _work) = (Shop::serve(&backend), Shop::work(&backend));
+    let client = shop.client();
+
+    let held = json!({ "user_id": 7, "items": [{ "product_id": 1, "quantity": 1 }], "hold_seconds": 600 });
+    let order = client.post("/orders", &held).await;
+    let created_at = time_of(&order.body["created_at"]);
+    assert!(created_at > Timestamp::now().plus(HOUR / 2), "{order:?}");
+    assert_eq!(
+        time_of(&order.body["expires_at"]),
+        created_at.plus(Duration::from_secs(600))
+    );
+
+    // A worker by another clock would have ended the hold by now.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let id = order.body["order_id"].as_str().expect("an id");
+    assert_eq!(client.pay(id).await.status, 202);
+    let paid = client.settled(id).await;
+    assert_eq!(paid["status"], "PAID");
+    for time in ["accepted_at", "settled_at"] {
+        assert!(time_of(&paid[time]) > created_at, "{paid}");
+    }
+}
+
+fn time_of(text: &Value) -> Timestamp {
+    let text = text.as_str().expect("a time");
+    OffsetDateTime::parse(text, &Rfc3339).expect("RFC 3339").into()
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_a_wrong_clock_has_put_off_is_published(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10)]).await;
+    let in_an_hour = Timestamp::now().plus(HOUR);
+    let time = if backend.is_embedded() {
+        in_an_hour.0.to_string()
+    } else {
+        "now() + interval '1 hour'".to_owned()
+    };
+    let store = format!(
+        "INSERT INTO outbox (event_id, type, subject, time, data, publish_after)
+         VALUES ('x', 'order.failed', 'x', {time}, '{{}}', {time})"
+    );
+    app.db.write().execute_unprepared(&store).await.expect("stored");
+
+    let _shop = Shop::serve(&backend);
+    let _workers = Shop::workers(&backend, 1);
+    eventually("the event is published", || async {
+        let left = outbox::len(app.db.read()).await.expect("counted");
+        (left == 0).then_some(())
+    })
+    .await;
 }

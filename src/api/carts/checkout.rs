@@ -14,7 +14,6 @@ use crate::{
         carts::CartKey,
         orders::{self, Created, Line, NewOrder},
     },
-    entities::Timestamp,
     intake::OrderIntake,
 };
 
@@ -69,7 +68,7 @@ impl Checkout {
             currency: app.config.catalog.currency.clone(),
             idempotency_key: Some(self.key.idempotency_key()),
             hold: self.hold,
-            created_at: Timestamp::now(),
+            created_at: app.db.time(),
         };
 
         match intake.create(new).await {

@@ -31,7 +31,7 @@ use crate::{
         orders::{self, MAX_PAGE, Order, OrderQuery},
         transition::{Action, Change, transition},
     },
-    entities::{Timestamp, order::OrderStatus},
+    entities::order::OrderStatus,
     http::{
         conditional::IfNoneMatch,
         event_stream::LastEventId,
@@ -79,7 +79,7 @@ impl OrdersApi {
             currency: app.config.catalog.currency.clone(),
             idempotency_key,
             hold: body.hold_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-            created_at: Timestamp::now(),
+            created_at: app.db.time(),
         };
         let created = intake.create(new).await?;
 
@@ -284,7 +284,7 @@ async fn load(app: &App, caller: Caller, id: OrderId) -> Result<Order, Error> {
 /// Declines the payment, unless the order cannot be paid: accepting the payment then says why.
 async fn decline_unless_accepted(app: &App, caller: Caller, id: OrderId) -> Result<(), Error> {
     let order = load(app, caller, id).await?;
-    if transition(&(&order.row).into(), Action::Pay, Timestamp::now()) == Ok(Change::Accept) {
+    if transition(&(&order.row).into(), Action::Pay, app.db.time()) == Ok(Change::Accept) {
         return Err(Error::PaymentDeclined);
     }
     Ok(())

@@ -30,7 +30,7 @@ use crate::{
         Caller, Error,
         catalog::{self, MAX_PAGE, Origin, ProductChange, ProductQuery},
     },
-    entities::{Timestamp, product},
+    entities::product,
     http::{
         conditional::{IfMatch, IfNoneMatch},
         header::Header,
@@ -131,8 +131,9 @@ impl ProductsApi {
             idempotency_key: key,
         };
         let new = &body.0.product();
+        let now = app.db.time();
         let work = |txn: Txn| async move {
-            let product = catalog::add(&txn, Timestamp::now(), new, origin).await?;
+            let product = catalog::add(&txn, now, new, origin).await?;
             Ok(ProductBody::from(product))
         };
         let answered = once::run(&app, keyed.as_ref(), work).await?;
@@ -167,12 +168,13 @@ impl ProductsApi {
         caller.require_admin()?;
 
         let (change, if_match) = (&body.0.change(), &if_match.0);
+        let now = app.db.time();
         let update = app.db.transaction(|txn| async move {
             if if_match.is_condition() {
                 let current = catalog::lock(&txn, id.0).await?;
                 check_precondition(current, change, if_match)?;
             }
-            catalog::change(&*txn, Timestamp::now(), id.0, change).await
+            catalog::change(&*txn, now, id.0, change).await
         });
         let product = app.db.timeout(READ_TIMEOUT, update).await?;
         app.cache.invalidate_pages().await;

@@ -26,7 +26,6 @@ use crate::{
         orders::MAX_PAGE,
         refunds::{self, RefundQuery},
     },
-    entities::Timestamp,
     http::{
         header::Header,
         idempotency::RequiredIdempotencyKey,
@@ -66,8 +65,9 @@ impl RefundsApi {
         };
         let new = &body.0.refund(Uuid::now_v7(), id.0);
         let low_stock_at = app.config.catalog.low_stock_at;
+        let now = app.db.time();
         let work = |txn: Txn| async move {
-            let refund = refunds::create(&txn, Timestamp::now(), new, origin, low_stock_at).await?;
+            let refund = refunds::create(&txn, now, new, origin, low_stock_at).await?;
             Ok(RefundBody::from(refund))
         };
         let answered = once::run(&app, keyed.as_ref(), work).await?;

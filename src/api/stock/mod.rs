@@ -23,7 +23,6 @@ use crate::{
         Caller,
         catalog::{self, MAX_PAGE, MovementQuery, Origin, StockChange},
     },
-    entities::Timestamp,
     http::{
         header::Header,
         idempotency::IdempotencyKey,
@@ -61,8 +60,9 @@ impl StockApi {
         let origin = &origin(&sender, key);
         let change = &body.0.change(id.0);
         let low_stock_at = app.config.catalog.low_stock_at;
+        let now = app.db.time();
         let work = |txn: Txn| async move {
-            let product = catalog::change_stock(&txn, Timestamp::now(), change, origin, low_stock_at).await?;
+            let product = catalog::change_stock(&txn, now, change, origin, low_stock_at).await?;
             Ok(ProductBody::from(product))
         };
         let answered = once::run(&app, keyed.as_ref(), work).await?;
@@ -92,8 +92,9 @@ impl StockApi {
         let origin = &origin(&sender, key);
         let changes: &Vec<StockChange> = &body.0.into_iter().map(StockLineBody::change).collect();
         let low_stock_at = app.config.catalog.low_stock_at;
+        let now = app.db.time();
         let work = |txn: Txn| async move {
-            let products = catalog::change_stocks(&txn, Timestamp::now(), changes, origin, low_stock_at).await?;
+            let products = catalog::change_stocks(&txn, now, changes, origin, low_stock_at).await?;
             Ok(StockLevelsBody::from(products))
         };
         let answered = once::run(&app, keyed.as_ref(), work).await?;

@@ -102,7 +102,8 @@ pub async fn count_open_holds(connection: &impl ConnectionTrait) -> Result<i64, 
 }
 
 /// Expires up to `limit` orders whose hold has ended at `now` without a payment, and answers when each hold ended. Orders
-/// that another transaction has locked are left to the next call.
+/// that another transaction has locked are left to the next call. What cannot be read, or has a status that this version does
+/// not know, is left alone, so that it keeps nobody else's units on hold.
 pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -> Result<Vec<Timestamp>, Error> {
     let mut rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
@@ -114,9 +115,10 @@ pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -
            FOR NO KEY UPDATE SKIP LOCKED")
     .timestamp("now", now)
     .bind("limit", limit)
-    .rows(txn, |row| read_order(row, 0))
+    .readable_rows(txn, "orders", |row| read_order(row, 0))
     .await?;
 
+    rows.retain(|row| transition(&row.into(), Action::Expire, now) == Ok(Change::Close(FailureReason::Expired)));
     close(txn, now, rows.iter_mut().collect(), FailureReason::Expired).await?;
     Ok(rows.iter().filter_map(|row| row.expires_at).collect())
 }

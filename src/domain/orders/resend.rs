@@ -29,7 +29,7 @@ pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit:
         ), ahead AS (
             SELECT id
               FROM orders
-             WHERE status = 'PENDING' AND accepted_at IS NOT NULL
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL
                AND (notify_after > :latest OR notify_after IS NULL)
              LIMIT :limit
                FOR NO KEY UPDATE SKIP LOCKED
