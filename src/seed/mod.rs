@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
-        orders::{self, NewOrder},
+        orders::{self, NewOrder, Payment},
         settlement,
     },
     entities::Timestamp,
@@ -121,7 +121,7 @@ async fn add_chunk(app: &App, chunk: Vec<(NewOrder, bool)>) -> Result<usize, Err
             let now = Timestamp::now();
 
             orders::create(&txn, new).await?;
-            let payments: Vec<(Caller, OrderId)> = paid.iter().map(|id| (Caller::Admin, *id)).collect();
+            let payments: Vec<Payment> = paid.iter().map(|id| (Caller::Admin, *id).into()).collect();
             orders::accept_payments(&txn, now, &payments).await?;
             settlement::settle(&txn, now, paid, low_stock_at).await?;
             Ok(new.len() - known)

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{record::Change, step::is_step};
 
 /// What may change about an order. All else is fixed when it is made.
-const CHANGING: [&str; 8] = [
+const CHANGING: [&str; 9] = [
     "status",
     "accepted_at",
     "expires_at",
@@ -25,6 +25,7 @@ const CHANGING: [&str; 8] = [
     "updated_at",
     "notify_after",
     "notify_attempts",
+    "payment_reference",
 ];
 
 /// What a history shows.
@@ -43,6 +44,8 @@ struct Row {
     updated_at: Timestamp,
     notify_after: Option<Timestamp>,
     notify_attempts: i64,
+    /// The charge that paid it.
+    payment_reference: Value,
     /// The other columns.
     fixed: Value,
 }
@@ -96,6 +99,10 @@ fn step(before: Option<&Row>, after: Option<&Row>, holds_are_moved: bool) -> Res
     };
     if old.fixed != new.fixed {
         return Err("a column that is fixed has changed");
+    }
+    let is_accepted_now = old.state.accepted_at.is_none() && new.state.accepted_at.is_some();
+    if old.payment_reference != new.payment_reference && !is_accepted_now {
+        return Err("a charge is written with the acceptance, and never changes");
     }
     if old.state == new.state {
         return swept(old, new);
@@ -289,6 +296,7 @@ impl Row {
             updated_at: instant(&row["updated_at"]).expect("an instant"),
             notify_after: instant(&row["notify_after"]),
             notify_attempts: number(&row["notify_attempts"]),
+            payment_reference: row["payment_reference"].clone(),
             fixed,
         }
     }
