@@ -16,7 +16,7 @@ use crate::{
     batch::{Answers, Batcher, Limits},
     domain::{
         Caller, Error, OrderId,
-        orders::{self, Cancelled, Created, NewOrder, Order},
+        orders::{self, Cancelled, Created, NewOrder, Order, Payment},
     },
     entities::order::{FailureReason, OrderStatus, StoredFailure},
     failpoints::{self, Failpoint},
@@ -40,9 +40,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// A payment to accept.
 #[derive(Clone)]
-struct Payment {
-    caller: Caller,
-    order_id: OrderId,
+struct Traced {
+    payment: Payment,
     /// W3C Trace Context of the request, if it has one.
     traceparent: Option<String>,
 }
@@ -55,7 +54,7 @@ pub struct OrderIntake {
 
 struct Batchers {
     create: Batcher<NewOrder, Created>,
-    accept: Batcher<Payment, Order>,
+    accept: Batcher<Traced, Order>,
     cancel: Batcher<(Caller, OrderId), Cancelled>,
 }
 
@@ -106,18 +105,8 @@ impl OrderIntake {
     ///
     /// # Errors
     /// As [`orders::accept_payments`], and [`Error::Overloaded`] when too many requests wait.
-    pub async fn accept_payment(
-        &self,
-        caller: Caller,
-        order_id: OrderId,
-        traceparent: Option<String>,
-    ) -> Result<Order, Error> {
-        let payment = Payment {
-            caller,
-            order_id,
-            traceparent,
-        };
-        self.batchers.accept.submit(payment).await
+    pub async fn accept_payment(&self, payment: Payment, traceparent: Option<String>) -> Result<Order, Error> {
+        self.batchers.accept.submit(Traced { payment, traceparent }).await
     }
 
     /// Cancels an order. That is durable once this returns.
@@ -149,12 +138,11 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<Order> {
+async fn accept(app: App, notifier: Notifier, batch: Arc<[Traced]>) -> Answers<Order> {
     histogram!(BATCH_SIZE, "batch" => "accept").record(batch.len() as f64);
 
     let now = app.db.time();
-    let payments: Vec<(Caller, OrderId)> = batch.iter().map(|payment| (payment.caller, payment.order_id)).collect();
-    let payments = &payments;
+    let payments: &Vec<Payment> = &batch.iter().map(|traced| traced.payment.clone()).collect();
     let written = app
         .db
         .transaction(|txn| async move { orders::accept_payments(&txn, now, payments).await });
@@ -163,7 +151,7 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<
 
     // A client that pays twice at once may have both requests in one batch.
     let mut seen = HashSet::new();
-    for (answer, payment) in answers.iter().zip(batch.iter()) {
+    for (answer, Traced { payment, traceparent }) in answers.iter().zip(batch.iter()) {
         if let Ok(order) = answer
             && order.row.status == OrderStatus::Pending
             && order.row.accepted_at == Some(now)
@@ -172,7 +160,7 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Payment]>) -> Answers<
             counter!(PAYMENTS_ACCEPTED).increment(1);
             notifier.notify(SettleRequest {
                 order_id: payment.order_id,
-                traceparent: payment.traceparent.clone().unwrap_or_else(new_traceparent),
+                traceparent: traceparent.clone().unwrap_or_else(new_traceparent),
             });
         }
     }

@@ -1,19 +1,22 @@
 CREATE TABLE orders (
-    id              uuid        PRIMARY KEY,
-    user_id         bigint      NOT NULL,
-    status          text        NOT NULL DEFAULT 'PENDING'
-                                CONSTRAINT orders_status_is_known CHECK (status IN ('PENDING', 'PAID', 'FAILED')),
-    total_price     bigint      NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
-    currency        text        NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3), -- cheap: checked at every update
-    idempotency_key text,
-    expires_at      timestamptz,
-    accepted_at     timestamptz,
-    notify_after    timestamptz,
-    notify_attempts integer     NOT NULL DEFAULT 0,
-    settled_at      timestamptz,
-    failure         jsonb,
-    created_at      timestamptz NOT NULL DEFAULT now(),
-    updated_at      timestamptz NOT NULL DEFAULT now(),
+    id                uuid        PRIMARY KEY,
+    user_id           bigint      NOT NULL,
+    status            text        NOT NULL DEFAULT 'PENDING'
+                                  CONSTRAINT orders_status_is_known CHECK (status IN ('PENDING', 'PAID', 'FAILED')),
+    total_price       bigint      NOT NULL CONSTRAINT orders_total_price_not_negative CHECK (total_price >= 0),
+    currency          text        NOT NULL CONSTRAINT orders_currency_has_three_letters CHECK (length(currency) = 3), -- cheap: checked at every update
+    idempotency_key   text,
+    expires_at        timestamptz,
+    accepted_at       timestamptz,
+    notify_after      timestamptz,
+    notify_attempts   integer     NOT NULL DEFAULT 0,
+    settled_at        timestamptz,
+    failure           jsonb,
+    reference         text,
+    metadata          jsonb,
+    payment_reference text,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    updated_at        timestamptz NOT NULL DEFAULT now(),
 
     CONSTRAINT orders_status_fits_the_rest CHECK (
         (status = 'PENDING' AND settled_at IS NULL AND failure IS NULL)
@@ -29,6 +32,8 @@ CREATE TABLE orders (
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX orders_reference_user_id       ON orders (reference, user_id) WHERE reference IS NOT NULL;
+CREATE UNIQUE INDEX orders_payment_reference       ON orders (payment_reference) WHERE payment_reference IS NOT NULL;
 -- These two say settled_at and not status. Otherwise a planner that believes that few orders are PENDING looks through all
 -- of those for the few that are due.
 CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;
@@ -47,11 +52,16 @@ COMMENT ON COLUMN orders.notify_after    IS 'When the sweeper publishes a settle
 COMMENT ON COLUMN orders.notify_attempts IS 'How often the sweeper has published one.';
 COMMENT ON COLUMN orders.settled_at      IS 'When the order became PAID or FAILED, cancelled and expired orders included.';
 COMMENT ON COLUMN orders.failure         IS 'Why the order is FAILED: {"reason": text, "lines": [{"product_id", "requested", "available"}]}.';
+COMMENT ON COLUMN orders.reference         IS 'What the shop front calls the order, 1 to 64 visible ASCII characters, unique for each user; NULL without one. Never changes.';
+COMMENT ON COLUMN orders.metadata          IS 'What the shop front keeps with the order: an object of at most 20 texts; NULL without any. Never changes.';
+COMMENT ON COLUMN orders.payment_reference IS 'The charge that paid the order, unique: one charge never pays two orders. Written when the payment is accepted; NULL without one.';
 COMMENT ON COLUMN orders.created_at      IS 'When the order was made.';
 COMMENT ON COLUMN orders.updated_at      IS 'When the row last changed.';
 COMMENT ON INDEX  orders_user_id_id              IS 'Lists the orders of a user, newest first.';
 COMMENT ON INDEX  orders_status_id               IS 'Lists the orders of a status, newest first.';
 COMMENT ON INDEX  orders_user_id_idempotency_key IS 'One order for each key of a user.';
+COMMENT ON INDEX  orders_reference_user_id       IS 'One order for each reference of a user; finds orders by their reference.';
+COMMENT ON INDEX  orders_payment_reference       IS 'One order for each charge.';
 COMMENT ON INDEX  orders_notify_after            IS 'Finds what the sweeper has to do; as small as the backlog.';
 COMMENT ON INDEX  orders_expires_at              IS 'Finds the holds that have ended; has open holds without a payment and nothing else.';
 

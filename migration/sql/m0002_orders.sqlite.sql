@@ -22,6 +22,12 @@ CREATE TABLE orders (
     -- When the order became PAID or FAILED, and why it is FAILED (JSON).
     settled_at      INTEGER,
     failure         TEXT    CONSTRAINT orders_failure_is_json CHECK (json_valid(failure)),
+    -- What the shop front calls the order, unique for each user, and an object of texts that it keeps with the order. Neither
+    -- ever changes.
+    reference       TEXT,
+    metadata        TEXT    CONSTRAINT orders_metadata_is_json CHECK (json_valid(metadata)),
+    -- The charge that paid the order, unique: one charge never pays two orders. Written when the payment is accepted.
+    payment_reference TEXT,
     created_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
     updated_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER)),
 
@@ -39,6 +45,8 @@ CREATE TABLE orders (
 CREATE INDEX        orders_user_id_id              ON orders (user_id, id);
 CREATE INDEX        orders_status_id               ON orders (status, id);
 CREATE UNIQUE INDEX orders_user_id_idempotency_key ON orders (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX orders_reference_user_id       ON orders (reference, user_id) WHERE reference IS NOT NULL;
+CREATE UNIQUE INDEX orders_payment_reference       ON orders (payment_reference) WHERE payment_reference IS NOT NULL;
 -- Finds what the sweeper has to do; as small as the backlog. Says settled_at and not status, as the next one, so that no
 -- planner looks through all PENDING orders instead.
 CREATE INDEX        orders_notify_after            ON orders (notify_after) WHERE settled_at IS NULL AND accepted_at IS NOT NULL;

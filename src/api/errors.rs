@@ -45,6 +45,16 @@ pub const STOCK_CHANGED: ProblemType = ProblemType::new(
     StatusCode::CONFLICT,
 );
 pub const SKU_TAKEN: ProblemType = ProblemType::new("sku-taken", "Another product has this SKU", StatusCode::CONFLICT);
+pub const REFERENCE_TAKEN: ProblemType = ProblemType::new(
+    "reference-taken",
+    "Another order has this reference",
+    StatusCode::CONFLICT,
+);
+pub const PAYMENT_REFERENCE_USED: ProblemType = ProblemType::new(
+    "payment-reference-used",
+    "The charge has paid another order",
+    StatusCode::CONFLICT,
+);
 pub const ORDER_NOT_PAID: ProblemType =
     ProblemType::new("order-not-paid", "The order is not paid", StatusCode::CONFLICT);
 pub const REFUND_EXCEEDS_PAYMENT: ProblemType = ProblemType::new(
@@ -83,7 +93,7 @@ pub const DATABASE_UNAVAILABLE: ProblemType = ProblemType::new(
 );
 
 /// Every type of problem that the API answers with.
-pub const ALL: [ProblemType; 33] = [
+pub const ALL: [ProblemType; 35] = [
     INVALID_REQUEST,
     UNAUTHORIZED,
     PAYMENT_DECLINED,
@@ -95,6 +105,8 @@ pub const ALL: [ProblemType; 33] = [
     INSUFFICIENT_STOCK,
     PAYMENT_ACCEPTED,
     ORDER_PAID,
+    REFERENCE_TAKEN,
+    PAYMENT_REFERENCE_USED,
     ORDER_NOT_PAID,
     REFUND_EXCEEDS_PAYMENT,
     STOCK_OUT_OF_RANGE,
@@ -149,6 +161,8 @@ impl From<Error> for Problem {
                 .with_extension("available", &(stock - held)),
             Error::StockChangesRefused(refused) => stock_changes_refused(detail, &refused),
             Error::OrderFailed(_, failure) => order_failed(detail, failure),
+            Error::ReferenceTaken(id) => Self::new(REFERENCE_TAKEN, detail).with_extension("order_id", &id),
+            Error::PaymentReferenceUsed(_) => Self::new(PAYMENT_REFERENCE_USED, detail),
             Error::OrderNotPaid(_) => Self::new(ORDER_NOT_PAID, detail),
             Error::RefundExceedsPayment(excess) => refund_exceeds_payment(detail, &excess),
             Error::Forbidden(detail) => Self::new(FORBIDDEN, detail),
@@ -251,6 +265,8 @@ fn refund_exceeds_payment(detail: String, excess: &Excess) -> Problem {
 pub fn example(kind: ProblemType, instance: &str) -> Value {
     let problem = match kind {
         UNKNOWN_PRODUCT => Error::UnknownProducts(vec![(1, 9_999)]).into(),
+        REFERENCE_TAKEN => Error::ReferenceTaken(EXAMPLE_ORDER).into(),
+        PAYMENT_REFERENCE_USED => Error::PaymentReferenceUsed("ch_3PqL8x".to_owned()).into(),
         STOCK_CHANGED => stock_changed().into(),
         REFUND_EXCEEDS_PAYMENT => refund_too_large().into(),
         TOTAL_TOO_LARGE => Error::TotalTooLarge.into(),

@@ -4,14 +4,22 @@ use uuid::Uuid;
 
 use crate::entities::Timestamp;
 
+const MICROS_IN_A_MILLI: i64 = 1_000;
+/// The bits of an id after its time.
+const RANDOM_BITS: u32 = 80;
+
 /// The lowest id that can be made at this instant: ids made before it are lower, ids made from then on are not.
 #[must_use]
 pub fn first_id_at(instant: Timestamp) -> Uuid {
-    const MICROS_IN_A_MILLI: i64 = 1_000;
-    const RANDOM_BITS: u32 = 80;
-
     let millis = u128::try_from(instant.0.div_euclid(MICROS_IN_A_MILLI)).unwrap_or(0);
     Uuid::from_u128(millis << RANDOM_BITS)
+}
+
+/// The instant that an id of version 7 begins with, to the millisecond.
+#[must_use]
+pub fn instant_of(id: Uuid) -> Timestamp {
+    let millis = i64::try_from(id.as_u128() >> RANDOM_BITS).unwrap_or(i64::MAX / MICROS_IN_A_MILLI);
+    Timestamp(millis * MICROS_IN_A_MILLI)
 }
 
 #[cfg(test)]
@@ -25,5 +33,6 @@ mod tests {
 
         assert!(first_id_at(instant) <= id && id < first_id_at(Timestamp(instant.0 + 1_000)));
         assert_eq!(first_id_at(Timestamp(-1)), Uuid::nil());
+        assert_eq!(instant_of(id), Timestamp(1_767_225_600_123_000));
     }
 }

@@ -67,6 +67,11 @@ pub enum Error {
     /// Units are to be set aside, and these lines are short.
     #[error("not enough units are available to set aside: {} short", .0.len())]
     InsufficientStock(Vec<ShortLine>),
+    /// The order that has the reference belongs to the same user.
+    #[error("order {0} has this reference")]
+    ReferenceTaken(OrderId),
+    #[error("the charge {0} has paid another order")]
+    PaymentReferenceUsed(String),
     #[error("the payment was declined; the order can still be paid")]
     PaymentDeclined,
     #[error("order {id} has failed: {reason}", id = .0, reason = reason_of(.1.as_ref()))]

@@ -37,6 +37,13 @@ pub struct Model {
     /// Why it is FAILED.
     #[sea_orm(column_type = "JsonBinary", nullable)]
     pub failure: Option<StoredFailure>,
+    /// What the shop front calls it; unique per user. Never changes.
+    pub reference: Option<String>,
+    /// What the shop front keeps with it: an object of texts. Never changes.
+    #[sea_orm(column_type = "JsonBinary", nullable)]
+    pub metadata: Option<Json>,
+    /// The charge that paid it, written when the payment is accepted; unique.
+    pub payment_reference: Option<String>,
     pub created_at: Timestamp,
     /// When the row last changed.
     pub updated_at: Timestamp,

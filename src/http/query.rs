@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::{
     problem::{FieldError, Problem, pointer::escaped},
     routes::{Access, Routes},
+    validation::VISIBLE,
 };
 
 /// Lets requests pass whose query their operation understands. Routes that are open to everybody are left alone: pages,
@@ -199,6 +200,9 @@ impl Parameter {
     fn detail(&self, error: &ValidationError) -> String {
         match error.kind() {
             _ if self.name == "cursor" => "the value is not a cursor that this server gave out".to_owned(),
+            ValidationErrorKind::Pattern { pattern } if pattern == VISIBLE => {
+                "the value must be of visible ASCII characters".to_owned()
+            }
             ValidationErrorKind::Pattern { .. } => "the value must not hold control characters".to_owned(),
             _ => error.masked_with("the value").to_string(),
         }

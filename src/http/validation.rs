@@ -19,6 +19,11 @@ use super::{
     strict_json::StrictJson,
 };
 
+/// The pattern of values that are of visible ASCII characters.
+pub const VISIBLE: &str = "^[!-~]*$";
+/// The pattern of values that do not hold the character U+0000.
+pub const NO_NUL: &str = "^[^\\x00]*$";
+
 /// What the derived schema of a body cannot say.
 pub trait ExtraValidation {
     /// Whether a request without a body stands for an empty object.
@@ -86,7 +91,11 @@ fn field_errors(error: &ValidationError) -> Vec<FieldError> {
         ValidationErrorKind::Required { property } => {
             return vec![at(property.as_str().unwrap_or_default(), "the field is missing")];
         }
-        ValidationErrorKind::Pattern { .. } => "the value must not be blank or hold control characters".to_owned(),
+        ValidationErrorKind::Pattern { pattern } => match pattern.as_str() {
+            VISIBLE => "the value must be of visible ASCII characters".to_owned(),
+            NO_NUL => "the value must not hold the character U+0000".to_owned(),
+            _ => "the value must not be blank or hold control characters".to_owned(),
+        },
         ValidationErrorKind::AnyOf { context } => format!("one of these fields is needed: {}", missing(context)),
         ValidationErrorKind::OneOfNotValid { context } => {
             format!("one of these fields is needed: {}", missing(context))

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
-        orders::{self, Created, NewOrder},
+        orders::{self, Created, NewOrder, Payment},
         settlement,
     },
 };
@@ -124,8 +124,8 @@ async fn add_chunk(app: &App, chunk: Vec<(NewOrder, Outcome)>) -> Result<usize, 
 
             let created = orders::create(&txn, new).await?;
             orders::create(&txn, &without_hold(new, &created)).await?;
-
-            orders::accept_payments(&txn, now, payments).await?;
+            let payments: Vec<Payment> = payments.iter().map(|payment| (*payment).into()).collect();
+            orders::accept_payments(&txn, now, &payments).await?;
             settlement::settle(&txn, now, paid, low_stock_at).await?;
             orders::cancel(&txn, now, cancellations).await?;
             orders::expire_due(&txn, now, i64::try_from(CHUNK).unwrap_or(i64::MAX)).await?;

@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    domain::orders::{Line, NewOrder},
+    domain::orders::{Labels, Line, NewOrder},
     entities::Timestamp,
 };
 
@@ -61,6 +61,7 @@ pub(super) fn generate(rng: &mut ChaCha8Rng, products: &[i64], number: usize, cu
         currency: currency.to_owned(),
         idempotency_key: None,
         hold: (outcome == Outcome::Expired).then_some(HOLD),
+        labels: Labels::default(),
         created_at,
     };
     (order, outcome)

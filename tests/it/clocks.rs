@@ -24,7 +24,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// An order whose payment was accepted by a clock that shows `at`, and whose settle request was lost.
 async fn accepted_at(app: &App, client: &Client, at: Timestamp) -> OrderId {
     let id: OrderId = client.order(&[(1, 1)]).await.parse().expect("an id");
-    let payments = &[(Caller::Admin, id)];
+    let payments = &[(Caller::Admin, id).into()];
     let accepted = app
         .db
         .transaction(|txn| async move { orders::accept_payments(&txn, at, payments).await });

@@ -41,6 +41,7 @@ mod query;
 mod queue;
 #[cfg(feature = "failpoints")]
 mod races;
+mod references;
 mod refunds;
 mod requests;
 mod schema;

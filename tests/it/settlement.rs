@@ -6,7 +6,7 @@ use shop::{
     app::App,
     domain::{
         Caller, Error, OrderId,
-        orders::{self, Line, NewOrder},
+        orders::{self, Labels, Line, NewOrder, Payment},
         settlement::{self, Settlement},
     },
     entities::{Timestamp, order::OrderStatus},
@@ -29,6 +29,7 @@ fn new_order(lines: &[(i64, i64)]) -> NewOrder {
         currency: "USD".to_owned(),
         idempotency_key: None,
         hold: None,
+        labels: Labels::default(),
         created_at: Timestamp::now(),
     }
 }
@@ -47,7 +48,7 @@ async fn created(app: &App, lines: &[(i64, i64)]) -> OrderId {
 }
 
 async fn accept(app: &App, now: i64, ids: &[OrderId]) -> Vec<Result<orders::Order, Error>> {
-    let ids: Vec<(Caller, OrderId)> = ids.iter().map(|id| (Caller::Admin, *id)).collect();
+    let ids: Vec<Payment> = ids.iter().map(|id| (Caller::Admin, *id).into()).collect();
     let ids = &ids;
     app.db
         .transaction(|txn| async move { orders::accept_payments(&txn, Timestamp(now), ids).await })

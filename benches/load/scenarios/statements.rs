@@ -7,7 +7,7 @@ use shop::{
     db::Db,
     domain::{
         Error,
-        orders::{self, Created, Line, NewOrder},
+        orders::{self, Created, Labels, Line, NewOrder},
     },
     entities::{Timestamp, order, order_item},
 };
@@ -72,6 +72,7 @@ fn new_orders() -> Vec<NewOrder> {
         currency: "USD".to_owned(),
         idempotency_key: None,
         hold: None,
+        labels: Labels::default(),
         created_at: Timestamp::now(),
     };
     (0..).take(BATCH).map(order).collect()

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         Error, UserId,
         carts::CartKey,
-        orders::{self, Created, Line, NewOrder},
+        orders::{self, Created, Labels, Line, NewOrder},
     },
     intake::OrderIntake,
 };
@@ -68,6 +68,7 @@ impl Checkout {
             currency: app.config.catalog.currency.clone(),
             idempotency_key: Some(self.key.idempotency_key()),
             hold: self.hold,
+            labels: Labels::default(),
             created_at: app.db.time(),
         };
 

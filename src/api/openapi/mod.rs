@@ -11,7 +11,7 @@ use super::{
     errors,
     failure::{FailureBody, ShortLineBody},
     health::HealthApi,
-    orders::OrdersApi,
+    orders::{OrdersApi, bodies::NewOrderBody},
     products::ProductsApi,
     refunds::{RefundsApi, bodies::NewRefundBody},
     refused::RefusedLineBody,
@@ -165,6 +165,7 @@ fn complete(schemas: &mut Map<String, Value>) {
         mark_optional(schema);
     }
 
+    NewOrderBody::extend_schemas(schemas);
     StockChangeBody::extend_schemas(schemas);
     Vec::<StockLineBody>::extend_schemas(schemas);
     NewRefundBody::extend_schemas(schemas);
@@ -193,6 +194,11 @@ fn describe_extensions(properties: &mut Value) {
         "format": "int64",
         "minimum": 0,
         "description": "The units in stock; only of the types `stock-changed` and `stock-out-of-range`.",
+    });
+    properties["order_id"] = json!({
+        "type": "string",
+        "format": "uuid",
+        "description": "The order that has the reference; only of the type `reference-taken`.",
     });
     properties["refused"] = json!({
         "type": "array",

@@ -1,11 +1,11 @@
 //! The JSON bodies of requests about orders, and of their answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use poem::http::HeaderMap;
 use poem_openapi::{Enum, Object, types::Example};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -16,8 +16,17 @@ use crate::{
         Timestamp,
         order::{Failure, FailureReason, OrderStatus, StoredFailure},
     },
-    http::{idempotency::IdempotencyKey, problem::FieldError, validation::ExtraValidation},
+    http::{
+        idempotency::IdempotencyKey,
+        problem::FieldError,
+        validation::{ExtraValidation, NO_NUL},
+    },
 };
+
+/// The most fields of an order's metadata.
+const MAX_FIELDS: usize = 20;
+/// The most bytes of the names and values of an order's metadata.
+const MAX_METADATA: usize = 4_096;
 
 /// An order to create.
 #[derive(Debug, Object)]
@@ -33,6 +42,13 @@ pub struct NewOrderBody {
     /// Without it nothing is set aside, and stock is checked when the order is settled.
     #[oai(validator(minimum(value = "30"), maximum(value = "3600")))]
     pub hold_seconds: Option<u32>,
+    /// What you call the order: 1 to 64 visible ASCII characters, unique for each user. It never changes.
+    #[oai(validator(min_length = 1, max_length = 64, pattern = "^[!-~]*$"))]
+    pub reference: Option<String>,
+    /// What you want to keep with the order: at most 20 texts, whose names and values have 4,096 bytes together in UTF-8.
+    /// It never changes.
+    #[oai(validator(max_properties = 20))]
+    pub metadata: Option<HashMap<String, String>>,
 }
 
 /// A line of an order to create.
@@ -54,6 +70,9 @@ pub struct PaymentBody {
     /// `pm_card_declined` is declined. Any other method is approved, and so is leaving it out.
     #[oai(validator(max_length = 255))]
     pub payment_method: Option<String>,
+    /// The charge behind the payment, 1 to 255 visible ASCII characters. One charge never pays two orders.
+    #[oai(validator(min_length = 1, max_length = 255, pattern = "^[!-~]*$"))]
+    pub payment_reference: Option<String>,
 }
 
 /// PENDING until it is settled, cancelled or expired, then PAID or FAILED. A PAID or FAILED order does not change any more.
@@ -85,6 +104,14 @@ pub struct OrderBody {
     /// When the order was created.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+    /// What the client calls it.
+    #[oai(skip_serializing_if_is_none, validator(max_length = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    /// What the client keeps with it.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<AsStored<HashMap<String, String>, Value>>,
     /// The lines, as they were sent.
     #[oai(validator(min_items = 1, max_items = 100))]
     items: Vec<ItemBody>,
@@ -96,6 +123,10 @@ pub struct OrderBody {
     #[oai(skip_serializing_if_is_none)]
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     accepted_at: Option<OffsetDateTime>,
+    /// The charge that paid it, if it was named.
+    #[oai(skip_serializing_if_is_none, validator(max_length = 255))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_reference: Option<String>,
     /// When it became PAID or FAILED.
     #[oai(skip_serializing_if_is_none)]
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -134,6 +165,19 @@ pub struct ItemBody {
 }
 
 impl ExtraValidation for NewOrderBody {
+    fn extend_schemas(schemas: &mut Map<String, Value>) {
+        schemas.entry("NewOrder").and_modify(|schema| {
+            let value = &mut schema["properties"]["metadata"]["additionalProperties"];
+            value["maxLength"] = json!(MAX_METADATA);
+            value["pattern"] = json!(NO_NUL);
+        });
+        schemas.entry("Order").and_modify(|schema| {
+            let metadata = &mut schema["properties"]["metadata"];
+            metadata["maxProperties"] = json!(MAX_FIELDS);
+            metadata["additionalProperties"]["maxLength"] = json!(MAX_METADATA);
+        });
+    }
+
     fn errors(headers: &HeaderMap, body: &Value) -> Vec<FieldError> {
         let mut seen = HashSet::new();
         let repeated = |(index, item): (usize, &Value)| {
@@ -147,8 +191,29 @@ impl ExtraValidation for NewOrderBody {
 
         let items = body["items"].as_array().into_iter().flatten();
         let bad_key = IdempotencyKey::read(headers).err();
-        items.enumerate().filter_map(repeated).chain(bad_key).collect()
+        let repeated = items.enumerate().filter_map(repeated);
+        repeated
+            .chain(metadata_errors(&body["metadata"]))
+            .chain(bad_key)
+            .collect()
     }
+}
+
+/// What no schema says of metadata: how large it is altogether, and what its names are.
+fn metadata_errors(metadata: &Value) -> Vec<FieldError> {
+    let error = |detail: String| FieldError {
+        pointer: "/metadata".to_owned(),
+        detail,
+    };
+    let fields = || metadata.as_object().into_iter().flatten();
+
+    let bytes = fields().map(|(name, value)| name.len() + value.as_str().map_or(0, str::len));
+    let too_large = bytes.sum::<usize>() > MAX_METADATA;
+    let too_large = too_large.then(|| error(format!("names and values have more than {MAX_METADATA} bytes together")));
+    // PostgreSQL cannot store it.
+    let has_nul = fields().any(|(name, _)| name.contains('\0'));
+    let has_nul = has_nul.then(|| error("a name must not hold the character U+0000".to_owned()));
+    too_large.into_iter().chain(has_nul).collect()
 }
 
 impl ExtraValidation for PaymentBody {
@@ -206,6 +271,9 @@ impl From<Order> for OrderBody {
             accepted_at: row.accepted_at.map(Timestamp::to_utc),
             settled_at: row.settled_at.map(Timestamp::to_utc),
             failure: row.failure.map(AsStored::new),
+            reference: row.reference,
+            metadata: row.metadata.map(AsStored::new),
+            payment_reference: row.payment_reference,
         }
     }
 }
@@ -217,6 +285,8 @@ impl Example for NewOrderBody {
             user_id: 1,
             items: vec![item(1, 2), item(2, 1)],
             hold_seconds: Some(600),
+            reference: Some("basket-4711".to_owned()),
+            metadata: Some([("gift_note".to_owned(), "Happy birthday!".to_owned())].into()),
         }
     }
 }
@@ -225,6 +295,7 @@ impl Example for PaymentBody {
     fn example() -> Self {
         Self {
             payment_method: Some("pm_card_visa".to_owned()),
+            payment_reference: Some("ch_3PqL8x".to_owned()),
         }
     }
 }
@@ -250,6 +321,9 @@ impl Example for OrderBody {
             accepted_at: None,
             settled_at: None,
             failure: None,
+            reference: Some("basket-4711".to_owned()),
+            metadata: Some(AsStored::new(json!({ "gift_note": "Happy birthday!" }))),
+            payment_reference: None,
         }
     }
 }
@@ -283,14 +357,17 @@ impl OrderBody {
     pub fn examples() -> [Self; 2] {
         let accepted_at = Some(time::macros::datetime!(2026-01-15 09:31:40.500001 UTC));
         let settled_at = Some(time::macros::datetime!(2026-01-15 09:31:40.508127 UTC));
+        let payment_reference = || Some("ch_3PqL8x".to_owned());
 
         let accepted = Self {
             accepted_at,
+            payment_reference: payment_reference(),
             ..Self::example()
         };
         let settled = Self {
             accepted_at,
             settled_at,
+            payment_reference: payment_reference(),
             status: AsStored::new(OrderStatus::Paid.as_str()),
             ..Self::example()
         };

@@ -7,6 +7,8 @@ use poem_openapi::{
     OpenApi,
     param::{Path, Query},
 };
+use serde_json::json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub mod answers;
@@ -28,10 +30,11 @@ use crate::{
     cache::SettledOrder,
     domain::{
         Caller, Error, OrderId,
-        orders::{self, MAX_PAGE, Order, OrderQuery},
+        ids::instant_of,
+        orders::{self, Labels, MAX_PAGE, Order, OrderQuery, Payment},
         transition::{Action, Change, transition},
     },
-    entities::order::OrderStatus,
+    entities::{Timestamp, order::OrderStatus},
     http::{
         conditional::IfNoneMatch,
         event_stream::LastEventId,
@@ -72,14 +75,21 @@ impl OrdersApi {
         let Header(IdempotencyKey(idempotency_key)) = idempotency_key;
         caller.authorize_for(body.user_id)?;
 
+        // The clock may have been set back since an id was made last.
+        let id = Uuid::now_v7();
+        let created_at = app.db.time().max(instant_of(id));
         let new = orders::NewOrder {
-            id: Uuid::now_v7(),
+            id,
             user_id: body.user_id,
             lines: body.items.iter().map(NewItemBody::line).collect(),
             currency: app.config.catalog.currency.clone(),
             idempotency_key,
             hold: body.hold_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-            created_at: app.db.time(),
+            labels: Labels {
+                reference: body.reference,
+                metadata: body.metadata.map(|metadata| json!(metadata)),
+            },
+            created_at,
         };
         let created = intake.create(new).await?;
 
@@ -92,6 +102,7 @@ impl OrdersApi {
     ///
     /// Newest first, a page at a time. A user lists their own orders, an administrator all orders.
     #[oai(path = "/orders", method = "get", operation_id = "listOrders")]
+    #[expect(clippy::too_many_arguments, reason = "each is an extractor that the handler uses")]
     async fn list(
         &self,
         app: Data<&Arc<App>>,
@@ -106,10 +117,20 @@ impl OrdersApi {
         limit: Query<i64>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<Uuid>>,
+        /// Only orders with this reference: of one user there is one at most.
+        #[oai(validator(min_length = 1, max_length = 64, pattern = "^[!-~]*$"))]
+        reference: Query<Option<String>>,
+        /// Only orders created at this time or later.
+        created_from: Query<Option<OffsetDateTime>>,
+        /// Only orders created before this time.
+        created_to: Query<Option<OffsetDateTime>>,
     ) -> Result<ListAnswer, ListProblem> {
         let query = &OrderQuery {
             user_id: user_id.0,
             status: status.0.map(OrderStatus::from),
+            reference: reference.0,
+            created_from: created_from.0.map(Timestamp::from),
+            created_to: created_to.0.map(Timestamp::from),
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
             before: cursor.0,
         };
@@ -126,7 +147,8 @@ impl OrdersApi {
     ///
     /// Simulates the payment and hands the order to the workers. `202` means that the payment is accepted for good:
     /// the order will become `PAID`, or `FAILED` if there is not enough stock, which an order that is paid before its
-    /// `expires_at` never lacks. After `expires_at` the answer is `409`. Paying again changes nothing. With
+    /// `expires_at` never lacks. After `expires_at` the answer is `409`. Paying again changes nothing. A
+    /// `payment_reference` pays one order only: `409` if it has paid another one. With
     /// `Prefer: wait=N` the answer comes when the order is settled: `200` if it is PAID, `409` if it has FAILED, and
     /// `202` if it is not settled after N seconds.
     #[oai(path = "/orders/:id/pay", method = "post", operation_id = "payOrder")]
@@ -154,7 +176,12 @@ impl OrdersApi {
         // Subscribed before the order can be settled.
         let wait = Wait::start(&watch, id.0, prefer.0).await;
         let Header(TraceParent(traceparent)) = traceparent;
-        let accepted = intake.accept_payment(caller, id.0, traceparent).await?;
+        let payment = Payment {
+            caller,
+            order_id: id.0,
+            reference: body.0.payment_reference,
+        };
+        let accepted = intake.accept_payment(payment, traceparent).await?;
         watch.notify(id.0, progress_of(&accepted));
 
         match wait {

@@ -107,7 +107,8 @@ pub async fn count_open_holds(connection: &impl ConnectionTrait) -> Result<i64, 
 pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -> Result<Vec<Timestamp>, Error> {
     let mut rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
-               CAST(notify_attempts AS bigint), settled_at, failure, created_at, updated_at
+               CAST(notify_attempts AS bigint), settled_at, failure, reference, metadata, payment_reference,
+               created_at, updated_at
           FROM orders
          WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at <= :now
          ORDER BY expires_at
@@ -138,7 +139,8 @@ pub(super) async fn expire(txn: &DatabaseTransaction, now: Timestamp, ids: Vec<O
 async fn lock(txn: &DatabaseTransaction, ids: Vec<OrderId>) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
-               CAST(notify_attempts AS bigint), settled_at, failure, created_at, updated_at
+               CAST(notify_attempts AS bigint), settled_at, failure, reference, metadata, payment_reference,
+               created_at, updated_at
           FROM orders
          WHERE id = ANY(:ids)
          ORDER BY id

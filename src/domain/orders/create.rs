@@ -5,15 +5,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
+use serde_json::Value;
 
 use super::{
     Created, Line, NewOrder, Order, hold,
-    replay::{find_earlier, keys_of, replay},
+    replay::{find_earlier, replay},
 };
 use crate::{
     db::sql::{Column, sql},
     domain::{Error, OrderId, ProductId, money},
     entities::{
+        Timestamp,
         order::{self, OrderStatus},
         order_item,
     },
@@ -23,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 /// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`],
-/// [`Error::InsufficientStock`]. For all: the database's.
+/// [`Error::InsufficientStock`], [`Error::ReferenceTaken`]. For all: the database's.
 pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let prices = prices_of(txn, orders).await?;
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
@@ -110,13 +112,17 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
         notify_attempts: 0,
         settled_at: None,
         failure: None,
+        reference: new.labels.reference.clone(),
+        metadata: new.labels.metadata.clone(),
+        payment_reference: None,
         created_at: new.created_at,
         updated_at: new.created_at,
     };
     Ok(Order { row, items })
 }
 
-/// Inserts those that can be, and answers the ids that are new. What is missing from the answer has a row already.
+/// Inserts those that can be, and answers the ids that are new. What is missing from the answer has a row already, or its
+/// reference belongs to another order.
 async fn insert_orders(
     txn: &DatabaseTransaction,
     candidates: &[Result<Order, Error>],
@@ -131,12 +137,20 @@ async fn insert_orders(
     orders.sort_by(|a, b| (a.user_id, &a.idempotency_key, a.id).cmp(&(b.user_id, &b.idempotency_key, b.id)));
     let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
 
-    // Without a hold, `expires_at` is that of an order without time to pay it. SQLite needs `WHERE true` to tell ON CONFLICT
-    // from the ON of a join.
+    let numbers = |number: fn(&order::Model) -> i64| Column::BigInt(orders.iter().map(|order| number(order)).collect());
+    let texts = |text: fn(&order::Model) -> String| Column::Text(orders.iter().map(|order| text(order)).collect());
+    let instants = |instant: fn(&order::Model) -> Timestamp| {
+        Column::Timestamp(orders.iter().map(|order| instant(order)).collect())
+    };
+    let metadata = |order: &&order::Model| order.metadata.as_ref().map_or("null".to_owned(), Value::to_string);
+
+    // Where there is no text, it is empty; no key and no reference is. Without a hold, `expires_at` is that of an order without
+    // time to pay it. SQLite needs `WHERE true` to tell ON CONFLICT from the ON of a join.
     let inserted = sql("
-        INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, expires_at, created_at, updated_at)
+        INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, expires_at, reference, metadata,
+                            created_at, updated_at)
         SELECT id, user_id, 'PENDING', total_price, currency, NULLIF(idempotency_key, ''), NULLIF(expires_at, created_at),
-               created_at, created_at
+               NULLIF(reference, ''), NULLIF(metadata, 'null'), created_at, created_at
           FROM :new_orders
          WHERE true
             ON CONFLICT DO NOTHING")
@@ -144,35 +158,17 @@ async fn insert_orders(
         "new_orders",
         [
             ("id", Column::Uuid(ids.clone())),
-            (
-                "user_id",
-                Column::BigInt(orders.iter().map(|order| order.user_id).collect()),
-            ),
-            (
-                "total_price",
-                Column::BigInt(orders.iter().map(|order| order.total_price).collect()),
-            ),
-            (
-                "currency",
-                Column::Text(orders.iter().map(|order| order.currency.clone()).collect()),
-            ),
+            ("user_id", numbers(|order| order.user_id)),
+            ("total_price", numbers(|order| order.total_price)),
+            ("currency", texts(|order| order.currency.clone())),
             (
                 "idempotency_key",
-                keys_of(orders.iter().map(|order| &order.idempotency_key)),
+                texts(|order| order.idempotency_key.clone().unwrap_or_default()),
             ),
-            (
-                "expires_at",
-                Column::Timestamp(
-                    orders
-                        .iter()
-                        .map(|order| order.expires_at.unwrap_or(order.created_at))
-                        .collect(),
-                ),
-            ),
-            (
-                "created_at",
-                Column::Timestamp(orders.iter().map(|order| order.created_at).collect()),
-            ),
+            ("expires_at", instants(|order| order.expires_at.unwrap_or(order.created_at))),
+            ("reference", texts(|order| order.reference.clone().unwrap_or_default())),
+            ("metadata", Column::Json(orders.iter().map(metadata).collect())),
+            ("created_at", instants(|order| order.created_at)),
         ],
     )
     .execute(txn)
@@ -185,7 +181,7 @@ async fn insert_orders(
     Ok(new.into_iter().collect())
 }
 
-/// Orders of earlier transactions have their lines; those that were inserted just now do not yet.
+/// Some were there already, or their reference was. Those of earlier transactions have their lines; those inserted just now do not yet.
 async fn without_lines(txn: &DatabaseTransaction, ids: Vec<OrderId>) -> Result<Vec<OrderId>, Error> {
     let new = sql("
         SELECT o.id

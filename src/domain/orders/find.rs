@@ -1,21 +1,28 @@
 //! Reading orders: one, several by id, or a page of them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, QueryResult,
     QuerySelect as _,
+    sea_query::{Expr, ExprTrait as _},
 };
 
 use super::{Order, OrderPage, OrderQuery};
 use crate::{
     db::sql::{Column, sql},
-    domain::{Caller, Error, OrderId, UserId},
+    domain::{Caller, Error, OrderId, UserId, ids::first_id_at},
     entities::{
+        Timestamp,
         order::{self, OrderStatus},
         order_item,
     },
 };
+
+/// The end of the year 9999, the last that RFC 3339 can write.
+const LAST: Timestamp = Timestamp(253_402_300_800_000_000 - 1);
+/// The time in the id of an order, and the time at which it was made, differ by less.
+const CLOCK_READS: Duration = Duration::from_secs(1);
 
 /// An order that the caller may see.
 ///
@@ -24,7 +31,8 @@ use crate::{
 pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId) -> Result<Order, Error> {
     let mut rows = sql("
         SELECT o.id, o.user_id, o.status, o.total_price, o.currency, o.idempotency_key, o.expires_at, o.accepted_at,
-               o.notify_after, CAST(o.notify_attempts AS bigint), o.settled_at, o.failure, o.created_at, o.updated_at,
+               o.notify_after, CAST(o.notify_attempts AS bigint), o.settled_at, o.failure, o.reference, o.metadata,
+               o.payment_reference, o.created_at, o.updated_at,
                i.id, i.order_id, i.product_id, i.quantity, i.unit_price
           FROM orders o
           LEFT JOIN order_items i ON i.order_id = o.id
@@ -50,7 +58,8 @@ pub async fn find(connection: &impl ConnectionTrait, caller: Caller, id: OrderId
 pub async fn find_rows(connection: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Vec<order::Model>, Error> {
     let rows = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
-               CAST(notify_attempts AS bigint), settled_at, failure, created_at, updated_at
+               CAST(notify_attempts AS bigint), settled_at, failure, reference, metadata, payment_reference,
+               created_at, updated_at
           FROM orders
          WHERE id = ANY(:ids)
          ORDER BY id")
@@ -149,6 +158,60 @@ async fn list_ids(
     user_id: Option<UserId>,
     query: &OrderQuery,
 ) -> Result<(Vec<OrderId>, bool), Error> {
+    let mut ids = match &query.reference {
+        Some(reference) => ids_by_reference(connection, user_id, reference, query).await?,
+        None => ids_in_range(connection, user_id, query).await?,
+    };
+
+    let more = ids.len() as u64 > query.limit;
+    ids.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok((ids, more))
+}
+
+/// MATERIALIZED, so that the orders are found by their reference, and not among all in the order of their ids.
+async fn ids_by_reference(
+    connection: &impl ConnectionTrait,
+    user_id: Option<UserId>,
+    reference: &str,
+    query: &OrderQuery,
+) -> Result<Vec<OrderId>, Error> {
+    let ids = sql("
+        WITH named AS MATERIALIZED (
+            SELECT id, user_id, status, created_at
+              FROM orders
+             WHERE reference = :reference
+        )
+        SELECT id
+          FROM named
+         WHERE user_id BETWEEN :first_user AND :last_user
+           AND (:status = '' OR status = :status)
+           AND created_at >= :created_from AND created_at < :created_to
+           AND id < :before
+         ORDER BY id DESC
+         LIMIT :limit")
+    .bind("reference", reference)
+    .bind("first_user", user_id.unwrap_or(UserId::MIN))
+    .bind("last_user", user_id.unwrap_or(UserId::MAX))
+    .bind("status", query.status.map_or("", OrderStatus::as_str))
+    .timestamp("created_from", query.created_from.unwrap_or(Timestamp(0)))
+    .timestamp("created_to", query.created_to.unwrap_or(LAST))
+    .bind("before", query.before.unwrap_or(OrderId::max()))
+    .bind("limit", i64::try_from(query.limit + 1).unwrap_or(i64::MAX))
+    .scalars(connection)
+    .await?;
+    Ok(ids)
+}
+
+/// Ids begin with the time at which they were made, so that a range of time is a range of ids as well. The clock was read twice,
+/// for the id and for the order.
+async fn ids_in_range(
+    connection: &impl ConnectionTrait,
+    user_id: Option<UserId>,
+    query: &OrderQuery,
+) -> Result<Vec<OrderId>, Error> {
+    let backend = connection.get_database_backend();
+    let created_at = || Expr::col(order::Column::CreatedAt);
+
     // Ids are UUIDs of version 7, so their order is the order of creation.
     let mut select = order::Entity::find()
         .select_only()
@@ -164,11 +227,17 @@ async fn list_ids(
     if let Some(before) = query.before {
         select = select.filter(order::Column::Id.lt(before));
     }
-    let mut ids: Vec<OrderId> = select.into_tuple().all(connection).await?;
-
-    let more = ids.len() as u64 > query.limit;
-    ids.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    Ok((ids, more))
+    if let Some(from) = query.created_from {
+        select = select
+            .filter(order::Column::Id.gte(first_id_at(from.minus(CLOCK_READS))))
+            .filter(created_at().gte(from.to_value(backend)));
+    }
+    if let Some(to) = query.created_to {
+        select = select
+            .filter(order::Column::Id.lt(first_id_at(to.plus(CLOCK_READS))))
+            .filter(created_at().lt(to.to_value(backend)));
+    }
+    Ok(select.into_tuple().all(connection).await?)
 }
 
 /// Those of `ids` whose payment is accepted or that are settled, and whether they are.
@@ -197,7 +266,7 @@ pub async fn count_known(connection: &impl ConnectionTrait, ids: Vec<OrderId>) -
 }
 
 /// How many columns [`read_order`] reads.
-const ORDER_COLUMNS: usize = 14;
+const ORDER_COLUMNS: usize = 17;
 
 /// The columns of an order in the order of the statements above, from the column `first` on.
 pub(super) fn read_order(row: &QueryResult, first: usize) -> Result<order::Model, DbErr> {
@@ -214,8 +283,11 @@ pub(super) fn read_order(row: &QueryResult, first: usize) -> Result<order::Model
         notify_attempts: row.try_get_by_index(first + 9)?,
         settled_at: row.try_get_by_index(first + 10)?,
         failure: row.try_get_by_index(first + 11)?,
-        created_at: row.try_get_by_index(first + 12)?,
-        updated_at: row.try_get_by_index(first + 13)?,
+        reference: row.try_get_by_index(first + 12)?,
+        metadata: row.try_get_by_index(first + 13)?,
+        payment_reference: row.try_get_by_index(first + 14)?,
+        created_at: row.try_get_by_index(first + 15)?,
+        updated_at: row.try_get_by_index(first + 16)?,
     })
 }
 

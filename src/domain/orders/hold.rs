@@ -7,9 +7,9 @@ use sea_orm::DatabaseTransaction;
 
 use super::{
     NewOrder, Order,
-    replay::{find_earlier, is_made_by},
+    replay::{find_earlier, has_reference_of, is_made_by},
 };
-use crate::domain::{Error, OrderId, ProductId, stock_level};
+use crate::domain::{Error, OrderId, ProductId, UserId, stock_level};
 
 /// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
 /// [`Error::InsufficientStock`]. Answers the orders that were made before, which set nothing aside again. Does nothing in
@@ -29,24 +29,36 @@ pub(super) async fn reserve(
     let with_hold = orders.iter().filter(|new| new.hold.is_some()).collect();
     let earlier = find_earlier(txn, with_hold).await?;
 
-    let mut made: HashSet<_> = HashSet::new();
+    let mut made: HashSet<Name> = HashSet::new();
     for (new, candidate) in orders.iter().zip(candidates) {
         let Ok(order) = &*candidate else { continue };
-        let is_repeated = earlier.iter().any(|earlier| is_made_by(earlier, new))
-            || new
-                .idempotency_key
-                .as_ref()
-                .is_some_and(|key| made.contains(&(new.user_id, key)));
+        // It will not be written: it was made before, or its reference is taken.
+        let is_known = |earlier: &Order| is_made_by(earlier, new) || has_reference_of(earlier, new);
+        let is_repeated = earlier.iter().any(is_known) || names_of(new).any(|name| made.contains(&name));
         if !has_hold(order) || is_repeated {
             continue;
         }
 
         match stock_level::set_aside(&units_of([order].into_iter()), &mut levels) {
-            Ok(()) => made.extend(new.idempotency_key.as_ref().map(|key| (new.user_id, key))),
+            Ok(()) => made.extend(names_of(new)),
             Err(short) => *candidate = Err(Error::InsufficientStock(short)),
         }
     }
     Ok(earlier)
+}
+
+/// What only one order of a user can have.
+#[derive(PartialEq, Eq, Hash)]
+enum Name<'a> {
+    Key(UserId, &'a str),
+    Reference(UserId, &'a str),
+}
+
+fn names_of(new: &NewOrder) -> impl Iterator<Item = Name<'_>> {
+    let key = new.idempotency_key.as_deref().map(|key| Name::Key(new.user_id, key));
+    let reference = new.labels.reference.as_deref();
+    let reference = reference.map(|reference| Name::Reference(new.user_id, reference));
+    key.into_iter().chain(reference)
 }
 
 /// Sets the units of the orders that are new aside.

@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::{
-    domain::{OrderId, ProductId, UserId},
+    domain::{Caller, OrderId, ProductId, UserId},
     entities::{Timestamp, order, order::OrderStatus, order_item},
 };
 
 mod accept;
+mod charge;
 mod close;
 mod create;
 mod find;
@@ -52,7 +55,36 @@ pub struct NewOrder {
     pub idempotency_key: Option<String>,
     /// How long its units are set aside, if they are. Whole seconds.
     pub hold: Option<Duration>,
+    pub labels: Labels,
     pub created_at: Timestamp,
+}
+
+/// What the shop front says of an order for its own use. It is fixed when the order is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// What the shop front calls the order: not empty, unique for each user.
+    pub reference: Option<String>,
+    /// An object of texts.
+    pub metadata: Option<Value>,
+}
+
+/// A payment of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    pub caller: Caller,
+    pub order_id: OrderId,
+    /// The charge behind it: not empty. It pays one order only.
+    pub reference: Option<String>,
+}
+
+impl From<(Caller, OrderId)> for Payment {
+    fn from((caller, order_id): (Caller, OrderId)) -> Self {
+        Self {
+            caller,
+            order_id,
+            reference: None,
+        }
+    }
 }
 
 /// An order with its lines, in the order in which they were asked for.
@@ -76,6 +108,12 @@ pub struct OrderQuery {
     /// Only orders of this user.
     pub user_id: Option<UserId>,
     pub status: Option<OrderStatus>,
+    /// Only orders that the shop front calls so.
+    pub reference: Option<String>,
+    /// Only orders made at this instant or later.
+    pub created_from: Option<Timestamp>,
+    /// Only orders made before this instant.
+    pub created_to: Option<Timestamp>,
     /// 1 to [`MAX_PAGE`].
     pub limit: u64,
     /// Only orders made before this one.

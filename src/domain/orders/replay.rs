@@ -1,5 +1,6 @@
 //! Requests to make an order that exists already: they are recognised by the order's id, which a transaction keeps that runs
-//! again, or by their idempotency key. They get the first answer again, or are refused when they ask for something else.
+//! again, or by their idempotency key. They get the first answer again, or are refused when they ask for something else. So
+//! are requests whose reference belongs to another order.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
@@ -10,25 +11,37 @@ use crate::{
     entities::order::OrderStatus,
 };
 
-/// The orders that were written before: under the same idempotency key, or by a transaction whose answer was lost.
+/// The orders that were written before: under the same idempotency key or reference, or by a transaction whose answer was
+/// lost.
 pub(super) async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrder>) -> Result<Vec<Order>, Error> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
 
-    let mut ids = ids_of_keys(txn, &orders).await?;
+    let mut ids = ids_of_names(txn, &orders).await?;
     ids.extend(orders.iter().map(|order| order.id));
     Ok(find_all(txn, &ids).await?.into_values().collect())
 }
 
-/// The orders that have the idempotency keys of these requests.
-async fn ids_of_keys(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<Vec<OrderId>, Error> {
-    if orders.iter().all(|order| order.idempotency_key.is_none()) {
+/// The orders that have the idempotency keys or the references of these requests.
+async fn ids_of_names(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<Vec<OrderId>, Error> {
+    let is_unnamed = |order: &&NewOrder| order.idempotency_key.is_none() && order.labels.reference.is_none();
+    if orders.iter().all(is_unnamed) {
         return Ok(Vec::new());
     }
 
-    let with_key: Vec<Option<OrderId>> = sql("
-        SELECT (SELECT o.id FROM orders o WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key)
+    // No key and no reference is empty.
+    let texts = |text: fn(&NewOrder) -> &Option<String>| {
+        Column::Text(
+            orders
+                .iter()
+                .map(|order| text(order).clone().unwrap_or_default())
+                .collect(),
+        )
+    };
+    let named: Vec<(Option<OrderId>, Option<OrderId>)> = sql("
+        SELECT (SELECT o.id FROM orders o WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key),
+               (SELECT o.id FROM orders o WHERE o.reference = asked.reference AND o.user_id = asked.user_id)
           FROM :asked")
     .table(
         "asked",
@@ -37,22 +50,21 @@ async fn ids_of_keys(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<
                 "user_id",
                 Column::BigInt(orders.iter().map(|order| order.user_id).collect()),
             ),
-            ("key", keys_of(orders.iter().map(|order| &order.idempotency_key))),
+            ("key", texts(|order| &order.idempotency_key)),
+            ("reference", texts(|order| &order.labels.reference)),
         ],
     )
-    .scalars(txn)
+    .tuples(txn)
     .await?;
 
-    Ok(with_key.into_iter().flatten().collect())
-}
-
-/// The idempotency keys, empty where there is none: no key is empty.
-pub(super) fn keys_of<'a>(keys: impl Iterator<Item = &'a Option<String>>) -> Column {
-    Column::Text(keys.map(|key| key.clone().unwrap_or_default()).collect())
+    let ids = named
+        .into_iter()
+        .flat_map(|(with_key, with_reference)| [with_key, with_reference]);
+    Ok(ids.flatten().collect())
 }
 
 /// The answer to a request whose order exists already: the first answer again, or a refusal when it asks for something
-/// else. `None` if it does not exist.
+/// else, or that its reference is taken. `None` if neither is so.
 pub(super) fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created, Error>> {
     // This transaction ran before, and its answer was lost: to the client it is the first answer.
     if let Some(own) = earlier.iter().find(|order| order.row.id == new.id) {
@@ -60,13 +72,17 @@ pub(super) fn replay(new: &NewOrder, earlier: &[Order]) -> Option<Result<Created
         return Some(Ok(Created { order, replayed: false }));
     }
 
-    let first = earlier.iter().find(|order| is_made_by(order, new))?;
+    let Some(first) = earlier.iter().find(|order| is_made_by(order, new)) else {
+        let other = earlier.iter().find(|order| has_reference_of(order, new))?;
+        return Some(Err(Error::ReferenceTaken(other.row.id)));
+    };
     let hold = first.row.expires_at.map(|end| first.row.created_at.age_at(end));
     let lines = first.items.iter().map(|item| Line {
         product_id: item.product_id,
         quantity: item.quantity,
     });
-    if !lines.eq(new.lines.iter().copied()) || hold != new.hold {
+    let is_labelled_alike = first.row.reference == new.labels.reference && first.row.metadata == new.labels.metadata;
+    if !lines.eq(new.lines.iter().copied()) || hold != new.hold || !is_labelled_alike {
         return Some(Err(Error::IdempotencyKeyReused));
     }
 
@@ -79,6 +95,7 @@ fn first_answer(mut order: Order) -> Created {
     order.row.accepted_at = None;
     order.row.settled_at = None;
     order.row.failure = None;
+    order.row.payment_reference = None;
     Created { order, replayed: true }
 }
 
@@ -103,4 +120,10 @@ pub(super) fn is_made_by(order: &Order, new: &NewOrder) -> bool {
     let row = &order.row;
     let same_key = new.idempotency_key.is_some() && row.idempotency_key == new.idempotency_key;
     row.id == new.id || (row.user_id == new.user_id && same_key)
+}
+
+/// Whether the order has the reference that this request wants.
+pub(super) fn has_reference_of(order: &Order, new: &NewOrder) -> bool {
+    let reference = &new.labels.reference;
+    reference.is_some() && order.row.user_id == new.user_id && order.row.reference == *reference
 }

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{record::Change, step::is_step};
 
 /// What may change about an order. All else is fixed when it is made.
-const CHANGING: [&str; 9] = [
+const CHANGING: [&str; 10] = [
     "status",
     "accepted_at",
     "expires_at",
@@ -27,6 +27,7 @@ const CHANGING: [&str; 9] = [
     "notify_attempts",
     // Set with the status, for the periodic ledger check.
     "ledger_period",
+    "payment_reference",
 ];
 
 /// What a history shows.
@@ -46,6 +47,8 @@ struct Row {
     notify_after: Option<Timestamp>,
     notify_attempts: i64,
     ledger_period: Value,
+    /// The charge that paid it.
+    payment_reference: Value,
     /// The other columns.
     fixed: Value,
 }
@@ -102,6 +105,10 @@ fn step(before: Option<&Row>, after: Option<&Row>, holds_are_moved: bool) -> Res
     }
     if old.ledger_period != new.ledger_period && old.state.settled_at == new.state.settled_at {
         return Err("the period of the ledger is set with the outcome");
+    }
+    let is_accepted_now = old.state.accepted_at.is_none() && new.state.accepted_at.is_some();
+    if old.payment_reference != new.payment_reference && !is_accepted_now {
+        return Err("a charge is written with the acceptance, and never changes");
     }
     if old.state == new.state {
         return swept(old, new);
@@ -296,6 +303,7 @@ impl Row {
             notify_after: instant(&row["notify_after"]),
             notify_attempts: number(&row["notify_attempts"]),
             ledger_period: row["ledger_period"].clone(),
+            payment_reference: row["payment_reference"].clone(),
             fixed,
         }
     }

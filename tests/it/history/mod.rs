@@ -8,7 +8,7 @@ use shop::{
     app::App,
     domain::{
         Caller, Error, OrderId,
-        orders::{self, Line, NewOrder},
+        orders::{self, Labels, Line, NewOrder},
     },
     entities::Timestamp,
 };
@@ -53,6 +53,7 @@ pub async fn held(app: &App, hold: Duration) -> Option<OrderId> {
         currency: "USD".to_owned(),
         idempotency_key: None,
         hold: Some(hold),
+        labels: Labels::default(),
         created_at: Timestamp::now(),
     };
     let id = order.id;

@@ -17,7 +17,7 @@ use shop::{
         Caller, Error, OrderId,
         catalog::{self, NewProduct},
         ledger::{self, MAX_AGE, Report},
-        orders::{self, Line, NewOrder},
+        orders::{self, Labels, Line, NewOrder, Payment},
     },
     entities::Timestamp,
     queue::SettleRequest,
@@ -146,12 +146,13 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
             currency: "USD".to_owned(),
             idempotency_key: None,
             hold: None,
+            labels: Labels::default(),
             created_at: Timestamp::now(),
         })
         .collect();
 
     for batch in new.chunks(AT_ONCE) {
-        let ids: Vec<(Caller, OrderId)> = batch.iter().map(|order| (Caller::Admin, order.id)).collect();
+        let ids: Vec<Payment> = batch.iter().map(|order| (Caller::Admin, order.id).into()).collect();
         let ids = &ids;
         let written = app.db.transaction(|txn| async move {
             orders::create(&txn, batch).await?;
