@@ -32,6 +32,14 @@ async fn fill_pool(client: &Client) {
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
 
+/// Requests that only read, outside of a transaction or in one: nothing that writes has found out yet what has happened.
+async fn every_read_is_answered(client: &Client, path: &str, after: &str) {
+    for _ in 0..ROUNDS {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, 200, "{path} after {after}: {answer:?}");
+    }
+}
+
 /// Every kind of request, one after another, so often that each connection of the pool is used. None may fail.
 async fn every_request_is_answered(client: &Client, after: &str) {
     /// No page of products is asked for twice, so none comes from the cache.
@@ -138,7 +146,7 @@ async fn connections_that_the_server_has_ended_fail_no_request(
     let (shop, _work) = (Shop::serve(&backend), Shop::work(&backend));
     let client = shop.client();
 
-    for _ in 0..2 {
+    for read_first in ["/products/1", "/orders?user_id=7"] {
         fill_pool(&client).await;
         match how {
             "restart" => {
@@ -153,6 +161,7 @@ async fn connections_that_the_server_has_ended_fail_no_request(
             // Ended before they would be tested.
             _ => sleep(Duration::from_millis(600)).await,
         }
+        every_read_is_answered(&client, read_first, how).await;
         every_request_is_answered(&client, how).await;
     }
 }
