@@ -42,7 +42,7 @@ pub enum HealthState {
 pub struct Health {
     /// Whether this process can do its work now.
     pub ready: bool,
-    /// Nothing works without it.
+    /// Nothing works without it. It is up if it takes writes.
     pub database: HealthState,
     /// Payments are accepted without it, and settled once it is back.
     pub queue: HealthState,

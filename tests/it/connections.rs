@@ -32,6 +32,14 @@ async fn fill_pool(client: &Client) {
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
 
+/// Requests that only read, outside of a transaction or in one: nothing that writes has found out yet what has happened.
+async fn every_read_is_answered(client: &Client, path: &str, after: &str) {
+    for _ in 0..ROUNDS {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, 200, "{path} after {after}: {answer:?}");
+    }
+}
+
 /// Every kind of request, one after another, so often that each connection of the pool is used. None may fail.
 async fn every_request_is_answered(client: &Client, after: &str) {
     /// No page of products is asked for twice, so none comes from the cache.
@@ -138,7 +146,7 @@ async fn connections_that_the_server_has_ended_fail_no_request(
     let (shop, _work) = (Shop::serve(&backend), Shop::work(&backend));
     let client = shop.client();
 
-    for _ in 0..2 {
+    for read_first in ["/products/1", "/orders?user_id=7"] {
         fill_pool(&client).await;
         match how {
             "restart" => {
@@ -153,6 +161,7 @@ async fn connections_that_the_server_has_ended_fail_no_request(
             // Ended before they would be tested.
             _ => sleep(Duration::from_millis(600)).await,
         }
+        every_read_is_answered(&client, read_first, how).await;
         every_request_is_answered(&client, how).await;
     }
 }
@@ -192,9 +201,12 @@ async fn ready(client: &Client) -> u16 {
     client.get("/readyz").await.status
 }
 
-/// The old primary stays up and answers reads, and so would keep its connections for ever.
+/// The old primary stays up and answers reads, and so would keep its connections for ever. A probe finds out, or else a write.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failover_to_another_server_behind_the_same_address_writes_go_there() {
+async fn after_a_failover_to_another_server_behind_the_same_address_writes_go_there(
+    #[values("probed", "not probed")] readiness: &str,
+) {
     let primary = Postgres::start();
     let mut backend = Backend::servers();
     backend.database_url = primary.create_database();
@@ -205,19 +217,20 @@ async fn after_a_failover_to_another_server_behind_the_same_address_writes_go_th
     let (shop, work) = (Shop::serve(&backend), Shop::work(&backend));
     let (client, management) = (shop.client(), work.management());
     fill_pool(&client).await;
-    assert_eq!((ready(&client).await, ready(&management).await), (200, 200));
 
     primary.refuse_writes();
-    eventually("neither role is ready while nothing can be written", || async {
-        (ready(&client).await == 503 && ready(&management).await == 503).then_some(())
-    })
-    .await;
-    let create = json!({ "user_id": 7, "items": [{ "product_id": 1, "quantity": 1 }] });
-    client
-        .post("/orders", &create)
-        .await
-        .problem(503, "database-unavailable");
-    assert_eq!(client.get("/products/1").await.status, 200, "it can still be read");
+    if readiness == "probed" {
+        eventually("neither role is ready while nothing can be written", || async {
+            (ready(&client).await == 503 && ready(&management).await == 503).then_some(())
+        })
+        .await;
+        let create = json!({ "user_id": 7, "items": [{ "product_id": 1, "quantity": 1 }] });
+        client
+            .post("/orders", &create)
+            .await
+            .problem(503, "database-unavailable");
+        assert_eq!(client.get("/products/1").await.status, 200, "it can still be read");
+    }
 
     let at_standby = standby.url_of(&primary.url_of(&backend.database_url));
     eventually("the standby has everything", || async {
@@ -227,11 +240,21 @@ async fn after_a_failover_to_another_server_behind_the_same_address_writes_go_th
     standby.promote();
     proxy.lead_to(&at_standby);
 
+    // In use all the time, the connections to the old primary are never tested for having been idle.
+    let reader = client.clone();
+    let reading = tokio::spawn(async move {
+        loop {
+            fill_pool(&reader).await;
+        }
+    });
     every_request_is_answered(&client, "the failover").await;
-    assert_eq!((ready(&client).await, ready(&management).await), (200, 200));
+    assert!(!reading.is_finished(), "a read has failed");
+    reading.abort();
+
     let id = client.order(&[(1, 1)]).await;
     client.pay(&id).await;
     assert_eq!(client.settled(&id).await["status"], "PAID");
+    assert_eq!((ready(&client).await, ready(&management).await), (200, 200));
 }
 
 /// Several hosts in the URL, of which one is the primary.

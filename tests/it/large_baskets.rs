@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
 use rstest::rstest;
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
+use shop::app::App;
 
 use crate::support::{Answer, Backend, Client, Shop, all_settled, count, ledger_report};
 
 const CUSTOMERS: usize = 1_000;
 const LINES: i64 = 100;
+/// The default of `batch_lines`.
+const LINES_OF_A_TRANSACTION: i64 = 5_000;
 
 /// A batch of all of them would take the database longer than a request may wait, and then nobody would be served.
 #[rstest]
@@ -34,6 +38,17 @@ async fn large_baskets_of_many_customers_are_stored_or_refused_at_once(#[values(
     eprintln!("paid: {statuses:?}");
     let accepted = paid.iter().filter(|answer| matches!(answer.status, 200 | 202)).count();
     assert_eq!(accepted, paid.len(), "{statuses:?}");
+
+    if !backend.is_embedded() {
+        // A row knows the transaction that wrote it.
+        let largest =
+            "SELECT max(lines) FROM (SELECT count(*) AS lines FROM order_items GROUP BY xmin) AS transactions";
+        let largest: Vec<i64> = scalars(&app, largest).await;
+        assert!(
+            (1..=LINES_OF_A_TRANSACTION).contains(&largest[0]),
+            "{largest:?} lines at once"
+        );
+    }
 
     all_settled(&app).await;
     assert_eq!(count(&app, "PAID").await, i64::try_from(paid.len()).expect("few"));
@@ -64,4 +79,13 @@ fn count_by(answers: &[Answer], key: impl Fn(&Answer) -> u16) -> BTreeMap<u16, u
         *counts.entry(key(answer)).or_default() += 1;
     }
     counts
+}
+
+async fn scalars(app: &App, select: &str) -> Vec<i64> {
+    let connection = app.db.read();
+    let statement = Statement::from_string(connection.get_database_backend(), select);
+    let rows = connection.query_all_raw(statement).await.expect("answered");
+    rows.iter()
+        .map(|row| row.try_get_by_index(0).expect("a number"))
+        .collect()
 }
