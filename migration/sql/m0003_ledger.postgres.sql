@@ -36,7 +36,7 @@ COMMENT ON COLUMN ledger.lease_until         IS 'When another process may take o
 COMMENT ON COLUMN ledger.only_row            IS 'Always true: the key that keeps this table at one row.';
 
 CREATE TABLE ledger_totals (
-    product_id bigint PRIMARY KEY CONSTRAINT ledger_totals_of_a_product REFERENCES products,
+    product_id bigint PRIMARY KEY, -- without a foreign key, which would lock the products' rows
     put_in     bigint NOT NULL,
     sold       bigint NOT NULL
 );

@@ -33,7 +33,7 @@ INSERT INTO ledger DEFAULT VALUES;
 
 -- What the last clean check added up, so that the next one need not.
 CREATE TABLE ledger_totals (
-    product_id INTEGER PRIMARY KEY CONSTRAINT ledger_totals_of_a_product REFERENCES products (id),
+    product_id INTEGER PRIMARY KEY,
     -- Sum of its stock movements up to ledger.base_movement_id.
     put_in     INTEGER NOT NULL,
     -- Its units in the PAID orders of the periods before ledger.base_period.

@@ -1,14 +1,16 @@
 CREATE TABLE refunds (
-    id         uuid        PRIMARY KEY,
-    order_id   uuid        NOT NULL CONSTRAINT refunds_of_an_order REFERENCES orders,
-    amount     bigint      NOT NULL CONSTRAINT refunds_amount_not_negative CHECK (amount >= 0),
-    currency   text        NOT NULL CONSTRAINT refunds_currency_has_three_letters CHECK (length(currency) = 3),
-    reason     text        NOT NULL,
-    user_id    bigint,
-    created_at timestamptz NOT NULL DEFAULT now()
+    id            uuid        PRIMARY KEY,
+    order_id      uuid        NOT NULL CONSTRAINT refunds_of_an_order REFERENCES orders,
+    amount        bigint      NOT NULL CONSTRAINT refunds_amount_not_negative CHECK (amount >= 0),
+    currency      text        NOT NULL CONSTRAINT refunds_currency_has_three_letters CHECK (length(currency) = 3),
+    reason        text        NOT NULL,
+    user_id       bigint,
+    ledger_period bigint      NOT NULL DEFAULT 0,
+    created_at    timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE INDEX refunds_order_id_id ON refunds (order_id, id);
+CREATE INDEX refunds_order_id_id   ON refunds (order_id, id);
+CREATE INDEX refunds_ledger_period ON refunds (ledger_period);
 
 COMMENT ON TABLE  refunds            IS 'What was paid back for PAID orders. Rows are added and never changed; the order does not change either.';
 COMMENT ON COLUMN refunds.id         IS 'UUID version 7 (RFC 9562). Also the id of the event order.refunded.';
@@ -17,8 +19,19 @@ COMMENT ON COLUMN refunds.amount     IS 'Whole minor units of currency.';
 COMMENT ON COLUMN refunds.currency   IS 'ISO 4217: the currency of the order.';
 COMMENT ON COLUMN refunds.reason     IS 'Why, in the words of whoever refunded.';
 COMMENT ON COLUMN refunds.user_id    IS 'The administrator who refunded; NULL where users are not known.';
+COMMENT ON COLUMN refunds.ledger_period IS 'ledger.period when the order was refunded. A trigger sets it.';
 COMMENT ON COLUMN refunds.created_at IS 'When it was refunded.';
 COMMENT ON INDEX  refunds_order_id_id IS 'Lists the refunds of an order, newest first.';
+COMMENT ON INDEX  refunds_ledger_period IS 'Finds the refunds since the last clean check of the ledger.';
+
+CREATE FUNCTION refunds_set_ledger_period() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.ledger_period := (SELECT period FROM ledger);
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER refunds_set_ledger_period BEFORE INSERT ON refunds
+    FOR EACH ROW EXECUTE FUNCTION refunds_set_ledger_period();
 
 CREATE TABLE refund_items (
     refund_id   uuid   NOT NULL CONSTRAINT refund_items_of_a_refund REFERENCES refunds,

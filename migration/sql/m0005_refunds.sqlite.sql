@@ -10,11 +10,19 @@ CREATE TABLE refunds (
     reason     TEXT    NOT NULL,
     -- The administrator who refunded; NULL where users are not known.
     user_id    INTEGER,
+    -- ledger.period when the order was refunded. A trigger sets it.
+    ledger_period INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
 ) STRICT;
 
 -- Lists the refunds of an order, newest first.
 CREATE INDEX refunds_order_id_id ON refunds (order_id, id);
+-- Finds the refunds since the last clean check of the ledger.
+CREATE INDEX refunds_ledger_period ON refunds (ledger_period);
+
+CREATE TRIGGER refunds_set_ledger_period AFTER INSERT ON refunds BEGIN
+    UPDATE refunds SET ledger_period = (SELECT period FROM ledger) WHERE id = NEW.id;
+END;
 
 -- The units of refunds. Rows are added with their refund and never changed.
 CREATE TABLE refund_items (

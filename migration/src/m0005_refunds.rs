@@ -15,6 +15,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let tables = "DROP TABLE refund_items; DROP TABLE refunds;";
-        crate::run(manager, tables, tables).await
+        let postgres = format!("{tables} DROP FUNCTION refunds_set_ledger_period();");
+        crate::run(manager, &postgres, tables).await
     }
 }

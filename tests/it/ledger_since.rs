@@ -115,6 +115,10 @@ async fn a_check_reads_only_what_was_settled_since_the_last_clean_one(#[values("
 #[case::total("UPDATE orders SET total_price = 1 WHERE user_id = 8")]
 #[case::reason("UPDATE orders SET failure = '{\"reason\": \"\"}' WHERE status = 'FAILED'")]
 #[case::sold_by_hand("UPDATE orders SET status = 'PAID', settled_at = accepted_at WHERE status = 'PENDING'")]
+#[case::refund(
+    "INSERT INTO refunds (id, order_id, amount, currency, reason) \
+     SELECT id, id, 201, 'USD', 'more than was paid' FROM orders WHERE user_id = 8"
+)]
 #[case::movement("UPDATE stock_movements SET delta = 11 WHERE reason = 'delivery'")]
 #[case::movement_lost("DELETE FROM stock_movements WHERE reason = 'delivery'")]
 #[tokio::test]
@@ -241,6 +245,33 @@ async fn what_commits_late_is_neither_missed_nor_an_alarm() {
         assert_eq!(after.report.orders, orders);
     }
     assert_eq!(wrong_totals(&app).await, 0);
+}
+
+/// Its id says nothing of when it commits, and nothing of its day either: clocks differ.
+#[tokio::test]
+async fn a_refund_that_commits_late_is_checked() {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let app = backend.stock(&[(100, 1_000)]).await;
+    settled(&app, 1).await;
+    check(&app).await;
+
+    let refunding = app.db.write().begin().await.expect("begun");
+    for refund in [
+        "SELECT id FROM orders FOR NO KEY UPDATE",
+        "INSERT INTO refunds (id, order_id, amount, currency, reason) \
+         SELECT '01000000-0000-7000-8000-000000000000', id, 201, 'USD', 'more than was paid' FROM orders",
+    ] {
+        refunding.execute_unprepared(refund).await.expect(refund);
+    }
+    for _ in 0..2 {
+        let beside = check(&app).await;
+        assert!(!beside.is_full && beside.report.is_clean(), "{beside:?}");
+    }
+    refunding.commit().await.expect("committed");
+
+    assert!(!check(&app).await.report.adds_up());
 }
 
 /// Several settle and restock at once, and take their time to commit, while one check follows the other.

@@ -1,11 +1,10 @@
 //! Where the periodic check goes on: the row of the table `ledger`, and the units that clean checks have added up, in the table
 //! `ledger_totals`.
 //!
-//! Settlement writes the number of the current *period* to each order that it settles. A check opens the next period first.
-//! The earlier ones are *closed* when every transaction has ended that may have read an earlier number: nothing is added to
-//! them any more, and a clean check adds them to the totals. docs/adr/0020 proves that no order is counted twice or never.
-
-use std::time::Duration;
+//! Settlement writes the number of the current *period* to each order that it settles, and a trigger writes it to each refund. A
+//! check opens the next period first. The earlier ones are *closed* when every transaction has ended that may have read an
+//! earlier number: nothing is added to them any more, and a clean check adds them to the totals. docs/adr/0021 proves that
+//! no order is counted twice or never.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, FromQueryResult};
 
@@ -15,12 +14,8 @@ use crate::{
         in_flight,
         sql::{Column, sql},
     },
-    domain::{ids::first_id_at, refunds::RefundId},
     entities::Timestamp,
 };
-
-/// Refunds that are older than the last check by no more than this are checked again.
-const REFUNDS_AGAIN: Duration = Duration::from_mins(15);
 
 /// What the last check found, whichever process made it.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
@@ -74,13 +69,12 @@ pub(super) struct Checkpoint {
     base_movement_id: i64,
     /// Whether a check can go on from the base.
     pub is_clean: bool,
-    checked_at: Option<Timestamp>,
 }
 
 impl Checkpoint {
     pub async fn read(connection: &impl ConnectionTrait) -> Result<Self, Error> {
         let checkpoint = sql("
-            SELECT period, period_xid, period_movement_id, base_period, base_movement_id, is_clean, checked_at
+            SELECT period, period_xid, period_movement_id, base_period, base_movement_id, is_clean
               FROM ledger")
         .one(connection)
         .await?;
@@ -93,13 +87,6 @@ impl Checkpoint {
             period: self.base_period,
             movement_id: self.base_movement_id,
         }
-    }
-
-    /// Refunds with lower ids were stored before the last check. A refund is given its id seconds before it is stored at
-    /// most, by a clock that may differ from the one of the check.
-    pub fn first_refund(&self) -> RefundId {
-        let checked_at = self.checked_at.unwrap_or(Timestamp(0));
-        first_id_at(checked_at.minus(REFUNDS_AGAIN))
     }
 
     /// The latest mark before which nothing is added any more, as far as the snapshot of `connection` shows.

@@ -24,13 +24,14 @@ pub struct HoldDiscrepancy {
 pub(super) struct Held {
     product_id: ProductId,
     stock: i64,
-    held: i64,
+    /// Units on hold.
+    units: i64,
 }
 
 /// The products that count units on hold. Reads all products.
 pub(super) async fn held(connection: &impl ConnectionTrait) -> Result<Vec<Held>, Error> {
     let products = sql("
-        SELECT id AS product_id, stock, held
+        SELECT id AS product_id, stock, held AS units
           FROM products
          WHERE held <> 0 OR held > stock")
     .all(connection)
@@ -53,7 +54,7 @@ pub(super) async fn hold_discrepancies(
     let compared = products.into_values().map(|product| HoldDiscrepancy {
         product_id: product.product_id,
         stock: product.stock,
-        held: product.held,
+        held: product.units,
         in_open_holds: in_open_holds.get(&product.product_id).copied().unwrap_or(0),
     });
     let is_wrong = |found: &HoldDiscrepancy| found.held > found.stock || found.held != found.in_open_holds;
@@ -84,7 +85,7 @@ async fn units_in_open_holds(connection: &impl ConnectionTrait) -> Result<BTreeM
 
 async fn find(connection: &impl ConnectionTrait, products: Vec<ProductId>) -> Result<Vec<Held>, Error> {
     let products = sql("
-        SELECT id AS product_id, stock, held
+        SELECT id AS product_id, stock, held AS units
           FROM products
          WHERE id = ANY(:products)")
     .list("products", Column::BigInt(products))

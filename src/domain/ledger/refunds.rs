@@ -2,28 +2,24 @@
 //! movement for all that went back on the shelf.
 
 use sea_orm::ConnectionTrait;
-use uuid::Uuid;
 
-use super::{MAX_LISTED, OrderDiscrepancy};
-use crate::{
-    db::sql::sql,
-    domain::{Error, refunds::RefundId},
-};
+use super::{Error, MAX_LISTED, OrderDiscrepancy};
+use crate::db::sql::sql;
 
-/// Before every refund.
-pub(super) const EVER: RefundId = Uuid::nil();
+/// Before every period.
+pub(super) const EVER: i64 = 0;
 
-/// The orders whose refunds do not add up, among those that were refunded by a refund `since` or a later one. Orders, lines and
+/// The orders whose refunds do not add up, among those that were refunded in the period `since` or a later one. Orders, lines and
 /// movements are looked up by subqueries, which no planner turns into joins.
 pub(super) async fn refund_discrepancies(
     connection: &impl ConnectionTrait,
-    since: RefundId,
+    since: i64,
 ) -> Result<Vec<OrderDiscrepancy>, Error> {
     let found = sql("
         WITH refunded AS MATERIALIZED (
             SELECT DISTINCT order_id
               FROM refunds
-             WHERE id >= :since
+             WHERE ledger_period >= :since
         ), paid_back AS MATERIALIZED (
             SELECT r.id, r.order_id, r.amount
               FROM refunds r

@@ -49,7 +49,7 @@ pub async fn check_since_clean(
     let changes = Changes::since(txn, base, mark).await?;
     let moved = stocked(txn, changes.products()).await?;
     let mut order_discrepancies = order_discrepancies(txn, base).await?;
-    order_discrepancies.extend(refund_discrepancies(txn, checkpoint.first_refund()).await?);
+    order_discrepancies.extend(refund_discrepancies(txn, base.period).await?);
 
     let report = Report {
         products,
