@@ -9,7 +9,7 @@ use shop::entities::order::OrderStatus;
 
 use crate::{
     history,
-    support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report},
+    support::{Answer, Backend, Client, EventListener, Shop, all_settled, ledger_report},
 };
 
 const ORDERS: usize = 40;
@@ -60,23 +60,14 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
         (serve.client(), work.as_ref().expect("it runs"))
     };
 
-    let send = |client: crate::support::Client, key: usize| async move {
-        let create = client.request(reqwest::Method::POST, "/orders");
-        let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
-        let created = Answer::if_any(create.timeout(Duration::from_secs(20))).await.ok()?;
-        let id = created.body["order_id"].as_str()?.to_owned();
-        let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
-        let paid = Answer::if_any(pay.timeout(Duration::from_secs(20))).await.ok();
-        Some((id, paid.map(|paid| paid.status)))
-    };
-    let seen = join_all((0..ORDERS).map(|key| send(first.clone(), key))).await;
+    let seen = join_all((0..ORDERS).map(|key| buy(first.clone(), key))).await;
     died.wait_for_end();
 
     // Restarted without failpoints; every request is sent again.
     drop((serve, work));
     let serve = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
-    let again = join_all((0..ORDERS).map(|key| send(serve.client(), key))).await;
+    let again = join_all((0..ORDERS).map(|key| buy(serve.client(), key))).await;
 
     for (key, (before, after)) in seen.iter().zip(&again).enumerate() {
         let (id, status) = after.as_ref().expect("an answer");
@@ -98,6 +89,18 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     if let Some(events) = &mut events {
         assert_events_of(events, &app, &again).await;
     }
+}
+
+/// Creates and pays an order. Answers its id and how the payment was answered, as far as there was an answer.
+async fn buy(client: Client, key: usize) -> Option<(String, Option<u16>)> {
+    let create = client.request(reqwest::Method::POST, "/orders");
+    let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
+    let created = Answer::if_any(create.timeout(Duration::from_secs(20))).await.ok()?;
+    let id = created.body["order_id"].as_str()?.to_owned();
+
+    let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
+    let paid = Answer::if_any(pay.timeout(Duration::from_secs(20))).await.ok();
+    Some((id, paid.map(|paid| paid.status)))
 }
 
 /// Every second order has a hold.

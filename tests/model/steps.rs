@@ -13,7 +13,7 @@ pub enum Step {
     Create(usize),
     Pay(usize),
     PayAnswerLost(usize),
-    /// A payment that looked at the clock before the hold ended and is written afterwards, or by a server whose clock is behind.
+    /// A payment that looked at the clock before the hold ended and is written afterwards.
     PaySlowly(usize),
     Cancel(usize),
     CancelAnswerLost(usize),
