@@ -9,7 +9,7 @@ use shop::entities::order::OrderStatus;
 
 use crate::{
     history,
-    support::{Answer, Backend, EventListener, Shop, all_settled, ledger_report},
+    support::{Answer, Backend, Client, EventListener, Shop, all_settled, ledger_report},
 };
 
 const ORDERS: usize = 40;
@@ -60,15 +60,6 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
         (serve.client(), work.as_ref().expect("it runs"))
     };
 
-    let send = |client: crate::support::Client, key: usize| async move {
-        let create = client.request(reqwest::Method::POST, "/orders");
-        let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
-        let created = Answer::if_any(create.timeout(Duration::from_secs(20))).await.ok()?;
-        let id = created.body["order_id"].as_str()?.to_owned();
-        let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
-        let paid = Answer::if_any(pay.timeout(Duration::from_secs(20))).await.ok();
-        Some((id, paid.map(|paid| paid.status)))
-    };
     let seen = join_all((0..ORDERS).map(|key| send(first.clone(), key))).await;
     died.wait_for_end();
 
@@ -98,6 +89,18 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     if let Some(events) = &mut events {
         assert_events_of(events, &app, &again).await;
     }
+}
+
+/// Creates and pays an order. Its id and the status of the payment, as far as there are answers.
+async fn send(client: Client, key: usize) -> Option<(String, Option<u16>)> {
+    let create = client.request(reqwest::Method::POST, "/orders");
+    let create = create.header("Idempotency-Key", format!("key-{key}")).json(&order(key));
+    let created = Answer::if_any(create.timeout(Duration::from_secs(20))).await.ok()?;
+
+    let id = created.body["order_id"].as_str()?.to_owned();
+    let pay = client.request(reqwest::Method::POST, &format!("/orders/{id}/pay"));
+    let paid = Answer::if_any(pay.timeout(Duration::from_secs(20))).await.ok();
+    Some((id, paid.map(|paid| paid.status)))
 }
 
 /// Every second order has a hold.
