@@ -270,15 +270,24 @@ async fn the_periodic_ledger_check_looks_orders_up_whatever_the_planner_believes
     }
 }
 
-/// The same for SQLite, which has no statistics: the backlog has an index that it prefers to the one of the status, by which
-/// it would read all orders that nobody has paid.
+/// The same for SQLite, which has no statistics: the backlog and the holds that have ended have an index each, which it uses
+/// instead of the one of the status, by which it would read all orders that nobody has paid.
 #[tokio::test]
 async fn on_sqlite_the_backlog_is_found_by_its_index() {
     let app = Backend::embedded().app().await;
-    for condition in ["", "AND notify_after <= 1 ORDER BY notify_after LIMIT 2"] {
-        let plan = format!(
-            "EXPLAIN QUERY PLAN SELECT id FROM orders WHERE status = 'PENDING' AND accepted_at IS NOT NULL {condition}"
-        );
+    for (condition, index) in [
+        ("accepted_at IS NOT NULL", "orders_notify_after"),
+        (
+            "accepted_at IS NOT NULL AND notify_after <= 1 ORDER BY notify_after LIMIT 2",
+            "orders_notify_after",
+        ),
+        (
+            "accepted_at IS NULL AND expires_at <= 1 ORDER BY expires_at LIMIT 2",
+            "orders_expires_at",
+        ),
+        ("accepted_at IS NULL AND expires_at IS NOT NULL", "orders_expires_at"),
+    ] {
+        let plan = format!("EXPLAIN QUERY PLAN SELECT id FROM orders WHERE settled_at IS NULL AND {condition}");
         let statement = Statement::from_string(app.db.read().get_database_backend(), plan);
         let rows = app.db.read().query_all_raw(statement).await.expect("a plan");
         let steps: Vec<String> = rows
@@ -286,7 +295,7 @@ async fn on_sqlite_the_backlog_is_found_by_its_index() {
             .map(|row| row.try_get("", "detail").expect("a step"))
             .collect();
         assert_eq!(steps.len(), 1, "{steps:?}");
-        assert!(steps[0].contains("INDEX orders_notify_after"), "{steps:?}");
+        assert!(steps[0].contains(&format!("INDEX {index}")), "{condition}: {steps:?}");
     }
 }
 
