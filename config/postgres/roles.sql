@@ -55,7 +55,8 @@ BEGIN
     GRANT UPDATE (name, search_name, sku, active, price, stock, held, low_since, low_stock, updated_at)
         ON products TO shop_serve;
     GRANT UPDATE (answer) ON idempotency_keys TO shop_serve;
-    GRANT UPDATE (status, accepted_at, payment_reference, settled_at, failure, notify_after, notify_attempts, updated_at)
+    GRANT UPDATE (status, accepted_at, payment_reference, settled_at, failure, notify_after, notify_attempts, updated_at,
+                  ledger_period)
         ON orders TO shop_serve;
     GRANT USAGE ON SEQUENCE products_id_seq, order_items_id_seq, stock_movements_id_seq TO shop_serve;
 

@@ -210,20 +210,24 @@ async fn a_hold_that_ends_unpaid_expires_and_whoever_waits_is_told(#[values("emb
     }
 
     if let Some(events) = events {
-        let published = events.all().await;
-        assert!(!published.is_empty());
-        for event in published {
-            assert_eq!(
-                (&event["type"], &event["subject"]),
-                (&json!("order.failed"), &json!(id))
-            );
-            assert_eq!(
-                (&event["data"]["failure"], &event["data"]["order_id"]),
-                (&failure, &json!(id))
-            );
-        }
+        assert_expired(&events.all().await, id);
     }
     assert!(ledger_report(&app).await.is_clean());
+}
+
+/// Asserts that there are events, and that each says that this order has expired.
+fn assert_expired(events: &[Value], id: OrderId) {
+    assert!(!events.is_empty());
+    for event in events {
+        assert_eq!(
+            (&event["type"], &event["subject"]),
+            (&json!("order.failed"), &json!(id))
+        );
+        assert_eq!(
+            (&event["data"]["failure"], &event["data"]["order_id"]),
+            (&json!({ "reason": "expired", "lines": [] }), &json!(id))
+        );
+    }
 }
 
 /// There is no worker yet, so nobody but the payment itself can expire the order.

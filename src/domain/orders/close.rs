@@ -191,7 +191,8 @@ async fn write_failure(
 
     let written = sql("
         UPDATE orders
-           SET status = 'FAILED', failure = :failure, settled_at = :now, updated_at = :now
+           SET status = 'FAILED', failure = :failure, settled_at = :now, updated_at = :now,
+               ledger_period = (SELECT period FROM ledger)
          WHERE id = ANY(:ids) AND status = 'PENDING' AND accepted_at IS NULL")
     .bind("failure", failure)
     .timestamp("now", now)
