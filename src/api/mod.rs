@@ -38,7 +38,6 @@ pub mod refunds;
 mod refused;
 mod request_log;
 pub mod stock;
-mod stored;
 
 /// Reading from the database takes no longer, or the database counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);

@@ -29,6 +29,7 @@ mod identity;
 pub mod in_flight;
 mod reader;
 pub mod schema;
+pub mod search;
 mod session;
 pub mod sql;
 mod transaction;

@@ -20,7 +20,6 @@ pub mod money;
 pub mod orders;
 pub mod outbox;
 pub mod refunds;
-mod search;
 pub mod settlement;
 pub mod shop;
 pub mod stock_level;

@@ -18,6 +18,7 @@ pub mod problem;
 pub mod query;
 pub mod routes;
 pub mod schema;
+pub mod stored;
 pub mod strict_json;
 pub mod trace;
 pub mod validation;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    api::{errors::EXAMPLE_ORDER, failure::FailureBody, stored::AsStored},
+    api::{errors::EXAMPLE_ORDER, failure::FailureBody},
     domain::orders::{Line, Order, OrderPage},
     entities::{
         Timestamp,
@@ -19,6 +19,7 @@ use crate::{
     http::{
         idempotency::IdempotencyKey,
         problem::FieldError,
+        stored::AsStored,
         validation::{ExtraValidation, NO_NUL},
     },
 };

@@ -9,9 +9,10 @@ use super::{
 use crate::{
     db::{
         self,
+        search::search_form,
         sql::{Column, sql},
     },
-    domain::{Error, ProductId, search::search_form},
+    domain::{Error, ProductId},
     entities::Timestamp,
 };
 

@@ -8,8 +8,11 @@ use sea_orm::{
 
 use super::product;
 use crate::{
-    db::sql::{readable, sql},
-    domain::{Error, ProductId, search::contains_pattern},
+    db::{
+        search::contains_pattern,
+        sql::{readable, sql},
+    },
+    domain::{Error, ProductId},
 };
 
 /// Which products to list.
