@@ -289,9 +289,19 @@ fn connection_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
+/// Makes PostgreSQL plan every statement of this session anew. It keeps the plans of prepared statements, also when the settings
+/// change under which they were made.
+async fn forget_plans(txn: &DatabaseTransaction) -> Result<(), DbErr> {
+    if txn.get_database_backend() == DbBackend::Postgres {
+        txn.execute_unprepared("DISCARD PLANS").await?;
+    }
+    Ok(())
+}
+
 /// Makes the rest of this transaction join tables row by row, each by its index, whatever PostgreSQL believes about their sizes:
 /// for statements that start from a few rows. SQLite joins in no other way.
 pub async fn join_by_index(txn: &DatabaseTransaction) -> Result<(), DbErr> {
+    forget_plans(txn).await?;
     if txn.get_database_backend() == DbBackend::Postgres {
         txn.execute_unprepared("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
             .await?;

@@ -13,7 +13,7 @@ use sea_orm::{
     TransactionOptions, TransactionTrait as _,
 };
 
-use super::{Db, DbErrorClass, classify};
+use super::{Db, DbErrorClass, classify, forget_plans};
 
 /// A transaction as its body sees it. The body must not keep it: it is committed when the body returns.
 pub type Txn = Arc<DatabaseTransaction>;
@@ -108,9 +108,20 @@ impl Db {
     {
         let limit = limit.unwrap_or_default().as_millis();
         let settings = format!(
-            "SET LOCAL statement_timeout = {limit}; SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto"
+            "SET LOCAL statement_timeout = {limit}; SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto; \
+             DISCARD PLANS"
         );
-        self.read_only(Some(settings), read).await
+
+        // A session keeps its plans, and whoever runs the same statement in it next would scan as well.
+        let read_and_forget = |txn: Txn| {
+            let read = read(Arc::clone(&txn));
+            async move {
+                let value = read.await?;
+                forget_plans(&txn).await?;
+                Ok(value)
+            }
+        };
+        self.read_only(Some(settings), read_and_forget).await
     }
 
     async fn read_only<T, E, F>(&self, settings: Option<String>, read: impl Fn(Txn) -> F) -> Result<T, E>
