@@ -15,7 +15,7 @@ use traffic::{CUSTOMERS, fill, go_through_everything, place_orders};
 
 use crate::{
     servers::{PgBouncer, Postgres},
-    support::{Backend, Shop, run_to_end},
+    support::{Backend, Shop, eventually, run_to_end},
 };
 
 /// Statistics change only when the test says so, and every plan is logged.

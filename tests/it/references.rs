@@ -237,22 +237,6 @@ async fn a_charge_pays_one_order(#[values("embedded", "servers")] backend: &str)
 #[tokio::test]
 async fn a_conflict_is_refused_alone_in_its_batch(#[values("embedded", "servers")] backend: &str) {
     let app = Backend::named(backend).stock(&[(100, 10)]).await;
-    let new = |reference: Option<&str>, hold: bool| NewOrder {
-        id: Uuid::now_v7(),
-        user_id: 7,
-        lines: vec![Line {
-            product_id: 1,
-            quantity: 2,
-        }],
-        currency: "USD".to_owned(),
-        idempotency_key: None,
-        hold: hold.then_some(std::time::Duration::from_secs(60)),
-        labels: Labels {
-            reference: reference.map(str::to_owned),
-            metadata: None,
-        },
-        created_at: Timestamp::now(),
-    };
     let first = create(&app, vec![new(Some("taken"), false)]).await;
     let first = first[0].as_ref().expect("made").order.row.id;
 
@@ -313,6 +297,26 @@ async fn a_conflict_is_refused_alone_in_its_batch(#[values("embedded", "servers"
         (Some("ch_2"), Some("ch_3"))
     );
     assert!(ledger_report(&app).await.is_clean());
+}
+
+/// An order of two units, with a reference and a hold if wanted.
+fn new(reference: Option<&str>, hold: bool) -> NewOrder {
+    NewOrder {
+        id: Uuid::now_v7(),
+        user_id: 7,
+        lines: vec![Line {
+            product_id: 1,
+            quantity: 2,
+        }],
+        currency: "USD".to_owned(),
+        idempotency_key: None,
+        hold: hold.then_some(std::time::Duration::from_secs(60)),
+        labels: Labels {
+            reference: reference.map(str::to_owned),
+            metadata: None,
+        },
+        created_at: Timestamp::now(),
+    }
 }
 
 async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created, Error>> {

@@ -141,13 +141,8 @@ async fn a_refund_leaves_the_order_as_it_is_and_puts_units_back_on_the_shelf(
     );
     let newest_first = [rest.body, free.body, made.body.clone()];
     assert_eq!(refunds_of(&client, &id).await, newest_first);
-    let page = client.get(&format!("/orders/{id}/refunds?limit=2")).await.body;
-    let cursor = page["next_cursor"].as_str().expect("more follow");
-    let page = client
-        .get(&format!("/orders/{id}/refunds?limit=2&cursor={cursor}"))
-        .await
-        .body;
-    assert_eq!(page, json!({ "items": [made.body], "next_cursor": null }));
+    let last_page = second_page(&client, &format!("/orders/{id}/refunds?limit=2")).await;
+    assert_eq!(last_page, json!({ "items": [made.body], "next_cursor": null }));
 
     assert_eq!([stock_of(&app, 1).await, stock_of(&app, 2).await], [10, 8]);
     let movements = client.get("/products/1/movements").await.body["items"].clone();
@@ -161,6 +156,12 @@ async fn a_refund_leaves_the_order_as_it_is_and_puts_units_back_on_the_shelf(
     );
     assert_eq!(movements[1]["idempotency_key"], "first");
     assert!(ledger_report(&app).await.is_clean());
+}
+
+async fn second_page(client: &Client, path: &str) -> Value {
+    let first = client.get(path).await.body;
+    let cursor = first["next_cursor"].as_str().expect("more follow");
+    client.get(&format!("{path}&cursor={cursor}")).await.body
 }
 
 #[rstest]

@@ -92,9 +92,20 @@ async fn a_change_that_is_no_step_is_found() {
         (4, 1, 1, 1)
     );
 
+    let mut known = 0;
+    for (what, statement) in forbidden(paid, cancels, late, waits) {
+        app.db.write().execute_unprepared(&statement).await.expect(what);
+        let faults = check::check(&record::read(&app).await, false).faults;
+        assert!(faults.len() > known, "{what} is not found");
+        known = faults.len();
+    }
+}
+
+/// Statements that make of an order what is no step of its life.
+fn forbidden(paid: OrderId, cancels: OrderId, late: OrderId, waits: OrderId) -> [(&'static str, String); 10] {
     let failure = |reason: &str| format!(r#"failure = '{{"reason": "{reason}", "lines": []}}'"#);
     let settles = "settled_at = now(), updated_at = now()";
-    let forbidden = [
+    [
         (
             "a payment is taken back",
             format!("UPDATE orders SET settled_at = now() WHERE id = '{paid}'"),
@@ -145,14 +156,7 @@ async fn a_change_that_is_no_step_is_found() {
             "a hold without an order",
             "UPDATE products SET held = held + 1".to_owned(),
         ),
-    ];
-    let mut known = 0;
-    for (what, statement) in forbidden {
-        app.db.write().execute_unprepared(&statement).await.expect(what);
-        let faults = check::check(&record::read(&app).await, false).faults;
-        assert!(faults.len() > known, "{what} is not found");
-        known = faults.len();
-    }
+    ]
 }
 
 /// The row alone is right: what is missing is what belongs into the same transaction.
