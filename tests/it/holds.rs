@@ -349,3 +349,63 @@ async fn of_a_thousand_holds_on_a_hundred_units_a_hundred_succeed(#[values("embe
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zz_measure() {
+    use shop::domain::orders::{self, Line, NewOrder};
+    let backend = Backend::servers();
+    let app = backend.stock(&[(100, 1_000_000); 50]).await;
+    let _works = Shop::workers(&backend, 1);
+    let started = std::time::Instant::now();
+    for batch in 0..40_i64 {
+        let orders: Vec<NewOrder> = (0..500)
+            .map(|n| NewOrder {
+                id: uuid::Uuid::now_v7(),
+                user_id: 1,
+                lines: vec![
+                    Line {
+                        product_id: (batch + n) % 50 + 1,
+                        quantity: 1,
+                    },
+                    Line {
+                        product_id: (batch + n + 7) % 50 + 1,
+                        quantity: 1,
+                    },
+                ],
+                currency: "USD".to_owned(),
+                idempotency_key: None,
+                hold: Some(std::time::Duration::from_secs(600)),
+                created_at: Timestamp::now(),
+            })
+            .collect();
+        let orders = &orders;
+        let made: Result<_, shop::domain::Error> = app
+            .db
+            .transaction(|txn| async move { orders::create(&txn, orders).await })
+            .await;
+        assert!(made.expect("made").iter().all(Result::is_ok));
+    }
+    eprintln!("20,000 holds made in {:?}", started.elapsed());
+    end_holds(&app, Timestamp::now().plus(std::time::Duration::from_secs(2)), &[]).await;
+    let started = std::time::Instant::now();
+    eventually("all expired", || async {
+        (count(&app, "FAILED").await == 20_000).then_some(())
+    })
+    .await;
+    eprintln!("expired {:?} after the update", started.elapsed());
+    let metrics = _works[0].management().get("/metrics").await.body;
+    for line in metrics
+        .as_str()
+        .expect("text")
+        .lines()
+        .filter(|line| line.contains("hold_expiry"))
+    {
+        eprintln!("{line}");
+    }
+    let started = std::time::Instant::now();
+    eventually("relayed", || async {
+        (shop::domain::outbox::len(app.db.read()).await.ok()? == 0).then_some(())
+    })
+    .await;
+    eprintln!("relayed {:?} later", started.elapsed());
+}

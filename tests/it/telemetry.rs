@@ -138,6 +138,16 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
         client.settled(&id).await;
     }
 
+    let paid = client.order(&[(1, 1)]).await;
+    client.pay(&paid).await;
+    client.settled(&paid).await;
+    let items = json!([{ "product_id": 1, "quantity": 1, "restock": true }]);
+    let refund = json!({ "items": items, "reason": "returned" });
+    let refunded = client
+        .post_with_key(&format!("/orders/{paid}/refunds"), "return", &refund)
+        .await;
+    assert_eq!(refunded.status, 201, "{refunded:?}");
+
     let cancelled = client.held_order(&[(1, 1)]).await;
     client.cancel(&cancelled).await;
     let expired = client.held_order(&[(1, 1)]).await;
@@ -149,7 +159,7 @@ async fn what_is_published_is_what_the_asyncapi_document_says() {
     let messages = document["components"]["messages"].as_object().expect("messages");
 
     let mut kinds = BTreeSet::new();
-    while kinds.len() < 5 {
+    while kinds.len() < 6 {
         let event = events.next().await;
         let described = messages
             .values()

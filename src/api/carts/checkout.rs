@@ -61,15 +61,16 @@ impl Checkout {
     }
 
     async fn create_order(self, app: &App, intake: &OrderIntake, lines: Vec<Line>) -> Result<Created, Error> {
+        let (id, created_at) = new_id(app.db.time());
         let new = NewOrder {
-            id: Uuid::now_v7(),
+            id,
             user_id: self.user_id,
             lines,
             currency: app.config.catalog.currency.clone(),
             idempotency_key: Some(self.key.idempotency_key()),
             hold: self.hold,
             labels: Labels::default(),
-            created_at: app.db.time(),
+            created_at,
         };
 
         match intake.create(new).await {

@@ -30,7 +30,7 @@ use crate::{
     cache::SettledOrder,
     domain::{
         Caller, Error, OrderId,
-        ids::instant_of,
+        ids::new_id,
         orders::{self, Labels, MAX_PAGE, Order, OrderQuery, Payment},
         transition::{Action, Change, transition},
     },
@@ -75,9 +75,7 @@ impl OrdersApi {
         let Header(IdempotencyKey(idempotency_key)) = idempotency_key;
         caller.authorize_for(body.user_id)?;
 
-        // The clock may have been set back since an id was made last.
-        let id = Uuid::now_v7();
-        let created_at = app.db.time().max(instant_of(id));
+        let (id, created_at) = new_id(app.db.time());
         let new = orders::NewOrder {
             id,
             user_id: body.user_id,

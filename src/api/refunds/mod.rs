@@ -23,6 +23,7 @@ use crate::{
     domain::{
         Caller,
         catalog::Origin,
+        ids::new_id,
         orders::MAX_PAGE,
         refunds::{self, RefundQuery},
     },
@@ -63,9 +64,9 @@ impl RefundsApi {
             user_id: sender.user_id,
             idempotency_key: Some(key),
         };
-        let new = &body.0.refund(Uuid::now_v7(), id.0);
+        let (refund_id, now) = new_id(app.db.time());
+        let new = &body.0.refund(refund_id, id.0);
         let low_stock_at = app.config.catalog.low_stock_at;
-        let now = app.db.time();
         let work = |txn: Txn| async move {
             let refund = refunds::create(&txn, now, new, origin, low_stock_at).await?;
             Ok(RefundBody::from(refund))

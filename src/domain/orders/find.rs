@@ -21,8 +21,8 @@ use crate::{
 
 /// The end of the year 9999, the last that RFC 3339 can write.
 const LAST: Timestamp = Timestamp(253_402_300_800_000_000 - 1);
-/// The time in the id of an order, and the time at which it was made, differ by less.
-const CLOCK_READS: Duration = Duration::from_secs(1);
+/// The instant that the id of an order begins with, and that at which it was made, differ by less.
+const ID_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// An order that the caller may see.
 ///
@@ -202,8 +202,7 @@ async fn ids_by_reference(
     Ok(ids)
 }
 
-/// Ids begin with the time at which they were made, so that a range of time is a range of ids as well. The clock was read twice,
-/// for the id and for the order.
+/// Ids begin with the time at which they were made, so that a range of time is a range of ids as well.
 async fn ids_in_range(
     connection: &impl ConnectionTrait,
     user_id: Option<UserId>,
@@ -229,12 +228,12 @@ async fn ids_in_range(
     }
     if let Some(from) = query.created_from {
         select = select
-            .filter(order::Column::Id.gte(first_id_at(from.minus(CLOCK_READS))))
+            .filter(order::Column::Id.gte(first_id_at(from.minus(ID_TOLERANCE))))
             .filter(created_at().gte(from.to_value(backend)));
     }
     if let Some(to) = query.created_to {
         select = select
-            .filter(order::Column::Id.lt(first_id_at(to.plus(CLOCK_READS))))
+            .filter(order::Column::Id.lt(first_id_at(to.plus(ID_TOLERANCE))))
             .filter(created_at().lt(to.to_value(backend)));
     }
     Ok(select.into_tuple().all(connection).await?)
