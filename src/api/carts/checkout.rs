@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use crate::{
     api::READ_TIMEOUT,
     app::App,
@@ -12,6 +10,7 @@ use crate::{
     domain::{
         Error, UserId,
         carts::CartKey,
+        ids::new_id,
         orders::{self, Created, Labels, Line, NewOrder},
     },
     intake::OrderIntake,
