@@ -96,7 +96,7 @@ async fn a_name_that_comes_twice_is_rejected_at_its_place() {
         (
             "/orders",
             r#"{"user_id":1,"items":[{"product_id":1,"quantity":1}],"metadata":{"a/b":"1","a\/b":"2"}}"#,
-            &["/metadata", "/metadata/a~1b"],
+            &["/metadata/a~1b"],
         ),
         (
             "/products",

@@ -98,7 +98,7 @@ async fn what_was_cached_of_a_database_that_is_gone_is_not_shown(#[case] backend
         assert!(fresh.status.success(), "{}", String::from_utf8_lossy(&fresh.stderr));
     } else {
         // The first step of restoring the data of the orders alone.
-        let empty = "TRUNCATE orders, order_items";
+        let empty = "TRUNCATE orders CASCADE";
         app.db.write().execute_unprepared(empty).await.expect("emptied");
     }
 

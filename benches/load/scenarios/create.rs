@@ -26,9 +26,9 @@ pub async fn create(table: &mut Table) {
 
     let mut measured = Vec::new();
     for _ in 0..rounds() {
-        sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+        sql(&backend, "TRUNCATE orders CASCADE; CHECKPOINT");
         let floor = floors::pgbench_create(&backend.database_url, CONNECTIONS, time);
-        sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+        sql(&backend, "TRUNCATE orders CASCADE; CHECKPOINT");
         let round = load(&serve.address, CONNECTIONS, time, 201, |number| {
             post("/orders", two_lines(number))
         })
@@ -78,7 +78,7 @@ pub async fn serves(table: &mut Table) {
     for _ in 0..rounds() {
         let mut floor = 0.0;
         for count in 1..=processes.len() {
-            sql(&backend, "TRUNCATE order_items, orders; CHECKPOINT");
+            sql(&backend, "TRUNCATE orders CASCADE; CHECKPOINT");
             let loads = processes[..count].iter().map(|process| {
                 load(&process.address, CONNECTIONS / count as u64, time, 201, |number| {
                     post("/orders", two_lines(number))

@@ -74,7 +74,7 @@ pub fn accepted_orders(backend: &Backend, count: u64, products: u64) {
     sql(
         backend,
         &format!(
-            "TRUNCATE order_items, orders; \
+            "TRUNCATE orders CASCADE; \
              INSERT INTO orders (id, user_id, status, total_price, currency, accepted_at, notify_after) \
              SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 7, 'PENDING', 1500, 'USD', now(), now() + interval '100 years' \
              FROM generate_series(1, {count}) n; \
