@@ -154,7 +154,7 @@ async fn a_reference_belongs_to_one_order_of_a_user(#[values("embedded", "server
     let making = (0..40).map(|number: usize| {
         let (client, mut body) = (&clients[number % 2], order(7, "same"));
         // Some of them set units aside.
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             body["hold_seconds"] = json!(600);
         }
         async move { client.post("/orders", &body).await }
@@ -169,7 +169,10 @@ async fn a_reference_belongs_to_one_order_of_a_user(#[values("embedded", "server
         assert_eq!(refused.body["order_id"], id, "{refused:?}");
     }
     let theirs = id_of(&clients[0].post("/orders", &order(8, "same")).await);
-    assert_eq!(ids(&clients[0], "reference=same&user_id=7").await, [id.clone()]);
+    assert_eq!(
+        ids(&clients[0], "reference=same&user_id=7").await,
+        std::slice::from_ref(&id)
+    );
     assert_eq!(ids(&clients[0], "reference=same").await, [theirs, id]);
     assert_eq!(ids(&clients[0], "reference=SAME").await, [""; 0]);
     assert!(ledger_report(&app).await.is_clean());
@@ -215,7 +218,11 @@ async fn a_charge_pays_one_order(#[values("embedded", "servers")] backend: &str)
     // The same charge for the same order is harmless, and the first one stands.
     let (first, charge) = (
         &orders[accepted[0]],
-        if accepted[0] % 2 == 0 { "ch_even" } else { "ch_odd" },
+        if accepted[0].is_multiple_of(2) {
+            "ch_even"
+        } else {
+            "ch_odd"
+        },
     );
     for charge in [charge, "ch_other", charge] {
         assert!(matches!(pay(&clients[1], first, charge).await.status, 200 | 202));
