@@ -6,11 +6,12 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use shop::{domain::OrderId, entities::Timestamp};
+use shop::domain::OrderId;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{
-    Answer, Backend, Client, EventListener, Shop, all_settled, count, end_holds, eventually, ledger_report, level_of,
+    Answer, Backend, Client, EventListener, Shop, a_minute_ago, all_settled, count, end_holds, eventually,
+    ledger_report, level_of,
 };
 
 fn id_of(answer: &Answer) -> OrderId {
@@ -173,7 +174,7 @@ async fn a_hold_that_ends_unpaid_expires_and_whoever_waits_is_told(#[values("emb
             tokio::join!(Answer::of(waits), Answer::of(follows))
         }
     });
-    end_holds(&app, Timestamp::now(), &[id]).await;
+    end_holds(&app, a_minute_ago(), &[id]).await;
 
     let (waited, followed) = waiting.await.expect("answered");
     let failure = json!({ "reason": "expired", "lines": [] });
@@ -242,7 +243,7 @@ async fn a_payment_that_is_late_expires_the_order_itself() {
     let (late, in_time, cancelled) = (hold(4).await, hold(3).await, hold(2).await);
 
     assert_eq!(client.pay(&in_time.to_string()).await.status, 202);
-    end_holds(&app, Timestamp::now(), &[late, in_time, cancelled]).await;
+    end_holds(&app, a_minute_ago(), &[late, in_time, cancelled]).await;
     let declined = json!({ "payment_method": "pm_card_declined" });
     let answers = [
         client.post(&format!("/orders/{late}/pay"), &declined).await,
@@ -332,7 +333,7 @@ async fn of_a_thousand_holds_on_a_hundred_units_a_hundred_succeed(#[values("embe
     // Killed at any point of settling. The holds end while nobody is there.
     drop((shops, workers));
     let unpaid: Vec<OrderId> = ids[50..].iter().map(|id| id.parse().expect("an id")).collect();
-    end_holds(&app, Timestamp::now(), &unpaid).await;
+    end_holds(&app, a_minute_ago(), &unpaid).await;
     let shop = Shop::serve(&backend);
     let _workers = Shop::workers(&backend, 1);
     all_settled(&app).await;

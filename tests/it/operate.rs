@@ -6,12 +6,12 @@ use std::{fs, process::Output, sync::Arc, time::Duration};
 use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
-use shop::{db::Db, entities::Timestamp};
+use shop::db::Db;
 use tokio::time::sleep;
 
 use crate::{
     servers::{self, PgBouncer, Postgres},
-    support::{Backend, Crowd, Shop, all_settled, end_holds, eventually, ledger_report, run_to_end},
+    support::{Backend, Crowd, Shop, a_minute_ago, all_settled, end_holds, eventually, ledger_report, run_to_end},
     telemetry::some_business,
 };
 
@@ -94,7 +94,7 @@ async fn every_role_works_with_its_database_rights_and_has_no_others() {
     let (cancelled, late, expired) = (hold().await, hold().await, hold().await);
     assert_eq!(client.cancel(&cancelled).await.status, 202);
     for id in [&late, &expired] {
-        end_holds(&app, Timestamp::now(), &[id.parse().expect("an id")]).await;
+        end_holds(&app, a_minute_ago(), &[id.parse().expect("an id")]).await;
     }
     assert_eq!(client.pay(&late).await.status, 409);
     assert_eq!(client.settled(&expired).await["failure"]["reason"], "expired");

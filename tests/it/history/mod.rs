@@ -74,10 +74,12 @@ async fn a_change_that_is_no_step_is_found() {
     let app = backend.stock(&[(100, 50)]).await;
     record(&app).await;
 
-    let _worker = Shop::workers(&backend, 1);
+    let workers = Shop::workers(&backend, 1);
     let paid = accepted(&app, 1, |_| vec![(1, 1)]).await[0];
     publish(&app, &[paid]).await;
     all_settled(&app).await;
+    // They would expire the hold that ends.
+    drop(workers);
     let waits = held(&app, Duration::from_secs(600)).await.expect("held");
     let late = held(&app, Duration::from_millis(1)).await.expect("held");
     let cancels = held(&app, Duration::from_secs(600)).await.expect("held");

@@ -63,7 +63,7 @@ async fn hold_and_let_go(backend: &Backend, client: &Client, postgres: &Postgres
     let answers = join_all(cancelled.iter().map(|id| client.cancel(id))).await;
     assert!(answers.iter().all(|answer| answer.status == 202));
     for id in rest {
-        let ends = format!("UPDATE orders SET expires_at = now() WHERE id = '{id}'");
+        let ends = format!("UPDATE orders SET expires_at = now() - interval '1 minute' WHERE id = '{id}'");
         postgres.psql(&backend.database_url, &ends);
         // Sometimes the payment expires it, sometimes the worker.
         assert_eq!(client.pay(id).await.status, 409);

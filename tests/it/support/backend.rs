@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -187,6 +188,11 @@ pub async fn end_holds(app: &App, at: Timestamp, orders: &[OrderId]) {
     };
     let moved = statement.timestamp("at", at).execute(app.db.write()).await;
     assert!(moved.expect("moved") > 0, "there is no such hold");
+}
+
+/// Past for every process, whichever clock it goes by, and however long ago it was set.
+pub fn a_minute_ago() -> Timestamp {
+    Timestamp::now().minus(Duration::from_secs(60))
 }
 
 /// Stock, and the units of it that are on hold.
