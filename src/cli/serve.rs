@@ -136,22 +136,29 @@ async fn fill_if_empty(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints three `curl` lines that list products, create an order whose units are set aside, and pay it.
+/// Prints `curl` lines that list products, create an order whose units are set aside, pay it, and refund one unit of it.
 fn print_demo(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     let base = format!("http://{address}");
-    let (token, header) = match config.auth.mode {
-        AuthMode::None => (String::new(), ""),
-        // Without a secret to sign with, users put in a token of their own.
+    let (tokens, user, admin) = match config.auth.mode {
+        AuthMode::None => (String::new(), "", ""),
         AuthMode::Jwt => {
-            let token = jwt::mint(config, 1, false, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
-            (format!("TOKEN={token}\n"), " -H \"Authorization: Bearer $TOKEN\"")
+            // Without a secret to sign with, users put in tokens of their own.
+            let token =
+                |is_admin| jwt::mint(config, 1, is_admin, Duration::from_hours(1)).unwrap_or_else(|_| "…".to_owned());
+            (
+                format!("TOKEN={}\nADMIN={}\n", token(false), token(true)),
+                " -H \"Authorization: Bearer $TOKEN\"",
+                " -H \"Authorization: Bearer $ADMIN\"",
+            )
         }
     };
+    let json = "-H 'content-type: application/json'";
 
     print_line(format_args!(
         "\nTry it ({base}/docs shows the rest):\n\n\
-         {token}curl -s{header} '{base}/products?limit=3'; echo\n\
-         ORDER=$(curl -s{header} {base}/orders -H 'content-type: application/json' -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}],\"hold_seconds\":600}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
-         curl -s{header} -X POST {base}/orders/$ORDER/pay; echo; sleep 1; curl -s{header} {base}/orders/$ORDER; echo\n"
+         {tokens}curl -s{user} '{base}/products?limit=3'; echo\n\
+         ORDER=$(curl -s{user} {base}/orders {json} -d '{{\"user_id\":1,\"items\":[{{\"product_id\":1,\"quantity\":2}},{{\"product_id\":2,\"quantity\":1}}],\"hold_seconds\":600}}' | sed 's/.*\"order_id\":\"\\([^\"]*\\)\".*/\\1/'); echo \"$ORDER\"\n\
+         curl -s{user} -X POST -H 'Prefer: wait=10' {base}/orders/$ORDER/pay; echo\n\
+         curl -s{admin} {base}/orders/$ORDER/refunds {json} -H \"Idempotency-Key: $ORDER\" -d '{{\"items\":[{{\"product_id\":1,\"quantity\":1,\"restock\":true}}],\"reason\":\"returned\"}}'; echo\n"
     ))
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use rstest::rstest;
+use serde_json::Value;
 
-use crate::support::{Backend, Shop, ledger_report, run_to_end};
+use crate::support::{Backend, Shop, eventually, ledger_report, run_to_end};
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -187,6 +188,42 @@ async fn a_demo_starts_on_an_empty_folder_and_shows_its_catalogue() {
     let id = client.order(&[(1, 2), (2, 1)]).await;
     client.pay(&id).await;
     assert_eq!(client.settled(&id).await["status"], "PAID");
+}
+
+/// The lines that the demo prints are run as a reader would run them.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_walks_an_order_from_the_catalogue_to_a_refund(#[values("none", "jwt")] auth: &str) {
+    let backend = Backend::embedded();
+    let settings = [
+        ("SHOP_AUTH", auth),
+        ("SHOP_JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+    ];
+    let demo = Shop::start(&backend, &["serve", "--demo"], &settings);
+    demo.wait_for("serving");
+    let lines = eventually("the lines are printed", || async {
+        let printed = fs::read_to_string(backend.folder.join("stdout")).unwrap_or_default();
+        let (_, lines) = printed.split_once("Try it")?.1.split_once('\n')?;
+        lines.contains("/refunds").then(|| lines.to_owned())
+    })
+    .await;
+
+    let walked = Command::new("timeout")
+        .args(["60", "bash", "-euc", &lines])
+        .output()
+        .expect("bash");
+    let answers = String::from_utf8_lossy(&walked.stdout).into_owned();
+    let answers: Vec<&str> = answers.lines().collect();
+    let [products, order, paid, refund] = answers.as_slice() else {
+        panic!("{answers:?} {}", String::from_utf8_lossy(&walked.stderr));
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!(json(products)["items"].as_array().map(Vec::len), Some(3));
+    assert_eq!(
+        (&json(paid)["order_id"], &json(paid)["status"]),
+        (&(*order).into(), &"PAID".into())
+    );
+    assert_eq!(json(refund)["amount"], json(paid)["items"][0]["unit_price"]);
 }
 
 #[test]

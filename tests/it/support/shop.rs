@@ -1,6 +1,7 @@
 //! The program, as users run it.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -68,13 +69,19 @@ impl Shop {
         assert!(lifted.expect("every Linux has it").success());
     }
 
+    /// What it prints is added to the file `stdout` in the folder of the back end.
     fn spawn(backend: &Backend, mut command: Command, environment: &[(&str, &str)]) -> Self {
+        let stdout = File::options()
+            .create(true)
+            .append(true)
+            .open(backend.folder.join("stdout"));
+        let stdout = stdout.expect("the folder can be written");
         command
             .envs(backend.environment())
             .envs(environment.iter().copied())
             .current_dir(&backend.folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped());
 
         let mut child = run().spawn(&mut command);
