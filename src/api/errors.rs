@@ -217,29 +217,29 @@ pub const EXAMPLE_ORDER: OrderId = uuid::uuid!("019bc0d2-3b7a-7c3e-9d52-5f0c7a4e
 /// and that for more than one that would be out of range.
 fn stock_changes_refused(detail: String, refused: &[(usize, Error)]) -> Problem {
     let kinds = [UNKNOWN_PRODUCT, STOCK_CHANGED, STOCK_OUT_OF_RANGE];
-    let kind_of = |error: &Error| match error {
-        Error::ProductNotFound(_) => (UNKNOWN_PRODUCT, "/product_id", None),
-        Error::StockChanged { stock, .. } => (STOCK_CHANGED, "/expected_stock", Some(*stock)),
-        Error::StockOutOfRange { stock, .. } => (STOCK_OUT_OF_RANGE, "", Some(*stock)),
-        _ => (STOCK_OUT_OF_RANGE, "", None),
-    };
-
-    let (mut errors, mut lines) = (Vec::new(), Vec::new());
-    for (index, error) in refused {
-        let (kind, field, stock) = kind_of(error);
-        errors.push(FieldError {
+    let lines = refused.iter().filter_map(|(index, error)| {
+        let (kind, field, product_id, stock) = match error {
+            Error::ProductNotFound(id) => (UNKNOWN_PRODUCT, "/product_id", *id, None),
+            Error::StockChanged { id, stock, .. } => (STOCK_CHANGED, "/expected_stock", *id, Some(*stock)),
+            Error::StockOutOfRange { id, stock, .. } => (STOCK_OUT_OF_RANGE, "", *id, Some(*stock)),
+            _ => return None,
+        };
+        let field_error = FieldError {
             pointer: format!("/{index}{field}"),
             detail: error.to_string(),
-        });
-        lines.push(RefusedLineBody {
+        };
+        let line = RefusedLineBody {
             line: *index as u64,
+            product_id,
             problem: kind.slug.to_owned(),
             stock,
-        });
-    }
+        };
+        Some((field_error, line))
+    });
+    let (mut errors, lines): (Vec<FieldError>, Vec<RefusedLineBody>) = lines.unzip();
     errors.truncate(MAX_ERRORS);
 
-    let found = |kind: &ProblemType| refused.iter().any(|(_, error)| kind_of(error).0 == *kind);
+    let found = |kind: &ProblemType| lines.iter().any(|line| line.problem == kind.slug);
     let kind = kinds.into_iter().find(found).unwrap_or(STOCK_OUT_OF_RANGE);
     Problem::new(kind, detail)
         .with_errors(errors)

@@ -10,6 +10,9 @@ pub struct RefusedLineBody {
     /// Which line of the request it is, counted from 0.
     #[oai(validator(minimum(value = "0"), maximum(value = "999")))]
     pub line: u64,
+    /// The product of that line.
+    #[oai(validator(minimum(value = "1")))]
+    pub product_id: i64,
     /// The last part of the type of the problem that the line alone would have.
     #[oai(validator(max_length = 100, pattern = "^[a-z-]+$"))]
     pub problem: String,

@@ -7,11 +7,15 @@ use serde_json::Value;
 
 use crate::entities::Timestamp;
 
+/// The longest id and the longest type that every queue carries, in bytes (a short string of AMQP 0-9-1).
+pub const MAX_NAME: usize = 255;
+
 /// What happened, to what, and when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    /// [`MAX_NAME`] bytes at most.
     pub id: String,
-    /// Also the routing key, such as `order.paid`.
+    /// Also the routing key, such as `order.paid`. [`MAX_NAME`] bytes at most.
     pub kind: Cow<'static, str>,
     /// The id of the order or product that it is about.
     pub subject: String,

@@ -7,7 +7,10 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult};
 use serde_json::Value;
 
-use super::{Error, event::Event};
+use super::{
+    Error,
+    event::{Event, MAX_NAME},
+};
 use crate::{
     db::sql::{Column, sql},
     entities::Timestamp,
@@ -129,13 +132,21 @@ pub async fn len(connection: &impl ConnectionTrait) -> Result<i64, Error> {
     Ok(counted.first().copied().unwrap_or_default())
 }
 
+/// What no queue carries stays in the outbox, as what cannot be read does, and holds up nothing else.
 fn read(row: &QueryResult) -> Result<Stored, DbErr> {
+    let id: String = row.try_get_by_index(1)?;
     let kind: String = row.try_get_by_index(2)?;
     let data: Value = row.try_get_by_index(5)?;
+    if id.len().max(kind.len()) > MAX_NAME {
+        return Err(DbErr::Type(format!(
+            "its id or its type is longer than {MAX_NAME} bytes"
+        )));
+    }
+
     Ok(Stored {
         id: row.try_get_by_index(0)?,
         event: Event {
-            id: row.try_get_by_index(1)?,
+            id,
             kind: kind.into(),
             subject: row.try_get_by_index(3)?,
             time: row.try_get_by_index(4)?,

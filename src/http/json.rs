@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 use poem::{
-    IntoResponse, Request, RequestBody, Response,
+    FromRequest, IntoResponse, Request, RequestBody, Response,
     http::{HeaderValue, header},
 };
 use poem_openapi::{
-    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    ApiExtractor, ApiExtractorType, ExtractParamOptions, Object,
     error::ContentTypeError,
     payload::Payload,
     registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry},
@@ -72,7 +72,13 @@ impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for Vali
         body: &mut RequestBody,
         _options: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let bytes = body::read(request, body).await?;
+        Self::read(request, body).await
+    }
+}
+
+impl<T: ParseFromJSON + ExtraValidation + 'static> ValidJson<T> {
+    async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let bytes = body::read(request, body, T::MAX_BODY).await?;
         if bytes.is_empty() && T::BODY_OPTIONAL {
             return Ok(Self(validation::parse(request.headers(), StrictJson::empty())?));
         }
@@ -86,6 +92,23 @@ impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for Vali
         let body = StrictJson::parse(&bytes)
             .map_err(|error| Problem::invalid_field("", format!("the body is not valid JSON: {error}")))?;
         Ok(Self(validation::parse(request.headers(), body)?))
+    }
+}
+
+/// The body of an operation that takes none: nothing, or an empty object. Whoever sends more believes that it is heeded.
+pub struct NoBody;
+
+#[derive(Object)]
+struct EmptyBody {}
+
+impl ExtraValidation for EmptyBody {
+    const BODY_OPTIONAL: bool = true;
+}
+
+impl<'a> FromRequest<'a> for NoBody {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        ValidJson::<EmptyBody>::read(request, body).await?;
+        Ok(Self)
     }
 }
 

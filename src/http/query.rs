@@ -35,6 +35,8 @@ struct Parameter {
     name: String,
     /// What the text of the value stands for.
     kind: Kind,
+    /// The most characters of a value.
+    max_length: Option<usize>,
     schema: Validator,
 }
 
@@ -89,7 +91,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for CheckedQuery<E> {
 
         let uri = request.uri().clone();
         let query = uri.query().unwrap_or_default();
-        if !parameters.know_all_names_of(query) {
+        if !parameters.know_all_of(query) {
             return Err(parameters.problem(query).into());
         }
 
@@ -117,12 +119,13 @@ impl Parameters {
         self.0.iter().position(|parameter| parameter.name == name)
     }
 
-    /// Whether every name is that of a parameter, and comes once.
-    fn know_all_names_of(&self, query: &str) -> bool {
+    /// Whether every name is that of a parameter and comes once, and no value is longer than it may be: what is parsed, such as
+    /// a time, has longer forms than the document allows.
+    fn know_all_of(&self, query: &str) -> bool {
         let mut seen = vec![false; self.0.len()];
-        pairs(query).all(|(name, _)| {
+        pairs(query).all(|(name, value)| {
             let index = self.find(&name);
-            index.is_some_and(|index| !std::mem::replace(&mut seen[index], true))
+            index.is_some_and(|index| !std::mem::replace(&mut seen[index], true) && self.0[index].has_room_for(&value))
         })
     }
 
@@ -179,8 +182,16 @@ impl Parameter {
                 Some("boolean") => Kind::Boolean,
                 _ => Kind::Text,
             },
+            max_length: parameter["schema"]["maxLength"]
+                .as_u64()
+                .and_then(|length| length.try_into().ok()),
             schema,
         }
+    }
+
+    fn has_room_for(&self, value: &str) -> bool {
+        let is_within = |max: usize| value.len() <= max || value.chars().count() <= max;
+        self.max_length.is_none_or(is_within)
     }
 
     fn errors(&self, value: &str) -> Vec<FieldError> {

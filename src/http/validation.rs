@@ -14,6 +14,7 @@ use poem_openapi::{registry::Registry, types::ParseFromJSON};
 use serde_json::{Map, Value, json};
 
 use super::{
+    body,
     problem::{FieldError, MAX_ERRORS, Problem, pointer::escaped},
     schema,
     strict_json::StrictJson,
@@ -28,6 +29,8 @@ pub const NO_NUL: &str = "^[^\\x00]*$";
 pub trait ExtraValidation {
     /// Whether a request without a body stands for an empty object.
     const BODY_OPTIONAL: bool = false;
+    /// The largest body, in bytes.
+    const MAX_BODY: u64 = body::MAX_BODY;
 
     /// Adds to the derived schemas, by their names, what the derive macro has no word for.
     fn extend_schemas(_schemas: &mut Map<String, Value>) {}

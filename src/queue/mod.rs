@@ -132,7 +132,7 @@ impl Queue {
         self.depth().await.map(drop)
     }
 
-    /// The dead letters, oldest first, `limit` at most. They stay in the queue; of two callers at the same time each may
+    /// The dead letters, oldest first, `limit` at most; with 0 they are only counted. They stay in the queue; of two callers at the same time each may
     /// see a part of them. The queue inside the process keeps none.
     ///
     /// # Errors

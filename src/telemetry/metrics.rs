@@ -242,9 +242,9 @@ pub static CACHE: LazyLock<CacheCounters> = LazyLock::new(|| CacheCounters {
 });
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
-const STATUSES: [&str; 21] = [
-    "200", "201", "202", "304", "400", "401", "402", "403", "404", "405", "408", "409", "411", "413", "415", "422",
-    "429", "500", "501", "503", OTHER,
+const STATUSES: [&str; 25] = [
+    "200", "201", "202", "204", "304", "308", "400", "401", "402", "403", "404", "405", "408", "409", "411", "412",
+    "413", "415", "417", "422", "429", "500", "501", "503", OTHER,
 ];
 /// The label of every other method, and of every other status.
 const OTHER: &str = "other";

@@ -3,7 +3,10 @@
 
 import assert from "node:assert/strict";
 
-import { createOrder, followOrder, getProduct, listProducts, payOrder, type Order } from "./client";
+import {
+    cancelOrder, checkOutCart, createCart, createOrder, followOrder, getCart, getProduct, listStockMovements, listProducts,
+    listRefunds, payOrder, putCartItem, refundOrder, type Order,
+} from "./client";
 import { client } from "./client/client.gen";
 
 client.setConfig({ baseUrl: process.env.API_URL, auth: process.env.API_TOKEN });
@@ -33,7 +36,44 @@ async function main() {
     const { error } = await payOrder({ path: { id: short.order_id }, headers: { Prefer: "wait=10" } });
     assert.equal(error?.type, "urn:shop:problem:order-failed");
     assert.equal(error.failure?.reason, "insufficient_stock");
+    await aroundAnOrder(Number(product.id));
     console.log(`hey-api: ${statuses.join(", ")}`);
+}
+
+// A cart becomes a held order, which is paid and refunded; another hold is cancelled.
+async function aroundAnOrder(product: number) {
+    const { data: cart } = await createCart({ throwOnError: true });
+    const path = { id: cart.cart_id };
+    await putCartItem({ path: { ...path, product_id: product }, body: { quantity: 2 }, throwOnError: true });
+    const { data: filled } = await getCart({ path, throwOnError: true });
+    assert.equal(filled.items[0].quantity, 2);
+    const { data: order } = await checkOutCart({ path, body: { user_id: 1, hold_seconds: 60 }, throwOnError: true });
+    assert.ok(order.expires_at);
+    const id = { id: order.order_id };
+    await payOrder({ path: id, body: {}, headers: { Prefer: "wait=10" }, throwOnError: true });
+
+    const admin = process.env.API_ADMIN_TOKEN;
+    const body = { items: [{ product_id: product, quantity: 1, restock: true }], reason: "returned" };
+    const once = () => ({
+        headers: { "Idempotency-Key": crypto.randomUUID() },
+        auth: admin,
+        // This generator's check of requests is handed a `Headers`, and misses every required header in it.
+        requestValidator: undefined,
+    });
+    const { data: refund } = await refundOrder({ path: id, body, ...once(), throwOnError: true });
+    const { data: refunds } = await listRefunds({ path: id, throwOnError: true });
+    assert.deepEqual(refunds.items, [refund]);
+    const { data: movements } = await listStockMovements({ path: { id: product }, auth: admin, throwOnError: true });
+    assert.equal(movements.items[0].refund_id, refund.refund_id);
+    const tooMuch = { amount: Number(order.total_price), reason: "too much" };
+    const { error: excess } = await refundOrder({ path: id, body: tooMuch, ...once() });
+    assert.equal(excess?.type, "urn:shop:problem:refund-exceeds-payment");
+    assert.equal(Number(excess.refundable), Number(order.total_price) - Number(refund.amount));
+
+    const held = { user_id: 1, items: [{ product_id: product, quantity: 1 }], hold_seconds: 60 };
+    const { data: hold } = await createOrder({ body: held, throwOnError: true });
+    const { data: cancelled, response } = await cancelOrder({ path: { id: hold.order_id }, throwOnError: true });
+    assert.deepEqual([response.status, cancelled.failure?.reason], [202, "cancelled"]);
 }
 
 void main();

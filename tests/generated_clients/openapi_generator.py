@@ -3,9 +3,17 @@
 import json
 import os
 
-from shop_client import ApiClient, ApiException, CatalogueApi, Configuration, NewOrder, NewOrderItem, OrdersApi, Payment
+from uuid import uuid4
+
+from shop_client import (
+    ApiClient, ApiException, CartQuantity, CartsApi, CatalogueApi, Checkout, Configuration, NewOrder, NewOrderItem,
+    NewRefund, OrdersApi, Payment, RefundItem, StockApi,
+)
 
 settings = Configuration(host=os.environ["API_URL"], access_token=os.environ.get("API_TOKEN"))
+
+
+admin = Configuration(host=os.environ["API_URL"], access_token=os.environ.get("API_ADMIN_TOKEN"))
 
 
 def bought(product, quantity):
@@ -37,7 +45,36 @@ def main():
         assert error.status == 409, error
         assert error.data.type == "urn:shop:problem:order-failed", error.data
         assert error.data.failure.lines[0].requested == 10_000, error.data
+    around_an_order(client, product)
     print("openapi-generator, Python:", fields["id"])
+
+
+def around_an_order(client, product):
+    """A cart becomes a held order, which is paid and refunded; another hold is cancelled."""
+    carts, orders = CartsApi(client), OrdersApi(client)
+    cart = carts.create_cart()
+    carts.put_cart_item(cart.cart_id, product.id, CartQuantity(quantity=2))
+    assert carts.get_cart(cart.cart_id).items[0].quantity == 2
+    order = carts.check_out_cart(cart.cart_id, Checkout(user_id=1, hold_seconds=60))
+    assert order.expires_at > order.created_at, order
+    orders.pay_order(order.order_id, prefer="wait=10")
+
+    with ApiClient(admin) as administrator:
+        item = RefundItem(product_id=product.id, quantity=1, restock=True)
+        refunds = OrdersApi(administrator)
+        refund = refunds.refund_order(order.order_id, str(uuid4()), NewRefund(items=[item], reason="returned"))
+        assert orders.list_refunds(order.order_id).items == [refund]
+        assert StockApi(administrator).list_stock_movements(product.id).items[0].refund_id == refund.refund_id
+        try:
+            refunds.refund_order(order.order_id, str(uuid4()), NewRefund(amount=order.total_price, reason="too much"))
+            raise AssertionError("more was refunded than was paid")
+        except ApiException as error:
+            assert error.data.type == "urn:shop:problem:refund-exceeds-payment", error.data
+            assert error.data.refundable == order.total_price - refund.amount, error.data
+
+    held = NewOrder(user_id=1, items=[NewOrderItem(product_id=product.id, quantity=1)], hold_seconds=60)
+    cancelled = orders.cancel_order(orders.create_order(held).order_id)
+    assert cancelled.failure.reason == "cancelled", cancelled
 
 
 main()

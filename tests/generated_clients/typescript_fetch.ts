@@ -2,10 +2,13 @@
 
 import assert from "node:assert/strict";
 
-import { CatalogueApi, Configuration, OrdersApi, ProblemFromJSON, ProblemTypeEnum, ResponseError } from "./client";
+import {
+    CartsApi, CatalogueApi, Configuration, OrdersApi, ProblemFromJSON, ProblemTypeEnum, ResponseError, StockApi,
+} from "./client";
 
 const settings = new Configuration({ basePath: process.env.API_URL, accessToken: process.env.API_TOKEN });
-const [catalogue, orders] = [new CatalogueApi(settings), new OrdersApi(settings)];
+const [catalogue, carts, orders] = [new CatalogueApi(settings), new CartsApi(settings), new OrdersApi(settings)];
+const admin = new Configuration({ basePath: process.env.API_URL, accessToken: process.env.API_ADMIN_TOKEN });
 
 async function problemOf(failing: Promise<unknown>) {
     const error = await failing.then(() => undefined, error => error);
@@ -37,7 +40,36 @@ async function main() {
     assert.equal(problem.failure?.lines[0].requested, 10_000);
     const invalid = await problemOf(orders.createOrder({ newOrder: bought(0) }));
     assert.equal(invalid.errors?.[0].pointer, "/items/0/quantity");
+    await aroundAnOrder(product.id);
     console.log(`typescript-fetch: ${statuses.join(", ")}`);
+}
+
+// A cart becomes a held order, which is paid and refunded; another hold is cancelled.
+async function aroundAnOrder(productId: number) {
+    const { cartId: id } = await carts.createCart();
+    await carts.putCartItem({ id, productId, cartQuantity: { quantity: 2 } });
+    assert.equal((await carts.getCart({ id })).items[0].quantity, 2);
+    const order = await carts.checkOutCart({ id, checkout: { userId: 1, holdSeconds: 60 } });
+    assert(order.expiresAt instanceof Date);
+    await orders.payOrder({ id: order.orderId, prefer: "wait=10" });
+
+    const refunds = new OrdersApi(admin);
+    const newRefund = { items: [{ productId, quantity: 1, restock: true }], reason: "returned" };
+    const refund = await refunds.refundOrder({ id: order.orderId, idempotencyKey: crypto.randomUUID(), newRefund });
+    assert.deepEqual((await orders.listRefunds({ id: order.orderId })).items, [refund]);
+    const movements = await new StockApi(admin).listStockMovements({ id: productId });
+    assert.equal(movements.items[0].refundId, refund.refundId);
+    const excess = await problemOf(refunds.refundOrder({
+        id: order.orderId, idempotencyKey: crypto.randomUUID(), newRefund: { amount: order.totalPrice, reason: "too much" },
+    }));
+    assert.equal(excess.type, ProblemTypeEnum.UrnShopProblemRefundExceedsPayment);
+    assert.equal(excess.refundable, order.totalPrice - refund.amount);
+
+    const hold = await orders.createOrder({
+        newOrder: { userId: 1, items: [{ productId, quantity: 1 }], holdSeconds: 60 },
+    });
+    const cancelled = await orders.cancelOrder({ id: hold.orderId });
+    assert.equal(cancelled.failure?.reason, "cancelled");
 }
 
 void main();

@@ -164,3 +164,48 @@ async fn a_cancelled_order_is_not_settled_whatever_a_message_says() {
     assert_eq!(level_of(&app, 1).await, (5, 0));
     assert_eq!(app.queue.dead_letters(10).await.expect("listed").total, 0);
 }
+
+/// Whoever sends more believes that it is heeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_without_a_body_takes_an_empty_one_and_refuses_what_it_would_not_heed() {
+    let backend = Backend::embedded();
+    backend.stock(&[(100, 5)]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let id = client.held_order(&[(1, 1)]).await;
+    let cancel = format!("/orders/{id}/cancel");
+    let send = async |path: &str, kind: &str, body: &str| {
+        let request = client.request(Method::POST, path).header("Content-Type", kind);
+        Answer::of(request.body(body.to_owned())).await
+    };
+
+    for path in [&*cancel, "/carts"] {
+        for (body, pointer) in [
+            (r#"{"reason":"too late"}"#, "/reason"),
+            (r#"{"reason":1,"reason":2}"#, "/reason"),
+            ("[]", ""),
+            ("null", ""),
+            ("{", ""),
+        ] {
+            let refused = send(path, "application/json", body).await;
+            let pointers = refused.problem(400, "invalid-request");
+            assert_eq!(pointers[0], pointer, "{path} {body}");
+        }
+        send(path, "text/plain", "{}")
+            .await
+            .problem(415, "unsupported-media-type");
+        let large = " ".repeat(64 * 1024 + 1);
+        send(path, "application/json", &large)
+            .await
+            .problem(413, "payload-too-large");
+    }
+    assert_eq!(client.get(&format!("/orders/{id}")).await.body["status"], "PENDING");
+
+    assert_eq!(send("/carts", "application/json", "{}").await.status, 201);
+    assert_eq!(
+        send("/carts", "application/x-www-form-urlencoded", "").await.status,
+        201
+    );
+    assert_eq!(send(&cancel, "application/json", " {} ").await.status, 202);
+    assert_eq!(send(&cancel, "application/json", "").await.status, 200);
+}

@@ -2,7 +2,7 @@
 
 use lapin::{
     BasicProperties,
-    options::BasicPublishOptions,
+    options::{BasicGetOptions, BasicPublishOptions},
     types::{AMQPValue, FieldTable},
 };
 use serde_json::Value;
@@ -244,4 +244,24 @@ async fn the_largest_headers_do_not_stop_the_worker() {
             .is_some_and(|reason| reason.contains("not JSON")),
         "{letter}"
     );
+}
+
+/// One of them may be such that the client library cannot read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn purging_reads_no_dead_letter() {
+    let backend = Backend::servers();
+    assert_eq!(dead_letters(&backend, &["list"]), "there are no dead letters");
+    dead_letter(&backend, &[("[]".to_owned(), "no order id")]).await;
+    let refused = eventually("it has arrived", || async {
+        let refused = run_to_end(&backend, &["dead-letters", "purge"], &[]);
+        (refused.status.code() == Some(2)).then_some(refused)
+    })
+    .await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("drops 1 dead letters"));
+
+    let (_connection, channel) = channel(&backend.queue_url).await;
+    let queue = format!("{}.orders.dead", backend.prefix);
+    let unread = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
+    let unread = unread.expect("the queue is there").expect("it is still there");
+    assert!(!unread.delivery.redelivered, "it was taken and given back");
 }

@@ -301,3 +301,76 @@ async fn holds_end_although_an_odd_order_is_among_them(#[values("embedded", "ser
     let odd = tampered.client.get(&format!("/orders/{}", hold[0])).await;
     assert_eq!((odd.status, &odd.body["status"]), (200, &json!("ON_HOLD")));
 }
+
+/// Lists of what stands beside orders and products, page by page. On SQLite the tables are STRICT, and `NOT NULL` cannot be
+/// lifted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_or_a_movement_that_lacks_a_value_is_left_out_of_its_list() {
+    let tampered = Tampered::new("servers").await;
+    let client = &tampered.client;
+    let bought = client.order(&[(1, 3)]).await;
+    client.pay(&bought).await;
+    client.settled(&bought).await;
+    let refunds = format!("/orders/{bought}/refunds");
+    for key in ["first", "second", "third"] {
+        let refund = json!({ "items": [{ "product_id": 1, "quantity": 1, "restock": true }], "reason": key });
+        assert_eq!(client.post_with_key(&refunds, key, &refund).await.status, 201);
+    }
+
+    let restock = "UPDATE refund_items SET quantity = 1 WHERE quantity IS NULL";
+    for (table, column, restore) in [
+        (
+            "refunds",
+            "amount",
+            "UPDATE refunds SET amount = 100 WHERE amount IS NULL",
+        ),
+        (
+            "refunds",
+            "currency",
+            "UPDATE refunds SET currency = 'USD' WHERE currency IS NULL",
+        ),
+        ("refund_items", "quantity", restock),
+    ] {
+        let key = if table == "refunds" { "id" } else { "refund_id" };
+        let sql = format!(
+            "ALTER TABLE {table} ALTER {column} DROP NOT NULL;
+             UPDATE {table} SET {column} = NULL WHERE {key} IN (SELECT id FROM refunds WHERE reason = 'second')"
+        );
+        tampered.tamper(&sql).await;
+        assert_eq!(reasons(client, &refunds, 200).await, ["third", "first"], "{sql}");
+        assert_eq!(reasons(client, &refunds, 1).await, ["third", "first"], "{sql}");
+        tampered.tamper(restore).await;
+    }
+    assert_eq!(reasons(client, &refunds, 1).await, ["third", "second", "first"]);
+
+    let movements = "/products/1/movements";
+    tampered
+        .tamper(
+            "ALTER TABLE stock_movements ALTER delta DROP NOT NULL;
+             UPDATE stock_movements SET delta = NULL WHERE reason IN ('second', 'third')",
+        )
+        .await;
+    for limit in [200, 1] {
+        assert_eq!(reasons(client, movements, limit).await, ["first", "initial stock"]);
+    }
+    tampered.other_is_served("all of them").await;
+}
+
+/// The reasons of all entries of a list, which is read in pages of `limit`.
+async fn reasons(client: &Client, path: &str, limit: u64) -> Vec<String> {
+    let (mut reasons, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("{path}?limit={limit}{cursor}")).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let items = page.body["items"].as_array().expect("a list");
+        reasons.extend(
+            items
+                .iter()
+                .map(|item| item["reason"].as_str().expect("a text").to_owned()),
+        );
+        match page.body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return reasons,
+        }
+    }
+}

@@ -185,3 +185,38 @@ async fn events_wait_while_the_broker_is_away() {
     let ids: std::collections::BTreeSet<&str> = published.iter().filter_map(|event| event["id"].as_str()).collect();
     assert_eq!(ids.len(), 700);
 }
+
+/// A newer version, or a hand, has stored events that this version does not know, and some that no queue carries.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_event_is_published_and_one_that_cannot_be_holds_up_no_other(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.app().await;
+    let mut listener = app.queue.listen().await.expect("listens");
+    let mut stored = events(4);
+    stored[0].kind = "x".repeat(256).into();
+    stored[1].id = "x".repeat(256);
+    stored[2].kind = "order.gift_wrapped".into();
+    stored[2].data = json!([null]);
+    store(&app, &stored, true).await.expect("stored");
+
+    let _shop = if backend.is_embedded() {
+        assert_eq!(relay(&app).await.expect("relayed"), 2);
+        None
+    } else {
+        Some(Shop::work(&backend))
+    };
+    let mut received = Vec::new();
+    while received.len() < 2 {
+        received.extend(listener.next().await.expect("received"));
+    }
+    let subjects: Vec<String> = received.iter().map(Uuid::to_string).collect();
+    let expected: Vec<String> = stored[2..].iter().map(|event| event.subject.clone()).collect();
+    assert_eq!(subjects, expected);
+    eventually("what was published is deleted", || async {
+        (depth(&app).await == 2).then_some(())
+    })
+    .await;
+}

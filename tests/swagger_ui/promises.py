@@ -20,7 +20,8 @@ def listed(spec):
 
 def squeezed(markdown):
     """Returns the text without its Markdown and its spaces."""
-    return "".join(re.sub(r"(?m)^\s*(\d+\.|[-*])\s|\[([^]]*)\]\([^)]*\)|[`*\s]", r"\2", markdown).split())
+    markdown = re.sub(r"(?m)^\|( *-+ *\|)+$", "", markdown)  # the line below the heading of a table
+    return "".join(re.sub(r"(?m)^\s*(\d+\.|[-*])\s|\[([^]]*)\]\([^)]*\)|[`*|\s]", r"\2", markdown).split())
 
 
 def expect_shown(texts, page, where):
@@ -116,6 +117,33 @@ class Proof:
         expect((order["order_id"], status) == (self.order_id, "PAID"), f"after {presses} presses: {order}")
         return f"pressed Execute {presses}x"
 
+    def a_cart_becomes_a_held_order_that_is_cancelled(self):
+        self.docs.try_out("POST /carts")
+        cart = json.loads(self.answer("POST /carts", 201))["cart_id"]
+        put, check_out = "PUT /carts/{id}/items/{product_id}", "POST /carts/{id}/checkout"
+        self.try_example(put, id=cart, product_id="2")
+        self.answer(put, 200)
+        self.try_example(check_out, id=cart)
+        order = json.loads(self.answer(check_out, 201))
+        expect("expires_at" in order, f"it has no hold: {order}")
+
+        cancel = "POST /orders/{id}/cancel"
+        self.docs.try_out(cancel, id=order["order_id"])
+        failure = json.loads(self.answer(cancel, 202)).get("failure")
+        expect(failure == {"reason": "cancelled", "lines": []}, f"the failure is {failure}")
+        for operation in ("POST /carts", put, check_out, cancel):
+            self.docs.fold(operation)
+        return order["order_id"]
+
+    def post_orders_id_refunds_makes_the_refund_of_its_example(self):
+        expect(self.order_id, "there is no order to refund")
+        operation = "POST /orders/{id}/refunds"
+        example = self.try_example(operation, id=self.order_id, **{"Idempotency-Key": "by-hand-1"})
+        refund = json.loads(self.answer(operation, 201))
+        expect(refund["items"] == example["items"], f"{example} gave {refund}")
+        self.docs.fold(operation)
+        return refund["refund_id"]
+
     def a_browser_stops_following_an_order_that_is_settled(self):
         expect(self.order_id, "there is no order to follow")
         ids = self.browser.call("POST", "/execute/async", {"args": [f"/orders/{self.order_id}/events"], "script": """
@@ -189,10 +217,12 @@ def is_own(url, origin):
 WALK = (
     Proof.get_products_shows_the_seeded_products, Proof.post_orders_creates_an_order_from_its_example,
     Proof.post_orders_id_pay_accepts_its_example, Proof.get_orders_id_shows_paid_in_the_end,
+    Proof.a_cart_becomes_a_held_order_that_is_cancelled,
 )
 CLICKS = (
     Proof.every_operation_is_listed, Proof.the_service_and_its_tags_are_described,
-    Proof.every_operation_shows_its_descriptions, *WALK, Proof.a_browser_stops_following_an_order_that_is_settled,
+    Proof.every_operation_shows_its_descriptions, *WALK, Proof.post_orders_id_refunds_makes_the_refund_of_its_example,
+    Proof.a_browser_stops_following_an_order_that_is_settled,
 )
 # On a server with authentication.
 GUARDED_CLICKS = (Proof.without_a_token_nothing_is_shown, Proof.authorize_takes_the_token, *WALK)

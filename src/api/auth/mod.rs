@@ -18,6 +18,17 @@ impl<'a> FromRequest<'a> for Identity {
     }
 }
 
+/// A sender who is an administrator, as a parameter of operations that take large bodies: nobody else's is read.
+pub struct Administrator(pub Identity);
+
+impl<'a> FromRequest<'a> for Administrator {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let identity = Identity::from_request(request, body).await?;
+        identity.caller.require_admin().map_err(Problem::from)?;
+        Ok(Self(identity))
+    }
+}
+
 /// What the sender may see and do, as a parameter of operations.
 impl<'a> FromRequest<'a> for Caller {
     async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use poem_openapi::{
     Object,
     registry::{MetaSchema, MetaSchemaRef},
-    types::{Example, ParseError, ParseFromParameter, ParseResult, Type},
+    types::{Example, ParseFromParameter, ParseResult, Type},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -13,7 +13,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    domain::carts::{self, Cart, CartId, ID_LENGTH, PricedLine},
+    domain::{
+        Error,
+        carts::{self, Cart, CartId, ID_LENGTH, PricedLine},
+    },
     http::validation::ExtraValidation,
 };
 
@@ -124,8 +127,17 @@ impl From<PricedLine> for CartItemBody {
     }
 }
 
-/// A cart's id in a path.
-pub struct CartIdParameter(pub CartId);
+/// A cart's id in a path; nothing if it has another form than ids have. Clients need not know the form, so there is no such
+/// cart then, as of an id that nobody was given.
+pub struct CartIdParameter(Option<CartId>);
+
+impl CartIdParameter {
+    /// # Errors
+    /// [`Error::CartNotFound`].
+    pub fn id(&self) -> Result<CartId, Error> {
+        self.0.ok_or(Error::CartNotFound)
+    }
+}
 
 impl Type for CartIdParameter {
     const IS_REQUIRED: bool = true;
@@ -157,9 +169,7 @@ impl Type for CartIdParameter {
 
 impl ParseFromParameter for CartIdParameter {
     fn parse_from_parameter(value: &str) -> ParseResult<Self> {
-        let id = CartId::parse(value);
-        id.map(Self)
-            .ok_or_else(|| ParseError::custom(format!("it must be {ID_LENGTH} hexadecimal digits in lower case")))
+        Ok(Self(CartId::parse(value)))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         carts::{self, Cart, CartId, PricedLine},
         orders::Line,
     },
-    http::json::{RawJson, ValidJson},
+    http::json::{NoBody, RawJson, ValidJson},
     intake::OrderIntake,
     telemetry::metrics::{CARTS_CHECKED_OUT, CARTS_CREATED},
 };
@@ -37,7 +37,12 @@ impl CartsApi {
     ///
     /// Empty. With a token it is the user's alone; without authentication it belongs to whoever knows its id.
     #[oai(path = "/carts", method = "post", operation_id = "createCart")]
-    async fn create(&self, app: Data<&Arc<App>>, identity: Identity) -> Result<CreateAnswer, CreateProblem> {
+    async fn create(
+        &self,
+        app: Data<&Arc<App>>,
+        identity: Identity,
+        _body: NoBody,
+    ) -> Result<CreateAnswer, CreateProblem> {
         let id = CartId::random()?;
         let cart = app.carts.request(id.key(), identity.user_id).create().await?;
         counter!(CARTS_CREATED).increment(1);
@@ -58,7 +63,7 @@ impl CartsApi {
         /// The cart's id.
         id: Path<CartIdParameter>,
     ) -> Result<CartAnswer, FindProblem> {
-        let CartIdParameter(id) = id.0;
+        let id = id.0.id()?;
 
         let cart = app.carts.request(id.key(), identity.user_id).find().await?;
 
@@ -81,7 +86,7 @@ impl CartsApi {
         product_id: Path<i64>,
         body: ValidJson<QuantityBody>,
     ) -> Result<CartAnswer, PutProblem> {
-        let CartIdParameter(id) = id.0;
+        let id = id.0.id()?;
         let line = Line {
             product_id: product_id.0,
             quantity: body.0.quantity,
@@ -116,7 +121,7 @@ impl CartsApi {
         /// The product's id.
         product_id: Path<i64>,
     ) -> Result<CartAnswer, RemoveProblem> {
-        let CartIdParameter(id) = id.0;
+        let id = id.0.id()?;
         let none = Line {
             product_id: product_id.0,
             quantity: 0,
@@ -143,7 +148,7 @@ impl CartsApi {
         id: Path<CartIdParameter>,
         body: ValidJson<CheckoutBody>,
     ) -> Result<CheckoutAnswer, CheckoutProblem> {
-        let (CartIdParameter(id), ValidJson(body)) = (id.0, body);
+        let (id, ValidJson(body)) = (id.0.id()?, body);
         identity.caller.authorize_for(body.user_id)?;
 
         let checkout = Checkout {

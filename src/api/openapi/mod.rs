@@ -37,6 +37,8 @@ mod schemas;
 
 /// The version of OpenAPI that the document is brought to; the framework writes 3.0.0.
 const VERSION: &str = "3.1.0";
+/// The longest form of a time (RFC 3339) that a parameter takes.
+const MAX_TIME_LENGTH: usize = "9999-12-31T23:59:59.999999999+23:59".len();
 /// The name of the security scheme.
 const SCHEME: &str = "bearer";
 const TOKENS: &str = "\
@@ -122,6 +124,7 @@ pub fn document(auth: AuthMode) -> Value {
 
     schemas::visit(&mut document, &mut |name, schema| {
         schemas::set_bounds(name, schema);
+        schemas::choice_to_condition(schema);
         schemas::to_2020_12(schema);
     });
     document["openapi"] = json!(VERSION);
@@ -195,6 +198,12 @@ fn describe_extensions(properties: &mut Value) {
         "minimum": 0,
         "description": "The units in stock; only of the types `stock-changed` and `stock-out-of-range`.",
     });
+    properties["available"] = json!({
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "description": "The units in stock that are not on hold; only of the type `stock-out-of-range`.",
+    });
     properties["order_id"] = json!({
         "type": "string",
         "format": "uuid",
@@ -243,12 +252,16 @@ fn mark_optional(schema: &mut Value) {
     }
 }
 
-/// An example stands beside the schema of its parameter, where Swagger UI fills it in.
+/// An example stands beside the schema of its parameter, where Swagger UI fills it in. A time may be written with nanoseconds
+/// and with an offset.
 fn describe_parameters(operation: &mut Value) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
-        let schema = parameter["schema"].as_object_mut();
-        if let Some(example) = schema.and_then(|schema| schema.remove("example")) {
+        let schema = &mut parameter["schema"];
+        if schema["format"] == "date-time" {
+            schema["maxLength"] = json!(MAX_TIME_LENGTH);
+        }
+        if let Some(example) = schema.as_object_mut().and_then(|schema| schema.remove("example")) {
             parameter["example"] = example;
         }
     }

@@ -5,9 +5,12 @@ use poem_openapi::types::Type as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{errors, orders::bodies::OrderBody},
+    api::{
+        errors::{self, EXPECTATION_FAILED, NOT_IMPLEMENTED},
+        orders::bodies::OrderBody,
+    },
     http::{
-        problem::{self, ProblemBody},
+        problem::{self, ProblemBody, types::ProblemType},
         schema,
     },
 };
@@ -54,6 +57,10 @@ pub(super) fn describe(operation: &mut Value, path: &str) {
         return;
     };
     responses.insert("default".to_owned(), any_problem());
+    responses.insert("308".to_owned(), moved());
+    for kind in [EXPECTATION_FAILED, NOT_IMPLEMENTED] {
+        responses.insert(kind.status.as_str().to_owned(), refused(kind));
+    }
 
     for (status, response) in responses {
         name_headers(response);
@@ -72,6 +79,22 @@ fn any_problem() -> Value {
     })
 }
 
+/// A path with a slash at its end leads to the one without.
+fn moved() -> Value {
+    json!({
+        "description": "The path has a slash at its end: send the same request to `Location`.",
+        "headers": { "Location": { "required": true, "schema": { "type": "string" } } },
+    })
+}
+
+/// A request whose head asks for what the server does not do, whatever the operation.
+fn refused(kind: ProblemType) -> Value {
+    json!({
+        "description": format!("{} (`{}`)", kind.title, kind.uri()),
+        "content": { problem::CONTENT_TYPE: { "schema": { "$ref": schema::reference(&ProblemBody::name()) } } },
+    })
+}
+
 /// The framework writes the names of headers in capitals.
 fn name_headers(response: &mut Value) {
     const NAMES: [&str; 5] = [
@@ -86,7 +109,8 @@ fn name_headers(response: &mut Value) {
         return;
     };
     for name in NAMES {
-        if let Some(mut header) = headers.remove(&name.to_uppercase()) {
+        let written = headers.remove(&name.to_uppercase()).or_else(|| headers.remove(name));
+        if let Some(mut header) = written {
             describe_value(name, &mut header["schema"]);
             headers.insert(name.to_owned(), header);
         }

@@ -99,9 +99,48 @@ pub(super) fn to_2020_12(schema: &mut Schema) {
         let kind = schema.remove("type").unwrap_or_default();
         schema.insert("type".to_owned(), json!([kind, "null"]));
     }
-    if let Some(example) = schema.remove("example") {
+    if let Some(mut example) = schema.remove("example") {
+        leave_out_absent(&mut example, schema);
         schema.insert("examples".to_owned(), json!([example]));
     }
+}
+
+/// The framework writes a field that an example does not have as null, which most fields must not be.
+fn leave_out_absent(example: &mut Value, schema: &Schema) {
+    let properties = schema.get("properties");
+    let may_be_null = |name: &str| properties.is_some_and(|properties| properties[name]["nullable"] == true);
+    if let Some(fields) = example.as_object_mut() {
+        fields.retain(|name, value| !value.is_null() || may_be_null(name));
+    }
+}
+
+/// Writes a choice between two sets of fields as a condition. Of `anyOf` and `oneOf` generators make types that lack all other
+/// fields; conditions they pass over.
+pub(super) fn choice_to_condition(schema: &mut Schema) {
+    if let Some([one, other]) = choice(schema, "anyOf") {
+        schema.insert("if".to_owned(), json!({ "not": { "required": one["required"] } }));
+        schema.insert("then".to_owned(), other);
+    }
+    if let Some([one, other]) = choice(schema, "oneOf") {
+        schema.insert("then".to_owned(), json!({ "not": { "required": other["required"] } }));
+        schema.insert("if".to_owned(), one);
+        schema.insert("else".to_owned(), other);
+    }
+}
+
+/// Takes two alternatives, of which each asks for fields, out of a schema.
+fn choice(schema: &mut Schema, key: &str) -> Option<[Value; 2]> {
+    let [one, other] = schema.get(key)?.as_array()?.as_slice() else {
+        return None;
+    };
+    let asks = |alternative: &Value| alternative.get("required").is_some() && alternative.get("type").is_none();
+    if !(asks(one) && asks(other)) {
+        return None;
+    }
+
+    let choice = [one.clone(), other.clone()];
+    schema.remove(key);
+    Some(choice)
 }
 
 fn text(schema: &Schema, key: &str) -> String {
@@ -172,6 +211,42 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_between_fields_is_a_condition_that_says_the_same() {
+        let schemas = [
+            json!({ "anyOf": [
+                { "required": ["a"] },
+                { "required": ["b"], "properties": { "b": { "minimum": 1 } } },
+            ] }),
+            json!({ "oneOf": [{ "required": ["a"] }, { "required": ["b"] }] }),
+        ];
+        let is_valid = |schema: &Value, value: &Value| jsonschema::draft202012::is_valid(schema, value);
+
+        for choice in schemas {
+            let mut condition = choice.clone();
+            choice_to_condition(condition.as_object_mut().expect("an object"));
+            assert!(condition.get("anyOf").is_none() && condition.get("oneOf").is_none());
+            for value in [
+                json!({}),
+                json!({ "a": 0 }),
+                json!({ "b": 0 }),
+                json!({ "b": 1 }),
+                json!({ "a": 0, "b": 0 }),
+            ] {
+                assert_eq!(
+                    is_valid(&condition, &value),
+                    is_valid(&choice, &value),
+                    "{condition}: {value}"
+                );
+            }
+        }
+
+        let other = json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] });
+        let mut same = other.clone();
+        choice_to_condition(same.as_object_mut().expect("an object"));
+        assert_eq!(same, other);
+    }
+
+    #[test]
     fn what_may_be_null_and_what_has_an_example_is_written_as_json_schema_writes_it() {
         let schema = json!({ "type": "string", "nullable": true, "example": "x", "maxLength": 3 });
         let Value::Object(mut schema) = schema else {
@@ -182,5 +257,13 @@ mod tests {
 
         let expected = json!({ "type": ["string", "null"], "examples": ["x"], "maxLength": 3 });
         assert_eq!(Value::Object(schema), expected);
+
+        let properties = json!({ "a": { "type": "string", "nullable": true }, "b": { "type": "string" } });
+        let schema = json!({ "properties": properties, "example": { "a": null, "b": null, "c": 1 } });
+        let Value::Object(mut schema) = schema else {
+            panic!("a schema")
+        };
+        to_2020_12(&mut schema);
+        assert_eq!(schema["examples"], json!([{ "a": null, "c": 1 }]));
     }
 }

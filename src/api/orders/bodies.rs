@@ -106,7 +106,7 @@ pub struct OrderBody {
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// What the client calls it.
-    #[oai(skip_serializing_if_is_none, validator(max_length = 64))]
+    #[oai(skip_serializing_if_is_none, validator(max_length = 64, pattern = "^[!-~]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
     /// What the client keeps with it.
@@ -125,7 +125,7 @@ pub struct OrderBody {
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     accepted_at: Option<OffsetDateTime>,
     /// The charge that paid it, if it was named.
-    #[oai(skip_serializing_if_is_none, validator(max_length = 255))]
+    #[oai(skip_serializing_if_is_none, validator(max_length = 255, pattern = "^[!-~]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_reference: Option<String>,
     /// When it became PAID or FAILED.
@@ -176,6 +176,7 @@ impl ExtraValidation for NewOrderBody {
             let metadata = &mut schema["properties"]["metadata"];
             metadata["maxProperties"] = json!(MAX_FIELDS);
             metadata["additionalProperties"]["maxLength"] = json!(MAX_METADATA);
+            metadata["additionalProperties"]["pattern"] = json!(NO_NUL);
         });
     }
 

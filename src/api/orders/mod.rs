@@ -40,7 +40,7 @@ use crate::{
         event_stream::LastEventId,
         header::Header,
         idempotency::IdempotencyKey,
-        json::{self, RawJson, ValidJson},
+        json::{self, NoBody, RawJson, ValidJson},
         prefer::{Prefer, wait_applied},
         trace::TraceParent,
     },
@@ -209,6 +209,7 @@ impl OrdersApi {
         /// `wait=N`: answer with the final order (RFC 7240).
         #[oai(name = "Prefer")]
         prefer: Header<Prefer>,
+        _body: NoBody,
     ) -> Result<CancelAnswer, CancelProblem> {
         let cancelled = intake.cancel(caller, id.0).await?;
         watch.notify(id.0, Progress::Settled);

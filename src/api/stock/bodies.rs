@@ -142,6 +142,9 @@ impl ExtraValidation for StockChangeBody {
 }
 
 impl ExtraValidation for Vec<StockLineBody> {
+    /// As many lines as there may be, with all that they may say.
+    const MAX_BODY: u64 = 1024 * 1024;
+
     fn extend_schemas(schemas: &mut Map<String, Value>) {
         schemas.entry("StockLine").and_modify(extend_change);
     }

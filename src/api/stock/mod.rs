@@ -15,7 +15,11 @@ pub mod bodies;
 use answers::{ChangeAnswer, ChangeProblem, ChangesAnswer, ChangesProblem, MovementsAnswer, MovementsProblem};
 use bodies::{MovementPageBody, StockChangeBody, StockLevelsBody, StockLineBody};
 
-use super::{READ_TIMEOUT, Tag, auth::Identity, products::bodies::ProductBody};
+use super::{
+    READ_TIMEOUT, Tag,
+    auth::{Administrator, Identity},
+    products::bodies::ProductBody,
+};
 use crate::{
     app::App,
     db::Txn,
@@ -79,15 +83,13 @@ impl StockApi {
     async fn change_stocks(
         &self,
         app: Data<&Arc<App>>,
-        sender: Identity,
+        sender: Administrator,
         body: ValidJson<Vec<StockLineBody>>,
         /// Makes it safe to send the request again: with the same key and body it is done once, and answered alike.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<IdempotencyKey>,
     ) -> Result<ChangesAnswer, ChangesProblem> {
-        sender.caller.require_admin()?;
-
-        let Header(IdempotencyKey(key)) = idempotency_key;
+        let (Administrator(sender), Header(IdempotencyKey(key))) = (sender, idempotency_key);
         let keyed = once::keyed(key.as_deref(), "changeStocks", &json!(body.0));
         let origin = &origin(&sender, key);
         let changes: &Vec<StockChange> = &body.0.into_iter().map(StockLineBody::change).collect();

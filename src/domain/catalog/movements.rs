@@ -1,7 +1,7 @@
 //! Stock movements: every change of stock that is not a sale, with why, under which key, and by whom. With the PAID orders
 //! they explain every unit on the shelf.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
 use uuid::Uuid;
 
 use crate::{
@@ -95,8 +95,30 @@ pub(in crate::domain) async fn record(
 ///
 /// # Errors
 /// [`Error::ProductNotFound`].
-pub async fn list_movements(connection: &impl ConnectionTrait, query: MovementQuery) -> Result<MovementPage, Error> {
-    let mut movements: Vec<Movement> = sql("
+pub async fn list_movements(
+    connection: &impl ConnectionTrait,
+    mut query: MovementQuery,
+) -> Result<MovementPage, Error> {
+    loop {
+        let (page, last) = read_page(connection, query).await?;
+        match last {
+            // A page on which no movement can be read says nothing of those that follow.
+            Some(last) if page.movements.is_empty() && page.more => query.before = Some(last),
+            Some(_) => return Ok(page),
+            None => {
+                super::find(connection, query.product_id).await?;
+                return Ok(page);
+            }
+        }
+    }
+}
+
+/// A page without the movements that cannot be read, and the last id on it, be it of one of those.
+async fn read_page(
+    connection: &impl ConnectionTrait,
+    query: MovementQuery,
+) -> Result<(MovementPage, Option<i64>), Error> {
+    let mut rows: Vec<(i64, Result<Movement, DbErr>)> = sql("
         SELECT id, delta, reason, idempotency_key, user_id, created_at,
                (SELECT refund_id FROM refund_items WHERE movement_id = stock_movements.id) AS refund_id
           FROM stock_movements
@@ -106,13 +128,18 @@ pub async fn list_movements(connection: &impl ConnectionTrait, query: MovementQu
     .bind("product_id", query.product_id)
     .bind("before", query.before.unwrap_or(i64::MAX))
     .bind("limit", i64::try_from(query.limit + 1).unwrap_or(i64::MAX))
-    .all(connection)
+    .rows(connection, |row| {
+        Ok((row.try_get_by_index(0)?, Movement::from_query_result(row, "")))
+    })
     .await?;
-    if movements.is_empty() {
-        super::find(connection, query.product_id).await?;
-    }
+    let more = rows.len() as u64 > query.limit;
+    rows.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    let last = rows.last().map(|(id, _)| *id);
 
-    let more = movements.len() as u64 > query.limit;
-    movements.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    Ok(MovementPage { movements, more })
+    let movements = rows.into_iter().filter_map(|(id, movement)| {
+        let left_out = |error: &DbErr| tracing::error!(%error, id, "left out a stock movement that cannot be read");
+        movement.inspect_err(left_out).ok()
+    });
+    let movements = movements.collect();
+    Ok((MovementPage { movements, more }, last))
 }

@@ -40,14 +40,15 @@ const REPLAY_BATCH: u32 = 200;
 
 /// Takes messages from the queue and gives them back. The queue's delivery limit is so high that no number of listings
 /// reaches it. Messages that are given back go to the end of the queue; so all are taken, also those beyond `limit`, and
-/// their order stays.
+/// their order stays. With a `limit` of 0 they are counted, and none is taken.
 pub(super) async fn list(broker: &Broker, limit: usize) -> Result<DeadLetters, QueueError> {
     let session = broker.open(Purpose::DeadLetters).await?;
     let total = count(&session, broker).await? as usize;
 
     let mut oldest = Vec::new();
     let (mut last_tag, mut taken) = (None, 0);
-    while taken < total.min(MAX_LISTED)
+    let taken_at_most = if limit == 0 { 0 } else { total.min(MAX_LISTED) };
+    while taken < taken_at_most
         && let Some(message) = get(&session, broker).await?
     {
         last_tag = Some(message.delivery.delivery_tag);

@@ -207,6 +207,51 @@ async fn browsers_may_call_from_the_configured_origins_only() {
     }
 }
 
+/// A header that is not named is kept from the page, or makes the browser refuse the whole request.
+#[tokio::test]
+async fn a_browser_may_send_and_read_every_header_of_the_document() {
+    let origins = [("SHOP_CORS_ORIGINS", "https://shop.example")];
+    let shop = Shop::start(&Backend::embedded(), &["serve"], &origins);
+    let document = shop.client().get("/openapi.json").await.body;
+    let preflight = shop.client().request(Method::OPTIONS, "/orders");
+    let preflight = preflight.header("Origin", "https://shop.example");
+    let allowed = Answer::of(preflight.header("Access-Control-Request-Method", "POST")).await;
+    let lists = |header: &str, name: &str| {
+        let mut names = allowed.header(header).unwrap_or_default().split(", ");
+        names.any(|listed| listed.eq_ignore_ascii_case(name))
+    };
+
+    let (mut sent, mut received) = (0, 0);
+    let paths = document["paths"].as_object().expect("paths");
+    for (method, operation) in paths.values().flat_map(|path| path.as_object().expect("operations")) {
+        assert!(
+            method == "get" || lists("access-control-allow-methods", method),
+            "{method}"
+        );
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let name = parameter["name"].as_str().expect("a name");
+            if parameter["in"] == "header" {
+                assert!(lists("access-control-allow-headers", name), "{name}");
+                sent += 1;
+            }
+        }
+        for answer in operation["responses"].as_object().expect("answers").values() {
+            for name in answer["headers"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name)
+            {
+                // Every page may read these.
+                let always = ["Access-Control-Allow-Origin", "Cache-Control"].contains(&name.as_str());
+                assert!(always || lists("access-control-expose-headers", name), "{name}");
+                received += 1;
+            }
+        }
+    }
+    assert!(sent > 10 && received > 100, "{sent}, {received}");
+}
+
 #[test]
 fn an_origin_that_no_browser_sends_is_refused() {
     let backend = Backend::embedded();

@@ -80,6 +80,9 @@ async fn only_what_all_filters_name(client: &Client, made: &[String], times: &[S
         "reference=two%20words",
         "created_from=today",
         "created_to=2026-01-01",
+        // Longer than the document allows.
+        "created_to=2026-01-01T00:00:00.000000000000000000Z",
+        "cursor=urn:uuid:01900000-0000-7000-8000-000000000000",
     ] {
         client
             .get(&format!("/orders?{bad}"))

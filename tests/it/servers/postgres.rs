@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     process::{PortTaken, Process, on_a_free_port},
-    run::{self, folders_in, is_root, program, run},
+    run::{self, chosen, folders_in, is_root, program, run},
 };
 
 pub struct Postgres {
@@ -45,14 +45,31 @@ impl Postgres {
         if let Some((user, group)) = owner() {
             chown(&folder, Some(user), Some(group)).expect("root may give its folder away");
         }
-        let mut backup = command("pg_basebackup", &folder);
-        backup
-            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "-D"])
-            .arg(&folder)
-            .args(["-d", &self.maintenance_url()]);
-        run().output(&mut backup);
         fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("the folder is ours");
+        self.back_up_to(&folder);
         on_a_free_port(|port| Self::start_on(port, &name, &folder))
+    }
+
+    /// A base backup by SQL, since packages that bring nothing but a server have no `pg_basebackup`, and one of another version
+    /// refuses. The standby finds what is missing in the primary's log.
+    fn back_up_to(&self, folder: &Path) {
+        let (from, to) = (self.folder.display(), folder.display());
+        let mut backup = psql(
+            &self.folder,
+            &self.maintenance_url(),
+            "SELECT pg_backup_start('standby', true)",
+        );
+        backup
+            .args(["-c", &format!("\\! cp -a {from}/. {to} && rm -f {to}/postmaster.*")])
+            .args(["-c", &format!("\\o {to}/backup_label")])
+            .args(["-c", "SELECT labelfile FROM pg_backup_stop(false)"]);
+        run().output(&mut backup);
+
+        let file = folder.join("postgresql.auto.conf");
+        let settings = fs::read_to_string(&file).expect("it was copied");
+        let primary = format!("primary_conninfo = '{}'", self.maintenance_url());
+        fs::write(&file, format!("{settings}\n{primary}\n")).expect("the folder is ours");
+        fs::write(folder.join("standby.signal"), "").expect("the folder is ours");
     }
 
     /// Makes a standby the primary.
@@ -179,10 +196,12 @@ fn psql(folder: &Path, url: &str, sql: &str) -> Command {
     psql
 }
 
-/// A program of the newest `PostgreSQL` on the machine, run as a user who may run it.
+/// A program of the `PostgreSQL` that `TEST_POSTGRES_BIN` names, else of the newest on the machine, run as a user who may run
+/// it.
 fn command(name: &str, folder: &Path) -> Command {
-    let mut folders = folders_in("/usr/lib/postgresql", "bin");
-    folders.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
+    let mut installed = folders_in("/usr/lib/postgresql", "bin");
+    installed.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
+    let folders: Vec<PathBuf> = chosen("TEST_POSTGRES_BIN").into_iter().chain(installed).collect();
     let mut command = run::command(&program(name, "postgresql", &folders), folder);
     if let Some((user, group)) = owner() {
         command.uid(user).gid(group);

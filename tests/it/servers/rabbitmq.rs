@@ -15,7 +15,7 @@ use std::{
 use super::{
     process::{Process, on_a_free_port},
     redis::request,
-    run::{self, folders_in, free_port, program, run},
+    run::{self, chosen, folders_in, free_port, program, run},
 };
 
 /// A node of the installed version, with the durability it has by default.
@@ -120,9 +120,11 @@ fn server(node: &str, folder: &Path, port: u16) -> Command {
     server
 }
 
-/// A program of `RabbitMQ`, past the wrapper in `/usr/sbin` that changes to a user and a folder of its own.
+/// A program of the `RabbitMQ` that `TEST_RABBITMQ_BIN` names, else of the installed one, past the wrapper in `/usr/sbin` that
+/// changes to a user and a folder of its own.
 fn command(name: &str, folder: &Path) -> Command {
-    let mut folders = vec![PathBuf::from("/usr/lib/rabbitmq/bin")];
+    let mut folders: Vec<PathBuf> = chosen("TEST_RABBITMQ_BIN").into_iter().collect();
+    folders.push(PathBuf::from("/usr/lib/rabbitmq/bin"));
     folders.extend(folders_in("/usr/lib/rabbitmq/lib", "sbin"));
     folders.push(PathBuf::from("/opt/rabbitmq/sbin"));
     let mut command = run::command(&program(name, "rabbitmq-server", &folders), folder);

@@ -195,6 +195,17 @@ pub fn program(program: &str, package: &str, folders: &[PathBuf]) -> PathBuf {
         })
 }
 
+/// The folder of programs that the developer has chosen by this variable, to test with another version of a server.
+pub fn chosen(variable: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(env::var_os(variable)?);
+    assert!(
+        folder.is_dir(),
+        "{variable} must name a folder of programs: {}",
+        folder.display()
+    );
+    Some(folder)
+}
+
 /// The folders in `folder`, each with `below` added; none where `folder` does not exist.
 pub fn folders_in(folder: &str, below: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

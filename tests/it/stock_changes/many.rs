@@ -33,6 +33,39 @@ async fn a_list_of_stock_changes_has_1_to_1000_lines_and_each_product_once() {
     assert_eq!(stock_of(&app, 1).await, 5);
 }
 
+/// A thousand lines are promised, whatever they say; other bodies are as small as ever.
+#[tokio::test]
+async fn a_thousand_lines_may_say_all_that_a_line_can_say() {
+    let backend = Backend::embedded();
+    let app = backend.stock(&vec![(100, 10); 1_000]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let line =
+        |product: i64| json!({ "product_id": product, "set_to": 7, "expected_stock": 10, "reason": "ä".repeat(200) });
+    let lines = Value::Array((1..=1_000).map(line).collect());
+    assert!(lines.to_string().len() > 400 * 1024);
+
+    let made = client.post_with_key("/stock-changes", "all", &lines).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    assert_eq!((stock_of(&app, 1).await, stock_of(&app, 1_000).await), (7, 7));
+    let refused = client.post("/stock-changes", &lines).await;
+    refused.problem(409, "stock-changed");
+    let named = refused.body["refused"].as_array().expect("lines");
+    assert!(named.len() == 1_000 && named[999]["product_id"] == 1_000);
+
+    let larger = json!([{ "product_id": 1, "delta": 1, "reason": "x".repeat(1024 * 1024) }]);
+    client
+        .post("/stock-changes", &larger)
+        .await
+        .problem(413, "payload-too-large");
+    let elsewhere = json!({ "delta": 1, "reason": "x".repeat(64 * 1024) });
+    client
+        .post("/products/1/stock", &elsewhere)
+        .await
+        .problem(413, "payload-too-large");
+    assert!(ledger_report(&app).await.is_clean());
+}
+
 #[rstest]
 #[tokio::test]
 async fn changes_of_many_products_are_made_whole_or_every_line_that_does_not_hold_is_named(
@@ -64,9 +97,9 @@ async fn changes_of_many_products_are_made_whole_or_every_line_that_does_not_hol
     assert_eq!(
         refused.body["refused"],
         json!([
-            { "line": 1, "problem": "stock-changed", "stock": 10 },
-            { "line": 2, "problem": "stock-out-of-range", "stock": 30 },
-            { "line": 3, "problem": "unknown-product" },
+            { "line": 1, "product_id": 1, "problem": "stock-changed", "stock": 10 },
+            { "line": 2, "product_id": 3, "problem": "stock-out-of-range", "stock": 30 },
+            { "line": 3, "product_id": 9, "problem": "unknown-product" },
         ])
     );
     let refused = post(json!([lost(3, 31), counted(4, 40), counted(1, 11)])).await;
