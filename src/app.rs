@@ -71,7 +71,7 @@ impl App {
 
         let identity = self.db.identity().await;
         self.cache
-            .use_source(&identity.context("the identity of the database cannot be read")?);
+            .use_source(identity.context("the identity of the database cannot be read")?);
         Ok(())
     }
 

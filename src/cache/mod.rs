@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use coalesce::{Coalesce, INTERVAL};
 
 use crate::{
+    db::Identity,
     domain::{Error, OrderId, UserId},
     telemetry::metrics::CACHE,
 };
@@ -73,15 +74,23 @@ pub struct Cache {
 /// The database that answers are made from.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// Counts up when another database takes its place: part of every local order's key.
+    /// Counts up when its rows may have become older, by a restore for one: part of every local order's key.
     number: u64,
+    /// Counts up when another database takes its place: part of every local cart's key.
+    database_number: u64,
     /// `None` until it is known; nothing is shared before.
-    identity: Option<Arc<str>>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Source {
-    fn identity(&self) -> Option<&str> {
-        self.identity.as_deref()
+    /// Part of the key of whatever was read from the database.
+    fn incarnation(&self) -> Option<&str> {
+        Some(&self.identity.as_ref()?.incarnation)
+    }
+
+    /// Part of the key of whatever outlives a restart of the database.
+    fn database(&self) -> Option<&str> {
+        Some(&self.identity.as_ref()?.database)
     }
 }
 
@@ -123,18 +132,21 @@ impl Cache {
         })
     }
 
-    /// Names the database that answers are made from. If it is another one than before, nothing is found that was cached until
-    /// now. Answers whether it is.
-    pub fn use_source(&self, identity: &str) -> bool {
+    /// Names the database that answers are made from. If it is another one than before, or the same after a restart, no answer
+    /// is found that was cached until now. Answers whether that is so.
+    pub fn use_source(&self, identity: Identity) -> bool {
         let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
-        if source.identity.as_deref() == Some(identity) {
+        let before = source.identity.as_deref();
+        if before == Some(&identity) {
             return false;
         }
-        let is_another = source.identity.is_some();
+        let is_another = before.is_some();
+        let is_same_database = before.is_some_and(|before| before.database == identity.database);
 
         *source = Source {
             number: source.number + 1,
-            identity: Some(identity.into()),
+            database_number: source.database_number + u64::from(!is_same_database),
+            identity: Some(Arc::new(identity)),
         };
         self.generation.fetch_add(1, Ordering::AcqRel);
         is_another
@@ -145,11 +157,11 @@ impl Cache {
         self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Redis, if there is one, and the identity of the database, once it is known.
+    /// Redis, if there is one, and the incarnation of the database, once it is known.
     fn shared<'a>(&'a self, source: &'a Source) -> Option<(&'a redis::Redis, &'a str)> {
         match &self.shared {
             SharedTier::None => None,
-            SharedTier::Redis(redis) => Some((redis, source.identity()?)),
+            SharedTier::Redis(redis) => Some((redis, source.incarnation()?)),
         }
     }
 
@@ -177,7 +189,7 @@ impl Cache {
             let source = self.source();
             let body = match self.shared(&source) {
                 None => load.await?,
-                Some((redis, identity)) => redis.page(identity, key, load).await?,
+                Some((redis, incarnation)) => redis.page(incarnation, key, load).await?,
             };
             Ok(CachedPage::new(body, loaded_since))
         });
@@ -203,8 +215,8 @@ impl Cache {
     /// the commit that changed a product.
     pub async fn invalidate_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if let Some((redis, identity)) = self.shared(&self.source()) {
-            Box::pin(redis.invalidate_pages(identity)).await;
+        if let Some((redis, incarnation)) = self.shared(&self.source()) {
+            Box::pin(redis.invalidate_pages(incarnation)).await;
         }
     }
 
@@ -253,7 +265,7 @@ impl Cache {
         let source = self.source();
         let shared = match self.shared(&source) {
             None => None,
-            Some((redis, identity)) => Box::pin(redis.order(identity, id)).await,
+            Some((redis, incarnation)) => Box::pin(redis.order(incarnation, id)).await,
         };
         let Some(order) = shared else {
             CACHE.missed_orders.increment(1);
@@ -268,8 +280,8 @@ impl Cache {
     /// Stores an order in both tiers, which was read after `source` was. It must be settled: it is served for five minutes,
     /// whatever becomes of the row.
     pub async fn put_settled_order(&self, source: &Source, id: OrderId, order: SettledOrder) {
-        if let Some((redis, identity)) = self.shared(source) {
-            redis.put_order(identity, id, &order, ORDER_TTL);
+        if let Some((redis, incarnation)) = self.shared(source) {
+            redis.put_order(incarnation, id, &order, ORDER_TTL);
         }
         self.orders.insert((source.number, id), order).await;
     }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-/// A whole number and a unit: 90s, 5m or 1h.
+/// A whole number and a unit: 90s, 5m, 1h or 30d.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).len());
     let seconds_per_unit = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        _ => return Err("give a number and a unit: 90s, 5m or 1h".to_owned()),
+        "d" => 86_400,
+        _ => return Err("give a number and a unit: 90s, 5m, 1h or 30d".to_owned()),
     };
 
     let number: u64 = number
@@ -27,6 +28,7 @@ mod tests {
     fn durations_have_a_number_and_a_unit() {
         assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert!(["5", "m", "1d"].iter().all(|bad| parse_duration(bad).is_err()));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_hours(720)));
+        assert!(["5", "m", "1w"].iter().all(|bad| parse_duration(bad).is_err()));
     }
 }

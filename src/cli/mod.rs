@@ -14,6 +14,7 @@ mod lifecycle;
 mod migrate;
 mod openapi;
 mod output;
+mod prune;
 mod seed;
 mod serve;
 mod token;
@@ -58,6 +59,9 @@ enum Command {
     /// Check the books: exit code 1 and a table if they do not add up.
     #[command(after_help = "Example:\n  shop verify --max-age 10m")]
     Verify(verify::Verify),
+    /// Delete old orders. Wants --yes or the database's name typed; the books stay right.
+    #[command(after_help = "Example:\n  shop prune --older-than 400d --dry-run")]
+    Prune(prune::Prune),
     /// List, replay or purge the messages that could not be processed, `list` by default.
     #[command(after_help = "Example:\n  shop dead-letters list")]
     DeadLetters(dead_letters::DeadLetters),
@@ -104,6 +108,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run(&config).await,
             Command::Seed(seed) => seed.run(config).await,
             Command::Verify(verify) => verify.run(&config).await,
+            Command::Prune(prune) => prune.run(&config).await,
             Command::DeadLetters(dead_letters) => dead_letters.run(&config).await,
             Command::Token(token) => token.run(&config),
             Command::Health => health::run(&config).await,

@@ -9,34 +9,50 @@ use sqlx::sqlite::SqliteConnectOptions;
 use super::{Db, sql::sql};
 use crate::entities::Timestamp;
 
+/// Texts of letters, digits, dots and dashes, the same for all processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Another one when the database was made anew or is a copy of another one. A restart or a failover leaves it as it is, and
+    /// so does a restore, unless `config/postgres/after-restore.sql` is run.
+    pub database: String,
+    /// Another one also when the database was restarted, failed over, restored or emptied: its rows may be older than before.
+    pub incarnation: String,
+}
+
 impl Db {
-    /// A text of letters, digits, dots and dashes that is the same for all processes, and another one when the database is
-    /// another: made anew, restored, emptied, failed over, or restarted, which may have been for a restore. The answer also
-    /// sets the clock of [`Db::time`].
+    /// Which database this is. The answer also sets the clock of [`Db::time`].
     ///
     /// # Errors
     /// The database's, also when it has no schema.
-    pub async fn identity(&self) -> Result<String, DbErr> {
+    pub async fn identity(&self) -> Result<Identity, DbErr> {
         let no_row = || DbErr::Custom("the table `shop` has lost its row".to_owned());
         if let Some(file) = &self.file {
             let ids: Vec<String> = sql("SELECT lower(hex(database_id)) FROM shop")
                 .scalars(&self.read)
                 .await?;
-            return Ok(format!("{}{file}", ids.first().ok_or_else(no_row)?));
+            let database = format!("{}{file}", ids.first().ok_or_else(no_row)?);
+            return Ok(Identity {
+                incarnation: database.clone(),
+                database,
+            });
         }
 
         let asked = Instant::now();
-        let answer: Vec<(String, Timestamp)> = sql("
-            SELECT concat_ws('.', database_id, databases.oid, 'shop'::regclass::oid, pg_relation_filenode('orders'),
+        let answer: Vec<(String, String, Timestamp)> = sql("
+            SELECT concat_ws('.', database_id, databases.oid, 'shop'::regclass::oid),
+                   concat_ws('.', pg_relation_filenode('orders'),
                              to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')),
                    clock_timestamp()
               FROM shop
               JOIN pg_database databases ON databases.datname = current_database()")
         .tuples(&self.read)
         .await?;
-        let (identity, time) = answer.into_iter().next().ok_or_else(no_row)?;
+        let (database, incarnation, time) = answer.into_iter().next().ok_or_else(no_row)?;
         self.clock.set(asked, time);
-        Ok(identity)
+        Ok(Identity {
+            incarnation: format!("{database}.{incarnation}"),
+            database,
+        })
     }
 
     /// The time by the clock of the database, which all processes share, as of the last second. On SQLite it is that of the

@@ -40,6 +40,7 @@ use connect::{postgres_options, session_options, sqlite_options};
 pub use error_class::{DbErrorClass, classify, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
+pub use identity::Identity;
 use identity::identity_of_file;
 pub use reader::Reader;
 pub use session::{MissingOptions, options_are_refused};

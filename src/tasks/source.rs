@@ -27,7 +27,7 @@ pub async fn run(app: App, stop: CancellationToken) {
 
         match app.db.timeout(TIMEOUT, app.db.identity()).await {
             Ok(identity) => {
-                if app.cache.use_source(&identity) {
+                if app.cache.use_source(identity) {
                     tracing::info!(
                         "the database was restarted, restored or made anew; what was cached of it is not used any more"
                     );

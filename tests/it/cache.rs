@@ -15,14 +15,14 @@ use uuid::Uuid;
 
 use crate::{
     servers::Redis,
-    support::{Backend, Shop, eventually},
+    support::{Backend, Shop, eventually, identity},
 };
 
 const TTL: Duration = Duration::from_secs(5);
 
 fn open(backend: &Backend) -> Cache {
     let cache = Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
-    cache.use_source("one");
+    cache.use_source(identity("one"));
     cache
 }
 
@@ -223,7 +223,7 @@ async fn nothing_is_found_that_was_cached_of_another_database(#[values("embedded
     assert_eq!(one.settled_order(id).await.as_ref(), Some(&order));
 
     for cache in [&one, &other] {
-        assert!(cache.use_source("two") && !cache.use_source("two"));
+        assert!(cache.use_source(identity("two")) && !cache.use_source(identity("two")));
         assert_eq!(cache.settled_order(id).await, None);
         assert_eq!(page(cache, "new").await, "new");
     }

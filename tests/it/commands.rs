@@ -21,6 +21,7 @@ fn every_command_has_help_with_an_example() {
         "migrate",
         "seed",
         "verify",
+        "prune",
         "dead-letters",
         "openapi",
         "token",
@@ -56,6 +57,8 @@ fn every_command_has_help_with_an_example() {
 #[case(&["serve"], &[("SHOP_DATABASE_URL", "sqlite://shop.db?mode=rwz")], 2, "database_url")]
 #[case(&["verify"], &[("SHOP_DATABASE_URL", "sqlite://missing.db")], 1, "?mode=rwc")]
 #[case(&["verify"], &[], 1, "shop migrate")]
+#[case(&["prune", "--older-than", "23h"], &[], 2, "1d")]
+#[case(&["prune", "--older-than", "400d"], &[], 1, "shop migrate")]
 #[case(&["serve"], &[("SHOP_AUTH", "basic")], 2, "`none` or `jwt`")]
 #[case(&["serve", "--config", "."], &[], 2, "the file .")]
 #[case(&["seed", "--products", "0", "--orders", "5"], &[], 1, "--products")]

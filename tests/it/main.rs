@@ -37,6 +37,7 @@ mod outages;
 mod outbox;
 mod plans;
 mod proxy;
+mod prune;
 mod query;
 mod queue;
 #[cfg(feature = "failpoints")]
@@ -44,6 +45,7 @@ mod races;
 mod references;
 mod refunds;
 mod requests;
+mod restore;
 mod schema;
 mod schema_changes;
 mod search;

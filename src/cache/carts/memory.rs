@@ -65,7 +65,7 @@ impl Memory {
 
     /// Runs `operation` on the cart under `key`, alone.
     pub(super) async fn run(&self, key: CartKey, access: &Access, operation: Operation) -> Result<Cart, Error> {
-        let key = (access.source.number, key);
+        let key = (access.source.database_number, key);
         if matches!(operation, Operation::Find) {
             let entry = self.carts.get(&key).await;
             return Ok(open_entry(entry, access)?.cart);

@@ -22,7 +22,7 @@ const FORMAT: &str = "1";
 
 /// Runs `operation` on the cart under `key`, of the database that `access` names.
 pub(super) async fn run(redis: &Redis, key: CartKey, access: &Access, operation: Operation) -> Result<Cart, Error> {
-    let source = access.source.identity();
+    let source = access.source.database();
     let source = source.ok_or_else(|| Error::CartsUnavailable("the database is not known yet".to_owned()))?;
 
     let (name, arguments) = match operation {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use reqwest::Method;
+use rstest::rstest;
 use serde_json::json;
 use shop::{
     cache::{Cache, carts::Carts},
@@ -21,8 +22,8 @@ use super::{
     remove_request,
 };
 use crate::{
-    servers::Redis,
-    support::{Answer, Backend, Client, Shop, eventually},
+    servers::{Postgres, Redis},
+    support::{Answer, Backend, Client, Shop, eventually, identity},
 };
 
 /// PostgreSQL, RabbitMQ, and a Redis of its own.
@@ -154,6 +155,30 @@ async fn what_is_not_a_cart_in_redis_is_no_cart() {
     assert_ne!(answer.body["order_id"], order.as_str());
 }
 
+/// As at every upgrade of PostgreSQL. Answers that were cached before are not used any more.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn carts_outlive_a_restart_of_the_database(#[values("Redis", "memory")] stored_in: &str) {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    if stored_in == "memory" {
+        backend.cache_url = "memory:".to_owned();
+    }
+    backend.stock(&[(100, 10), (250, 3)]).await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+    let cart = cart_of(&client, &[(1, 2), (2, 1)]).await;
+
+    postgres.stop();
+    postgres.start_again();
+
+    let noticed = "the database was restarted, restored or made anew; what was cached of it is not used any more";
+    shop.wait_for(noticed);
+    assert_eq!(lines(&find(&client, &cart).await), [(1, 2), (2, 1)]);
+    assert_eq!(check_out(&client, &cart, 7).await.status, 201);
+}
+
 /// The same operations in any sequence have the same outcome, wherever carts are stored.
 #[tokio::test]
 async fn carts_in_redis_and_in_memory_do_the_same() {
@@ -161,7 +186,7 @@ async fn carts_in_redis_and_in_memory_do_the_same() {
     let backend = Backend::servers();
     let carts = |url: &str| {
         let cache = Cache::new(url, &backend.prefix, Duration::from_secs(5)).expect("a known URL");
-        cache.use_source("one");
+        cache.use_source(identity("one"));
         (Carts::new(&cache, Duration::from_secs(60)), cache)
     };
     let ((memory, _), (redis, cache)) = (carts("memory:"), carts(&backend.cache_url));

@@ -19,7 +19,7 @@ pub mod run;
 use std::{sync::OnceLock, thread};
 
 pub use pgbouncer::PgBouncer;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, search_path};
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 

@@ -1,6 +1,8 @@
 //! A `PostgreSQL` cluster with the durability it has by default: tests of a crash rely on it.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, Permissions},
     ops::Deref,
     os::unix::{
@@ -42,9 +44,7 @@ impl Postgres {
     /// A standby that follows this server, and answers reads.
     pub fn start_standby(&self) -> Self {
         let (name, folder) = run().new_folder("postgres");
-        if let Some((user, group)) = owner() {
-            chown(&folder, Some(user), Some(group)).expect("root may give its folder away");
-        }
+        give_away(&folder);
         fs::set_permissions(&folder, Permissions::from_mode(0o700)).expect("the folder is ours");
         self.back_up_to(&folder);
         on_a_free_port(|port| Self::start_on(port, &name, &folder))
@@ -135,6 +135,27 @@ impl Postgres {
         run().output(&mut psql).trim_end().to_owned()
     }
 
+    /// Runs a shell script as an administrator on the machine of the server does: as the user whom its files belong to.
+    pub fn run_script(&self, script: &str) {
+        let mut bash = command("bash", &self.folder);
+        bash.env("PATH", search_path())
+            .envs([("PGHOST", "127.0.0.1"), ("PGUSER", "postgres")])
+            .env("PGPORT", self.port.to_string())
+            .args(["-euo", "pipefail", "-c", script]);
+        run().output(&mut bash);
+    }
+
+    pub fn data_folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// An empty folder that the server may write to.
+    pub fn new_folder(&self) -> PathBuf {
+        let (_, folder) = run().new_folder("backups");
+        give_away(&folder);
+        folder
+    }
+
     fn start_on(port: u16, name: &str, folder: &Path) -> Result<Self, PortTaken> {
         let mut command = command("postgres", folder);
         // No socket file: its path would be too long in some temporary folders. Shared memory in files: that in
@@ -174,10 +195,15 @@ fn url(port: u16, database: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/{database}")
 }
 
-fn init(folder: &Path) {
+/// Gives a folder to the user whom the server runs as.
+fn give_away(folder: &Path) {
     if let Some((user, group)) = owner() {
         chown(folder, Some(user), Some(group)).expect("root may give its folder away");
     }
+}
+
+fn init(folder: &Path) {
+    give_away(folder);
     // Not synced: the cluster exists before any crash that a test causes.
     let mut initdb = command("initdb", folder);
     initdb
@@ -199,14 +225,25 @@ fn psql(folder: &Path, url: &str, sql: &str) -> Command {
 /// A program of the `PostgreSQL` that `TEST_POSTGRES_BIN` names, else of the newest on the machine, run as a user who may run
 /// it.
 fn command(name: &str, folder: &Path) -> Command {
-    let mut installed = folders_in("/usr/lib/postgresql", "bin");
-    installed.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
-    let folders: Vec<PathBuf> = chosen("TEST_POSTGRES_BIN").into_iter().chain(installed).collect();
-    let mut command = run::command(&program(name, "postgresql", &folders), folder);
+    let mut command = run::command(&program(name, "postgresql", &program_folders()), folder);
     if let Some((user, group)) = owner() {
         command.uid(user).gid(group);
     }
     command
+}
+
+/// Where the programs of `PostgreSQL` are, the newest version first.
+fn program_folders() -> Vec<PathBuf> {
+    let mut installed = folders_in("/usr/lib/postgresql", "bin");
+    installed.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
+    chosen("TEST_POSTGRES_BIN").into_iter().chain(installed).collect()
+}
+
+/// `PATH`, with the programs of the newest `PostgreSQL` first.
+pub fn search_path() -> OsString {
+    let path = run::path();
+    let folders = program_folders().into_iter().chain(env::split_paths(&path));
+    env::join_paths(folders).expect("they come from PATH")
 }
 
 /// 15 for `/usr/lib/postgresql/15/bin`.

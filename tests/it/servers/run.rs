@@ -212,7 +212,7 @@ pub fn folders_in(folder: &str, below: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.path().join(below)).collect()
 }
 
-fn path() -> String {
+pub fn path() -> String {
     env::var("PATH").map_or_else(|_| SYSTEM_PATH.to_owned(), |path| format!("{path}:{SYSTEM_PATH}"))
 }
 

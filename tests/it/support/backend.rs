@@ -11,6 +11,7 @@ use shop::{
     app::{self, App},
     config::{Config, Overrides},
     db::{
+        Identity,
         schema::Change,
         sql::{Column, sql},
     },
@@ -132,6 +133,14 @@ impl Backend {
             .await;
         assert_eq!(added.expect("products can be added"), products.len());
         app
+    }
+}
+
+/// The identity of a database that is known by this name alone.
+pub fn identity(name: &str) -> Identity {
+    Identity {
+        database: name.to_owned(),
+        incarnation: format!("{name}.1"),
     }
 }
 

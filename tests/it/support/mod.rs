@@ -8,7 +8,9 @@ mod shop;
 
 use std::time::{Duration, Instant};
 
-pub use backend::{Backend, a_minute_ago, accepted, all_settled, count, end_holds, ledger_report, level_of, publish};
+pub use backend::{
+    Backend, a_minute_ago, accepted, all_settled, count, end_holds, identity, ledger_report, level_of, publish,
+};
 pub use broker::{EventListener, channel};
 pub use client::{Answer, Client};
 pub use crowd::Crowd;

@@ -1,0 +1,172 @@
+//! Deletes old orders, so that the database need not keep them for ever. The ledger stays provable: what deleted PAID orders
+//! have sold becomes a stock movement, in the transaction that deletes them.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use crate::{
+    db::{
+        Db,
+        sql::{Column, sql},
+    },
+    domain::{Error, OrderId, ids::first_id_at},
+    entities::Timestamp,
+};
+
+/// The most orders, or keys, that one transaction deletes, so that it takes a fraction of a second.
+const BATCH: i64 = 1_000;
+
+/// What is old: orders that were settled and made before `:cutoff`, unless they were refunded since, and orders that were made
+/// before it and that nobody has paid. An order whose payment was accepted, or with an open hold, is never old.
+macro_rules! is_old {
+    () => {
+        "id < :first_young
+         AND (settled_at < :cutoff OR (settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NULL))
+         AND NOT EXISTS (SELECT 1 FROM refunds WHERE refunds.order_id = orders.id AND refunds.created_at >= :cutoff)"
+    };
+}
+
+/// Old orders by their status, and keys of administrators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Old {
+    pub paid: u64,
+    pub failed: u64,
+    /// PENDING, and never paid.
+    pub unpaid: u64,
+    pub keys: u64,
+}
+
+impl Old {
+    fn count(&mut self, status: &str, orders: u64) {
+        match status {
+            "PAID" => self.paid += orders,
+            "FAILED" => self.failed += orders,
+            _ => self.unpaid += orders,
+        }
+    }
+}
+
+/// How much is older than `cutoff`.
+pub async fn count(connection: &impl ConnectionTrait, cutoff: Timestamp) -> Result<Old, Error> {
+    let orders: Vec<(String, i64)> = sql(concat!(
+        "SELECT status, COUNT(*) FROM orders WHERE ",
+        is_old!(),
+        " GROUP BY status"
+    ))
+    .timestamp("cutoff", cutoff)
+    .bind("first_young", first_id_at(cutoff))
+    .tuples(connection)
+    .await?;
+    let keys: Vec<i64> = sql("SELECT COUNT(*) FROM idempotency_keys WHERE created_at < :cutoff")
+        .timestamp("cutoff", cutoff)
+        .scalars(connection)
+        .await?;
+
+    let number = |count: i64| u64::try_from(count).unwrap_or_default();
+    let mut old = Old {
+        keys: keys.iter().copied().map(number).sum(),
+        ..Old::default()
+    };
+    for (status, orders) in orders {
+        old.count(&status, number(orders));
+    }
+    Ok(old)
+}
+
+/// Deletes what is older than `cutoff`, in transactions of 1,000 orders, and answers how much that was. Each leaves the ledger
+/// as right as it was; what an earlier call has left is deleted by the next one.
+pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, Error> {
+    let mut deleted = Old::default();
+    let mut after = OrderId::nil();
+
+    loop {
+        let batch = db.transaction(|txn| async move { delete_orders(&txn, now, cutoff, after).await });
+        let batch: Vec<(OrderId, String)> = batch.await?;
+        for (id, status) in &batch {
+            deleted.count(status, 1);
+            after = *id;
+        }
+        if batch.is_empty() {
+            break;
+        }
+    }
+    loop {
+        let keys: u64 = db
+            .transaction(|txn| async move { delete_keys(&txn, cutoff).await })
+            .await?;
+        deleted.keys += keys;
+        if keys == 0 {
+            return Ok(deleted);
+        }
+    }
+}
+
+/// Deletes the first old orders with an id above `after`.
+async fn delete_orders(
+    txn: &DatabaseTransaction,
+    now: Timestamp,
+    cutoff: Timestamp,
+    after: OrderId,
+) -> Result<Vec<(OrderId, String)>, Error> {
+    let orders: Vec<(OrderId, String)> = sql(concat!(
+        "SELECT id, status FROM orders WHERE id > :after AND ",
+        is_old!(),
+        " ORDER BY id LIMIT :limit FOR NO KEY UPDATE"
+    ))
+    .bind("after", after)
+    .bind("limit", BATCH)
+    .timestamp("cutoff", cutoff)
+    .bind("first_young", first_id_at(cutoff))
+    .tuples(txn)
+    .await?;
+    if orders.is_empty() {
+        return Ok(orders);
+    }
+
+    let ids = |status: Option<&str>| {
+        let matching = orders
+            .iter()
+            .filter(|(_, own)| status.is_none_or(|status| own == status));
+        Column::Uuid(matching.map(|(id, _)| *id).collect())
+    };
+    carry_over(txn, now, ids(Some("PAID"))).await?;
+    for delete in [
+        "DELETE FROM refund_items WHERE refund_id IN (SELECT id FROM refunds WHERE order_id = ANY(:ids))",
+        "DELETE FROM refunds WHERE order_id = ANY(:ids)",
+        "DELETE FROM order_items WHERE order_id = ANY(:ids)",
+        "DELETE FROM orders WHERE id = ANY(:ids)",
+    ] {
+        sql(delete).list("ids", ids(None)).execute(txn).await?;
+    }
+    Ok(orders)
+}
+
+/// What these orders have sold is from now on a movement of its products. The totals of the last periodic check count it
+/// as sold, so the next check reads everything.
+async fn carry_over(txn: &DatabaseTransaction, now: Timestamp, paid: Column) -> Result<(), Error> {
+    sql("
+        INSERT INTO stock_movements (product_id, delta, reason, created_at)
+        SELECT product_id, CAST(-SUM(quantity) AS bigint), 'sold in old orders that were deleted', :now
+          FROM order_items
+         WHERE order_id = ANY(:paid)
+         GROUP BY product_id")
+    .timestamp("now", now)
+    .list("paid", paid)
+    .execute(txn)
+    .await?;
+    sql("UPDATE ledger SET is_clean = false").execute(txn).await?;
+    Ok(())
+}
+
+async fn delete_keys(txn: &DatabaseTransaction, cutoff: Timestamp) -> Result<u64, Error> {
+    let deleted = sql("
+        DELETE FROM idempotency_keys
+         WHERE idempotency_key IN (SELECT idempotency_key
+                                     FROM idempotency_keys
+                                    WHERE created_at < :cutoff
+                                    LIMIT :limit)")
+    .timestamp("cutoff", cutoff)
+    .bind("limit", BATCH)
+    .execute(txn)
+    .await?;
+    Ok(deleted)
+}
