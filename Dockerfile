@@ -42,20 +42,10 @@ RUN set -eu; \
 # The C library, libgcc, root certificates and time zones; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 
-# Which version, which commit, when and from where: `docker build` cannot know, so the release workflow passes them.
-ARG VERSION=""
-ARG REVISION=""
-ARG CREATED=""
-ARG SOURCE=""
 LABEL org.opencontainers.image.title="shop" \
       org.opencontainers.image.description="A headless order service: catalogue, orders, and settlement that never sells a unit twice" \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot" \
-      org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.created="$CREATED" \
-      org.opencontainers.image.source="$SOURCE" \
-      org.opencontainers.image.url="$SOURCE"
+      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
 
 COPY --from=build /out/shop /usr/local/bin/shop
 # Settings for a container, read by who passes `--config /etc/shop/docker.toml`, as docker-compose.yml does.

@@ -14,7 +14,7 @@ use shop::entities::order::FailureReason;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-mod pages;
+pub mod pages;
 
 use pages::{Block, ROOT, blocks, fault_of, files, is_word, links, normal, pages, read, rows};
 
