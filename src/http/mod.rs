@@ -11,6 +11,7 @@ pub mod head;
 pub mod header;
 pub mod idempotency;
 pub mod json;
+pub mod jws;
 pub mod layers;
 pub mod negotiation;
 pub mod prefer;

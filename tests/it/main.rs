@@ -35,6 +35,7 @@ mod openapi;
 mod operate;
 mod outages;
 mod outbox;
+mod packaging;
 mod plans;
 mod proxy;
 mod prune;

@@ -15,6 +15,7 @@ use crate::{
     domain::{Caller, UserId},
     entities::Timestamp,
     http::{
+        jws,
         problem::{Problem, types::UNAUTHORIZED},
         strict_json::StrictJson,
     },
@@ -106,6 +107,7 @@ impl Authenticator {
         if config.auth.mode == AuthMode::None {
             return Ok(Self::Trusting);
         }
+        jws::install();
 
         let (key, algorithm) = if config.auth.jwt_public_key_file.is_empty() {
             (
@@ -292,6 +294,7 @@ pub fn mint(config: &Config, user_id: UserId, admin: bool, ttl: Duration) -> Res
         iss: &config.auth.jwt_issuer,
     };
 
+    jws::install();
     let key = EncodingKey::from_secret(config.auth.jwt_secret.as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|error| config.invalid("jwt_secret", format_args!("cannot sign: {error}")))

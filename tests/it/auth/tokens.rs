@@ -10,7 +10,7 @@ use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{JWT, SECRET, get, hs256, in_seconds, send, sign};
+use super::{JWT, SECRET, get, hs256, in_seconds, send, sign, signer};
 use crate::support::{Answer, Backend, Shop, run_to_end};
 
 /// Keys for these tests alone.
@@ -113,6 +113,7 @@ fn claims_with(more: &str) -> String {
 fn signed(header: &str, claims: &str) -> String {
     let message = format!("{}.{}", base64url(header), base64url(claims));
     let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    signer::install();
     let signature = crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).expect("signed");
     format!("{message}.{signature}")
 }

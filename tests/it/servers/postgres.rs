@@ -232,7 +232,7 @@ fn command(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// Where the programs of `PostgreSQL` are, the newest version first.
+/// Where the programs of `PostgreSQL` are: those that were chosen, then the newest version first.
 fn program_folders() -> Vec<PathBuf> {
     let mut installed = folders_in("/usr/lib/postgresql", "bin");
     installed.sort_by_key(|bin| std::cmp::Reverse(version(bin)));
