@@ -1,0 +1,162 @@
+"""The shop as Compose starts it: what is up, what its containers may do, and one order to each of its ends."""
+
+from .engine import Container, docker
+from .fixture import ONE_SHOTS, SERVICES, UP
+
+# The user of the image, by number.
+NOBODY = "65532"
+PASSWORD = "nobody-knows-it"
+
+
+def starts(on):
+    """`up` as it is written, from nothing, until each part is healthy."""
+    on.report.section("up")
+    read = on.project.compose("config", "--quiet", check=False)
+    on.report.equal("docker-compose.yml is read without a warning", (read.returncode, read.stderr), (0, ""))
+
+    # The first `up` also builds the image, if it is not there.
+    on.project.compose("up", "-d", timeout=3600)
+    on.report.eventually("products are answered", lambda: on.shop.get("/products").status == 200)
+    everything_is_healthy(on, "started")
+    for service in ONE_SHOTS:
+        on.report.check(f"{service} has ended with 0", on.project.container(service).ended_well())
+    for service in ("api", "worker"):
+        on.report.eventually(f"{service} has all of its parts", lambda: on.health(service) == UP)
+    on.report.equal("Swagger UI is there", on.shop.get("/docs").status, 200)
+
+
+def everything_is_healthy(on, after):
+    unhealthy = lambda: [service for service in SERVICES if on.project.container(service).health != "healthy"]
+    on.report.eventually(f"{after}: every container is healthy", lambda: not unhealthy(), seen=unhealthy)
+
+
+def containers(on):
+    """What the containers may not do, and how much their logs may hold."""
+    on.report.section("containers")
+    for service in ("api", "worker"):
+        pid = on.project.container(service).pid
+        status = process_status(pid)
+        on.report.equal(f"{service} is not root", status["Uid"].split(), [NOBODY] * 4)
+        rights = {status[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")}
+        on.report.equal(f"{service} has no capability", rights, {"0" * 16})
+        on.report.equal(f"{service} can gain no rights", status["NoNewPrivs"], "1")
+        options = root_options(pid)
+        on.report.check(f"the root of {service} is read-only", "ro" in options, options)
+
+    inspected = [Container(identity).inspect() for identity in on.project.containers(all_states=True)]
+    unlimited = [
+        container["Name"]
+        for container in inspected
+        if not {"max-size", "max-file"} <= set(container["HostConfig"]["LogConfig"]["Config"])
+    ]
+    on.report.check("every container's log has a limit", inspected and not unlimited, unlimited)
+
+
+def process_status(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as lines:
+        pairs = (line.split(":", 1) for line in lines)
+        return {name: value.strip() for name, value in pairs}
+
+
+def root_options(pid):
+    """The options with which the root of the process is mounted."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as lines:
+        return next(fields[5].split(",") for fields in map(str.split, lines) if fields[4] == "/")
+
+
+def walk(on):
+    """One order to PAID and one to FAILED. Gives the first as it is answered from then on."""
+    on.report.section("an order")
+    products = on.shop.get("/products").body["items"]
+    on.report.equal("the demo catalogue is there", len(products), 50)
+
+    order = on.shop.order((3, 2), (5, 1))
+    on.report.equal("an order is made", (order.status, order.body.get("status")), (201, "PENDING"))
+    order_id = order.body["order_id"]
+    on.report.equal("it is read", on.shop.get(f"/orders/{order_id}").body.get("status"), "PENDING")
+    on.report.equal("its payment is accepted", on.shop.pay(order_id).status, 202)
+    paid = on.shop.settled(order_id)
+    on.report.equal("it is settled", paid.body.get("status"), "PAID")
+
+    left = on.shop.get("/products/7").body["stock"]
+    last, late = on.shop.order((7, left)), on.shop.order((7, 1))
+    on.report.equal("the last units are sold", on.shop.pay(last.body["order_id"], wait=10).status, 200)
+    on.report.equal("and no more", on.shop.pay(late.body["order_id"], wait=10).status, 409)
+    failed = on.shop.settled(late.body["order_id"]).body
+    reason = failed.get("failure", {}).get("reason")
+    on.report.equal("that order is FAILED", (failed.get("status"), reason), ("FAILED", "insufficient_stock"))
+    on.ledger_is_clean("both are settled")
+    return paid.body
+
+
+def cache(on):
+    """Redis is used: pages are kept there, and found there once the process has forgotten its own."""
+    on.report.section("the cache")
+    redis = on.project.container("redis")
+    keys = lambda: int(redis.execute("redis-cli", "dbsize").stdout)
+    on.report.eventually("Redis holds keys", lambda: on.shop.get("/products").status == 200 and keys() > 0)
+    is_found_in_redis(on, "the shop reads")
+
+
+def is_found_in_redis(on, when):
+    hits = lambda: on.shop.metric("shop_cache_hits_total", tier="shared")
+    before = hits()
+    rises = lambda: on.shop.get("/products").status == 200 and hits() > before
+    on.report.eventually(f"{when}: pages are found in Redis", rises, seen=lambda: f"{hits()} hits")
+
+
+def refusing_cache(on):
+    """A Redis that runs and refuses everybody is noticed, does no harm, and is used again as soon as it may be."""
+    on.report.section("a cache that refuses")
+    redis = on.project.container("redis")
+    client = ("redis-cli", "--no-auth-warning", "-a", PASSWORD)
+    ways = {
+        "a password is asked for": (
+            ("redis-cli", "config", "set", "requirepass", PASSWORD),
+            (*client, "config", "set", "requirepass", ""),
+        ),
+        "no command but PING is allowed": (
+            ("redis-cli", "acl", "setuser", "default", "-@all", "+ping", "+acl", "+client"),
+            ("redis-cli", "acl", "setuser", "default", "+@all"),
+        ),
+    }
+    for way, (refuse, allow) in ways.items():
+        redis.execute(*refuse)
+        # Connections that have been let in stay so.
+        redis.execute(*client, "client", "kill", "type", "normal", check=False)
+        for service in ("api", "worker"):
+            noticed = lambda: on.health(service).get("cache") == "down"
+            on.report.eventually(f"{way}: {service} notices", noticed, seen=lambda: on.health(service))
+        on.report.equal(f"{way}: products are answered", on.shop.get("/products").status, 200)
+        on.report.equal(f"{way}: carts are not", on.shop.request("POST", "/carts").status, 503)
+        on.report.check(f"{way}: orders are settled", on.shop.settles(1))
+
+        redis.execute(*allow)
+        for service in ("api", "worker"):
+            on.report.eventually(f"{way}, and no more: {service} has its parts", lambda: on.health(service) == UP)
+        is_found_in_redis(on, f"{way}, and no more")
+
+
+def stops_and_starts(on, order):
+    """`down` and `up` keep what is stored. Both roles end by themselves when they are asked to."""
+    on.report.section("down and up")
+    for service in ("api", "worker"):
+        container = on.project.container(service)
+        docker("stop", container.id)
+        on.report.check(f"{service} ends by itself, with 0", container.ended_well(), container.inspect()["State"])
+
+    on.project.compose("down")
+    on.report.equal("down: no container is left", on.project.containers(all_states=True), [])
+
+    on.project.compose("up", "-d")
+    on.report.eventually("up: an order is settled", lambda: on.shop.settles(1))
+    on.report.equal("the order of before is as it was", on.shop.get(f"/orders/{order['order_id']}").body, order)
+    everything_is_healthy(on, "up again")
+    on.ledger_is_clean("up again")
+
+
+def leaves_nothing(on):
+    """`down --volumes` deletes everything that is stored."""
+    on.project.compose("down", "--volumes", "--remove-orphans")
+    volumes = docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={on.project.name}")
+    on.report.equal("down --volumes: nothing is left", volumes.stdout, "")
