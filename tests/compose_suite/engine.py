@@ -92,6 +92,12 @@ class Container:
     def restarts(self):
         return self.inspect()["RestartCount"]
 
+    def process_status(self):
+        """/proc/PID/status of its first process."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8") as lines:
+            pairs = (line.split(":", 1) for line in lines)
+            return {name: value.strip() for name, value in pairs}
+
     def ended_well(self):
         state = self.inspect()["State"]
         return (state["Status"], state["ExitCode"]) == ("exited", 0)

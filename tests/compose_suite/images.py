@@ -57,14 +57,16 @@ class Images:
 
     def provide(self, name):
         stand_in = f"shop-stand-in/{name}"
-        if not self.always_stand_in and (exists(name) or pull(name)):
+        # A run that was killed may have left the name with the stand-in.
+        is_real = identity(name) not in (None, identity(stand_in))
+        if self.always_stand_in and is_real:
+            raise Failed(f"the image {name} is there; remove it to check with a stand-in")
+        if not self.always_stand_in and (is_real or pull(name)):
             return
 
-        if not exists(stand_in):
-            self.say(f"{name} cannot be pulled; a stand-in of Debian's packages is built")
+        if not identity(stand_in):
+            self.say(f"{name} cannot be pulled; a stand-in is built of Debian's packages")
             build_stand_in(name, stand_in)
-        if self.always_stand_in and exists(name):
-            raise Failed(f"the image {name} is there; remove it to check with a stand-in")
         docker("tag", stand_in, name)
         self.borrowed.append(name)
 
@@ -73,8 +75,10 @@ class Images:
             docker("rmi", "--no-prune", name, check=False)
 
 
-def exists(name):
-    return docker("image", "inspect", name, check=False).returncode == 0
+def identity(name):
+    """The id of the image with this name, if there is one."""
+    inspected = docker("image", "inspect", "-f", "{{.Id}}", name, check=False)
+    return inspected.stdout.strip() if inspected.returncode == 0 else None
 
 
 def pull(name):
