@@ -33,6 +33,24 @@ def all_of_them(on):
     checks.everything_is_healthy(on, "after all of them")
 
 
+def memory(on):
+    """The worker does not keep the 8 MB of each connection that it has lost. It shows at the first one, while it is idle."""
+    on.report.section("memory")
+    worker = on.project.container("worker")
+    before = own_memory(worker)
+
+    kill(on.project.container("rabbitmq"))
+    on.report.eventually("RabbitMQ is killed: an order is settled again", lambda: on.shop.settles(1))
+    on.report.eventually("the worker has all of its parts", lambda: on.health("worker") == UP)
+    grown = own_memory(worker) - before
+    on.report.check("the worker's memory has not grown by a connection", grown < 8, f"{before:.0f} MB and {grown:.0f} more")
+
+
+def own_memory(container):
+    """What its first process alone holds, in MB."""
+    return int(container.process_status()["RssAnon"].split()[0]) / 1024
+
+
 def plenty(on, number):
     """A product that is never short, so that every accepted order of it has to become PAID."""
     made = on.shop.request("POST", "/products", {"name": f"Plenty {number}", "price": 100, "stock": 1_000_000})
