@@ -1,7 +1,9 @@
 """The shop as Compose starts it: what is up, what its containers may do, and one order to each of its ends."""
 
+from functools import partial
+
 from .engine import Container, docker
-from .fixture import ONE_SHOTS, SERVICES, UP
+from .fixture import ONE_SHOTS, PROCESSES, SERVICES, UP
 
 # The user of the image, by number.
 NOBODY = "65532"
@@ -20,8 +22,7 @@ def starts(on):
     everything_is_healthy(on, "started")
     for service in ONE_SHOTS:
         on.report.check(f"{service} has ended with 0", on.project.container(service).ended_well())
-    for service in ("api", "worker"):
-        on.report.eventually(f"{service} has all of its parts", lambda: on.health(service) == UP)
+    both_have_all_parts(on, "started")
     on.report.equal("Swagger UI is there", on.shop.get("/docs").status, 200)
 
 
@@ -30,10 +31,26 @@ def everything_is_healthy(on, after):
     on.report.eventually(f"{after}: every container is healthy", lambda: not unhealthy(), seen=unhealthy)
 
 
+def both_have_all_parts(on, after):
+    for service in PROCESSES:
+        has_all_parts(on, service, after)
+
+
+def has_all_parts(on, service, after):
+    health = partial(on.health, service)
+    on.report.eventually(f"{after}: {service} has all of its parts", lambda: health() == UP, seen=health)
+
+
+def notices(on, service, dependency, what):
+    """That an outage is one for this process, and that it says so."""
+    health = partial(on.health, service)
+    on.report.eventually(f"{what}: {service} notices", lambda: health().get(dependency) == "down", seen=health)
+
+
 def containers(on):
     """What the containers may not do, and how much their logs may hold."""
     on.report.section("containers")
-    for service in ("api", "worker"):
+    for service in PROCESSES:
         container = on.project.container(service)
         status = container.process_status()
         on.report.equal(f"{service} is not root", status["Uid"].split(), [NOBODY] * 4)
@@ -87,8 +104,9 @@ def cache(on):
     """Redis is used: pages are kept there, and found there once the process has forgotten its own."""
     on.report.section("the cache")
     redis = on.project.container("redis")
-    keys = lambda: int(redis.execute("redis-cli", "dbsize").stdout)
-    on.report.eventually("Redis holds keys", lambda: on.shop.get("/products").status == 200 and keys() > 0)
+    keys = lambda: redis.execute("redis-cli", "keys", "shop:*").stdout.split()
+    page_is_kept = lambda: on.shop.get("/products").status == 200 and any("page" in key for key in keys())
+    on.report.eventually("Redis holds pages", page_is_kept, seen=keys)
     is_found_in_redis(on, "the shop reads")
 
 
@@ -118,26 +136,24 @@ def refusing_cache(on):
     for way, (refuse, allow) in ways.items():
         for command in refuse:
             redis.execute(*command)
-        for service in ("api", "worker"):
-            noticed = lambda: on.health(service).get("cache") == "down"
-            on.report.eventually(f"{way}: {service} notices", noticed, seen=lambda: on.health(service))
+        for service in PROCESSES:
+            notices(on, service, "cache", way)
         on.report.equal(f"{way}: products are answered", on.shop.get("/products").status, 200)
         on.report.equal(f"{way}: carts are not", on.shop.request("POST", "/carts").status, 503)
         on.report.check(f"{way}: orders are settled", on.shop.settles(1))
         # Not only for a moment: a command that takes too long looks like a refusal.
-        for service in ("api", "worker"):
+        for service in PROCESSES:
             on.report.equal(f"{way}: {service} still says so", on.health(service).get("cache"), "down")
 
         redis.execute(*allow)
-        for service in ("api", "worker"):
-            on.report.eventually(f"{way}, then everything: {service} has its parts", lambda: on.health(service) == UP)
+        both_have_all_parts(on, f"{way}, then everything")
         is_found_in_redis(on, f"{way}, then everything")
 
 
 def stops_and_starts(on, order):
     """`down` and `up` keep what is stored. Both roles end by themselves when they are asked to."""
     on.report.section("down and up")
-    for service in ("api", "worker"):
+    for service in PROCESSES:
         container = on.project.container(service)
         docker("stop", container.id)
         on.report.check(f"{service} ends by itself, with 0", container.ended_well(), container.inspect()["State"])

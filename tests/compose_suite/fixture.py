@@ -7,7 +7,9 @@ from .report import Report
 from .shop import Shop, metric, ready
 
 # The services that stay up, and those that end by themselves.
-SERVICES = ("postgres", "redis", "rabbitmq", "api", "worker")
+SERVERS = ("postgres", "redis", "rabbitmq")
+PROCESSES = ("api", "worker")
+SERVICES = (*SERVERS, *PROCESSES)
 ONE_SHOTS = ("migrate", "seed")
 UP = {"ready": True, "database": "up", "queue": "up", "cache": "up"}
 # What /readyz calls each server.

@@ -33,7 +33,10 @@ KNOWN = {
     "rabbitmq:": StandIn("rabbitmq", "trixie", ("rabbitmq-server",)),
     "rust:": StandIn("rust", "bookworm", ("ca-certificates", "gcc", "libc6-dev")),
     "gcr.io/distroless/cc-debian12:": StandIn(
-        "distroless", "bookworm", ("base-files", "ca-certificates", "libc6", "libgcc-s1", "netbase", "tzdata"), "extract"
+        "distroless",
+        "bookworm",
+        ("base-files", "ca-certificates", "libc6", "libgcc-s1", "netbase", "tzdata"),
+        "extract",
     ),
 }
 

@@ -6,11 +6,9 @@ from itertools import product as pairs_of
 
 from . import checks
 from .faults import Cut, Disconnected, kill
-from .fixture import DEPENDENCY, SERVICES, UP
+from .fixture import DEPENDENCY, PROCESSES, SERVERS, SERVICES
 from .shop import Customers
 
-SERVERS = ("postgres", "redis", "rabbitmq")
-PROCESSES = ("api", "worker")
 # How long an outage lasts after it was noticed, in seconds.
 LASTS = 5
 
@@ -41,9 +39,11 @@ def memory(on):
 
     kill(on.project.container("rabbitmq"))
     on.report.eventually("RabbitMQ is killed: an order is settled again", lambda: on.shop.settles(1))
-    on.report.eventually("the worker has all of its parts", lambda: on.health("worker") == UP)
+    checks.has_all_parts(on, "worker", "RabbitMQ is killed")
     grown = own_memory(worker) - before
-    on.report.check("the worker's memory has not grown by a connection", grown < 8, f"{before:.0f} MB and {grown:.0f} more")
+    on.report.check(
+        "the worker's memory has not grown by a connection", grown < 8, f"{before:.0f} MB and {grown:.0f} more"
+    )
 
 
 def own_memory(container):
@@ -75,7 +75,7 @@ def disconnected(on, customers, service):
     outage.begin()
     if service in SERVERS:
         for process in PROCESSES:
-            notices(on, what, process, service)
+            checks.notices(on, process, DEPENDENCY[service], what)
     else:
         container = on.project.container(service)
         unwell = lambda: container.execute("/usr/local/bin/shop", "health", check=False).returncode != 0
@@ -94,7 +94,7 @@ def cut(on, customers, process, server, way):
     outage = Cut(on.project.container(process), on.project.container(server), rule)
 
     outage.begin()
-    notices(on, what, process, server)
+    checks.notices(on, process, DEPENDENCY[server], what)
     time.sleep(LASTS)
 
     outage.end()
@@ -102,20 +102,15 @@ def cut(on, customers, process, server, way):
     on.report.equal(f"{what}: nothing had to be restarted", restart_counts(on), restarts)
 
 
-def notices(on, what, process, server):
-    """That the outage is one, and that the process says so."""
-    noticed = lambda: on.health(process).get(DEPENDENCY[server]) == "down"
-    on.report.eventually(f"{what}: {process} notices", noticed, seen=lambda: on.health(process))
-
-
 def recovers(on, customers, what):
     first = customers.products[0]
     on.report.eventually(f"{what}: an order is settled again", lambda: on.shop.settles(first))
-    for process in PROCESSES:
-        on.report.eventually(f"{what}: {process} has all of its parts", lambda: on.health(process) == UP)
+    checks.both_have_all_parts(on, what)
 
     unsettled = customers.unsettled()
-    on.report.check(f"{what}: every accepted order is PAID", not unsettled, f"{len(unsettled)}: {sorted(unsettled)[:5]}")
+    on.report.check(
+        f"{what}: every accepted order is PAID", not unsettled, f"{len(unsettled)}: {sorted(unsettled)[:5]}"
+    )
     odd = customers.odd_answers()
     on.report.check(f"{what}: no answer but 503 was out of order", not odd, odd[:5])
     on.ledger_is_clean(what)

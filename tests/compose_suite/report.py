@@ -1,4 +1,5 @@
-"""Counts checks and prints each as it is made. A wait has a generous bound; how long it took is printed and never checked."""
+"""Counts checks and prints each as it is made. A wait has a generous bound; how long it took is printed, and is no part of
+the check."""
 
 import time
 

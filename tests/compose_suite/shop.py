@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 TIMEOUT = 20
 # How many customers order at once, and how long each rests between two orders, in seconds.
@@ -67,7 +68,7 @@ def ask(request):
             return Answer(response.status, read(response), dict(response.headers))
     except urllib.error.HTTPError as error:
         return Answer(error.code, read(error), dict(error.headers))
-    except OSError:
+    except (OSError, HTTPException):
         return Answer(None)
 
 
@@ -81,7 +82,7 @@ def ready(management):
     """What /readyz at this address says of the parts; empty if it does not answer."""
     try:
         return ask(urllib.request.Request(f"{management}/readyz")).body
-    except (ValueError, OSError):
+    except ValueError:
         return {}
 
 
@@ -123,6 +124,13 @@ class Customers:
             thread.join()
 
     def buy(self, number):
+        try:
+            self.order_and_pay(number)
+        except Exception as error:
+            with self.lock:
+                self.odd.append(("a customer went away", repr(error)))
+
+    def order_and_pay(self, number):
         turn = number
         while not self.ending.is_set():
             turn += 1
@@ -157,7 +165,9 @@ class Customers:
             waiting = self.accepted - self.settled
         deadline = time.monotonic() + seconds
         while waiting:
-            paid = {order_id for order_id in waiting if self.shop.get(f"/orders/{order_id}").body.get("status") == "PAID"}
+            paid = {
+                order_id for order_id in waiting if self.shop.get(f"/orders/{order_id}").body.get("status") == "PAID"
+            }
             waiting -= paid
             self.settled |= paid
             if time.monotonic() >= deadline:
