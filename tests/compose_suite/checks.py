@@ -86,18 +86,23 @@ def walk(on):
     order_id = order.body["order_id"]
     on.report.equal("it is read", on.shop.get(f"/orders/{order_id}").body.get("status"), "PENDING")
     on.report.equal("its payment is accepted", on.shop.pay(order_id).status, 202)
-    paid = on.shop.settled(order_id)
-    on.report.equal("it is settled", paid.body.get("status"), "PAID")
+    becomes(on, "PAID", "it", order_id)
 
     left = on.shop.get("/products/7").body["stock"]
-    last, late = on.shop.order((7, left)), on.shop.order((7, 1))
-    on.report.equal("the last units are sold", on.shop.pay(last.body["order_id"], wait=10).status, 200)
-    on.report.equal("and no more", on.shop.pay(late.body["order_id"], wait=10).status, 409)
-    failed = on.shop.settled(late.body["order_id"]).body
-    reason = failed.get("failure", {}).get("reason")
-    on.report.equal("that order is FAILED", (failed.get("status"), reason), ("FAILED", "insufficient_stock"))
+    last, late = (on.shop.order((7, quantity)).body["order_id"] for quantity in (left, 1))
+    for name, order, status in (("the order of the last units", last, "PAID"), ("one that comes late", late, "FAILED")):
+        on.report.check(f"{name} is accepted", on.shop.pay(order).status in (200, 202))
+        becomes(on, status, name, order)
+    failed = on.shop.get(f"/orders/{late}").body
+    on.report.equal("the stock was short", failed.get("failure", {}).get("reason"), "insufficient_stock")
+    on.report.equal("it cannot be paid any more", on.shop.pay(late).status, 409)
     on.ledger_is_clean("both are settled")
-    return paid.body
+    return on.shop.get(f"/orders/{order_id}").body
+
+
+def becomes(on, status, name, order_id):
+    order = lambda: on.shop.settled(order_id).body
+    on.report.eventually(f"{name} becomes {status}", lambda: order().get("status") == status, seen=order)
 
 
 def cache(on):
@@ -140,7 +145,7 @@ def refusing_cache(on):
             notices(on, service, "cache", way)
         on.report.equal(f"{way}: products are answered", on.shop.get("/products").status, 200)
         on.report.equal(f"{way}: carts are not", on.shop.request("POST", "/carts").status, 503)
-        on.report.check(f"{way}: orders are settled", on.shop.settles(1))
+        on.report.eventually(f"{way}: an order is settled", lambda: on.shop.settles(1))
         # Not only for a moment: a command that takes too long looks like a refusal.
         for service in PROCESSES:
             on.report.equal(f"{way}: {service} still says so", on.health(service).get("cache"), "down")
