@@ -64,6 +64,10 @@ WORKDIR /data
 ENV SHOP_BIND=0.0.0.0:8080 \
     SHOP_MANAGEMENT_BIND=0.0.0.0:8081
 
+# glibc keeps buffers as large as those that were freed before. Every connection to RabbitMQ has two of 4 MB, and at this
+# fixed threshold in bytes they go back to the system when it is lost: docs/deployment.md#memory.
+ENV MALLOC_MMAP_THRESHOLD_=131072
+
 # By number, so that Kubernetes can see that it is not root (runAsNonRoot).
 USER 65532:65532
 
