@@ -60,7 +60,7 @@ fn assert_is_command(arguments: &[&str]) {
 /// The values of each key of a unit.
 fn unit(command: &str) -> BTreeMap<String, Vec<String>> {
     let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let text = read(&format!("packaging/systemd/shop-{command}.service"));
+    let text = read(&format!("config/packaging/systemd/shop-{command}.service"));
     for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
         if !key.starts_with('#') {
             keys.entry(key.to_owned()).or_default().push(value.to_owned());
@@ -78,20 +78,20 @@ fn every_unit_runs_a_command_that_there_is_with_the_packages_settings() {
         assert_is_command(&words[1..]);
     }
 
-    let count = files(&Path::new(ROOT).join("packaging/systemd"), "service").len();
+    let count = files(&Path::new(ROOT).join("config/packaging/systemd"), "service").len();
     assert_eq!(count, UNITS.len(), "units that are not tested here");
 }
 
 #[test]
 fn the_packages_settings_are_accepted_and_keep_everything_in_the_folder_of_the_units() {
-    let file = format!("{ROOT}/packaging/debian/shop.toml");
+    let file = format!("{ROOT}/config/packaging/debian/shop.toml");
     // Nobody answers there, so that settings that are accepted end with 1, and those that are not with 2.
     let nobody = ("SHOP_MANAGEMENT_BIND", "127.0.0.1:1");
     let output = run_to_end(&Backend::embedded(), &["health", "--config", &file], &[nobody]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
 
-    let settings = parse_toml("packaging/debian/shop.toml");
+    let settings = parse_toml("config/packaging/debian/shop.toml");
     let database = settings["database_url"].as_str().expect("a URL");
     for command in UNITS {
         let folder = format!("/var/lib/{}", unit(command)["StateDirectory"].concat());
@@ -134,7 +134,7 @@ fn every_unit_is_hardened_and_ends_by_itself() {
 fn the_debian_package_names_files_that_there_are() {
     let manifest = parse_toml("Cargo.toml");
     let deb = &manifest["package"]["metadata"]["deb"];
-    let script = read("packaging/build-deb");
+    let script = read("config/packaging/build-deb");
     let mut installed = BTreeSet::new();
 
     for asset in deb["assets"].as_array().expect("assets") {
@@ -165,7 +165,7 @@ fn the_debian_package_names_files_that_there_are() {
     for folder in ["usr/bin/", "etc/shop/", "usr/lib/sysusers.d/"] {
         assert!(installed.contains(folder), "nothing is installed in {folder}");
     }
-    let first = read("packaging/debian/changelog");
+    let first = read("config/packaging/debian/changelog");
     let first = first.lines().next().expect("a line").to_owned();
     assert!(first.starts_with(&format!("shop ({}-1) ", version())), "{first}");
 }
@@ -175,7 +175,7 @@ fn a_page_for_man_is_made_of_every_command() {
     let backend = Backend::embedded();
     let page = run_to_end(&backend, &["man"], &[]);
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
-    // As packaging/build-deb reads them.
+    // As config/packaging/build-deb reads them.
     let named: BTreeSet<String> = page
         .lines()
         .filter_map(|line| line.strip_prefix("shop\\-")?.strip_suffix("(1)"))
@@ -300,7 +300,7 @@ fn the_image_says_what_it_is_and_which_version() {
 fn every_workflow_runs_scripts_that_there_are_and_names_the_version_of_each_action() {
     let workflows = files(&Path::new(ROOT).join(".github/workflows"), "yml");
     assert!(workflows.len() > 2, "{workflows:?}");
-    let scripts = ["tests/", "packaging/", ".ci/"];
+    let scripts = ["tests/", "config/packaging/", ".ci/"];
 
     for file in workflows {
         let document = parse_yaml(&file).remove(0);
