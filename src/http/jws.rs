@@ -14,7 +14,7 @@ use ring::{
     },
 };
 
-/// Checks HS256, RS256, ES256 and EdDSA, and signs with HS256. Keys as JSON are not used here.
+/// Checks HS256, RS256, ES256 and `EdDSA`, and signs with HS256. Keys as JSON are not used here.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
@@ -77,6 +77,7 @@ impl JwtVerifier for PublicKey {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "`jsonwebtoken` wants it so")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     if *algorithm != Algorithm::HS256 || key.family() != AlgorithmFamily::Hmac {
         return Err(ErrorKind::InvalidAlgorithm.into());
@@ -84,6 +85,7 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     Ok(Box::new(Secret::new(key.as_bytes())))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "`jsonwebtoken` wants it so")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
     // Else a public key, which everybody knows, could be taken as a secret.
     if key.family() != algorithm.family() {
