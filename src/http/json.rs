@@ -9,18 +9,19 @@ use poem::{
     http::{HeaderValue, header},
 };
 use poem_openapi::{
-    ApiExtractor, ApiExtractorType, ExtractParamOptions, Object,
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
     error::ContentTypeError,
     payload::Payload,
     registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry},
     types::{ParseFromJSON, Type},
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     body,
     negotiation::elements,
-    problem::{Problem, types::UNSUPPORTED_MEDIA_TYPE},
+    problem::{FieldError, Problem, pointer::escaped, types::UNSUPPORTED_MEDIA_TYPE},
     strict_json::StrictJson,
     validation::{self, ExtraValidation},
 };
@@ -72,25 +73,12 @@ impl<'a, T: ParseFromJSON + ExtraValidation + 'static> ApiExtractor<'a> for Vali
         body: &mut RequestBody,
         _options: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        Self::read(request, body).await
-    }
-}
-
-impl<T: ParseFromJSON + ExtraValidation + 'static> ValidJson<T> {
-    async fn read(request: &Request, body: &mut RequestBody) -> poem::Result<Self> {
         let bytes = body::read(request, body, T::MAX_BODY).await?;
         if bytes.is_empty() && T::BODY_OPTIONAL {
             return Ok(Self(validation::parse(request.headers(), StrictJson::empty())?));
         }
 
-        check_encoding(request)?;
-        check_content_type(request, &bytes)?;
-        if bytes.is_empty() {
-            return Err(Problem::invalid_field("", "the body is missing").into());
-        }
-
-        let body = StrictJson::parse(&bytes)
-            .map_err(|error| Problem::invalid_field("", format!("the body is not valid JSON: {error}")))?;
+        let body = parse(request, &bytes)?;
         Ok(Self(validation::parse(request.headers(), body)?))
     }
 }
@@ -98,18 +86,36 @@ impl<T: ParseFromJSON + ExtraValidation + 'static> ValidJson<T> {
 /// The body of an operation that takes none: nothing, or an empty object. Whoever sends more believes that it is heeded.
 pub struct NoBody;
 
-#[derive(Object)]
-struct EmptyBody {}
-
-impl ExtraValidation for EmptyBody {
-    const BODY_OPTIONAL: bool = true;
-}
-
 impl<'a> FromRequest<'a> for NoBody {
     async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
-        ValidJson::<EmptyBody>::read(request, body).await?;
-        Ok(Self)
+        let bytes = body::read(request, body, body::MAX_BODY).await?;
+        if bytes.is_empty() {
+            return Ok(Self);
+        }
+
+        let Value::Object(fields) = parse(request, &bytes)?.value else {
+            return Err(Problem::invalid_field("", "the body must be empty, or an empty object").into());
+        };
+        if fields.is_empty() {
+            return Ok(Self);
+        }
+        let unknown = fields.keys().map(|name| FieldError {
+            pointer: format!("/{}", escaped(name)),
+            detail: "there is no such field".to_owned(),
+        });
+        Err(Problem::invalid_fields(unknown.collect()).into())
     }
+}
+
+/// The body of a request that has one, as JSON.
+fn parse(request: &Request, bytes: &Bytes) -> poem::Result<StrictJson> {
+    check_encoding(request)?;
+    check_content_type(request, bytes)?;
+    if bytes.is_empty() {
+        return Err(Problem::invalid_field("", "the body is missing").into());
+    }
+    let parsed = StrictJson::parse(bytes);
+    Ok(parsed.map_err(|error| Problem::invalid_field("", format!("the body is not valid JSON: {error}")))?)
 }
 
 /// Content codings are the same in any case (RFC 9110, section 8.4.1). What is not ASCII is none.

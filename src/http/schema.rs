@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 const PREFIX: &str = "#/components/schemas/";
 
@@ -95,6 +95,35 @@ fn is_whole(float: f64) -> bool {
     float.fract() == 0.0 && float.abs() < EXACT
 }
 
+/// Writes a choice between two sets of fields as a condition. Of `anyOf` and `oneOf` generators make types that lack all other
+/// fields; conditions they pass over.
+pub fn choice_to_condition(schema: &mut Map<String, Value>) {
+    if let Some([one, other]) = choice(schema, "anyOf") {
+        schema.insert("if".to_owned(), json!({ "not": { "required": one["required"] } }));
+        schema.insert("then".to_owned(), other);
+    }
+    if let Some([one, other]) = choice(schema, "oneOf") {
+        schema.insert("then".to_owned(), json!({ "not": { "required": other["required"] } }));
+        schema.insert("if".to_owned(), one);
+        schema.insert("else".to_owned(), other);
+    }
+}
+
+/// Takes two alternatives, of which each asks for fields, out of a schema.
+fn choice(schema: &mut Map<String, Value>, key: &str) -> Option<[Value; 2]> {
+    let [one, other] = schema.get(key)?.as_array()?.as_slice() else {
+        return None;
+    };
+    let asks = |alternative: &Value| alternative.get("required").is_some() && alternative.get("type").is_none();
+    if !(asks(one) && asks(other)) {
+        return None;
+    }
+
+    let choice = [one.clone(), other.clone()];
+    schema.remove(key);
+    Some(choice)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -125,5 +154,41 @@ mod tests {
             .iter()
             .filter(|(_, schema)| schema["additionalProperties"] == false);
         assert_eq!(closed.map(|(name, _)| name).collect::<Vec<_>>(), ["Part", "Sent"]);
+    }
+
+    #[test]
+    fn a_choice_between_fields_is_a_condition_that_says_the_same() {
+        let schemas = [
+            json!({ "anyOf": [
+                { "required": ["a"] },
+                { "required": ["b"], "properties": { "b": { "minimum": 1 } } },
+            ] }),
+            json!({ "oneOf": [{ "required": ["a"] }, { "required": ["b"] }] }),
+        ];
+        let is_valid = |schema: &Value, value: &Value| jsonschema::draft202012::is_valid(schema, value);
+
+        for choice in schemas {
+            let mut condition = choice.clone();
+            choice_to_condition(condition.as_object_mut().expect("an object"));
+            assert!(condition.get("anyOf").is_none() && condition.get("oneOf").is_none());
+            for value in [
+                json!({}),
+                json!({ "a": 0 }),
+                json!({ "b": 0 }),
+                json!({ "b": 1 }),
+                json!({ "a": 0, "b": 0 }),
+            ] {
+                assert_eq!(
+                    is_valid(&condition, &value),
+                    is_valid(&choice, &value),
+                    "{condition}: {value}"
+                );
+            }
+        }
+
+        let other = json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] });
+        let mut same = other.clone();
+        choice_to_condition(same.as_object_mut().expect("an object"));
+        assert_eq!(same, other);
     }
 }

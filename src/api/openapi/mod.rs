@@ -122,10 +122,10 @@ pub fn document(auth: AuthMode) -> Value {
         }
     }
 
-    schemas::visit(&mut document, &mut |name, schema| {
-        schemas::set_bounds(name, schema);
-        schemas::choice_to_condition(schema);
-        schemas::to_2020_12(schema);
+    schemas::visit(&mut document, &mut |name, fields| {
+        schemas::set_bounds(name, fields);
+        schema::choice_to_condition(fields);
+        schemas::to_2020_12(fields);
     });
     document["openapi"] = json!(VERSION);
     document["servers"][0]["x-internal"] = json!(false);

@@ -114,35 +114,6 @@ fn leave_out_absent(example: &mut Value, schema: &Schema) {
     }
 }
 
-/// Writes a choice between two sets of fields as a condition. Of `anyOf` and `oneOf` generators make types that lack all other
-/// fields; conditions they pass over.
-pub(super) fn choice_to_condition(schema: &mut Schema) {
-    if let Some([one, other]) = choice(schema, "anyOf") {
-        schema.insert("if".to_owned(), json!({ "not": { "required": one["required"] } }));
-        schema.insert("then".to_owned(), other);
-    }
-    if let Some([one, other]) = choice(schema, "oneOf") {
-        schema.insert("then".to_owned(), json!({ "not": { "required": other["required"] } }));
-        schema.insert("if".to_owned(), one);
-        schema.insert("else".to_owned(), other);
-    }
-}
-
-/// Takes two alternatives, of which each asks for fields, out of a schema.
-fn choice(schema: &mut Schema, key: &str) -> Option<[Value; 2]> {
-    let [one, other] = schema.get(key)?.as_array()?.as_slice() else {
-        return None;
-    };
-    let asks = |alternative: &Value| alternative.get("required").is_some() && alternative.get("type").is_none();
-    if !(asks(one) && asks(other)) {
-        return None;
-    }
-
-    let choice = [one.clone(), other.clone()];
-    schema.remove(key);
-    Some(choice)
-}
-
 fn text(schema: &Schema, key: &str) -> String {
     schema.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
@@ -208,42 +179,6 @@ mod tests {
             bounded("name", json!({ "type": "string" })),
             json!({ "type": "string" })
         );
-    }
-
-    #[test]
-    fn a_choice_between_fields_is_a_condition_that_says_the_same() {
-        let schemas = [
-            json!({ "anyOf": [
-                { "required": ["a"] },
-                { "required": ["b"], "properties": { "b": { "minimum": 1 } } },
-            ] }),
-            json!({ "oneOf": [{ "required": ["a"] }, { "required": ["b"] }] }),
-        ];
-        let is_valid = |schema: &Value, value: &Value| jsonschema::draft202012::is_valid(schema, value);
-
-        for choice in schemas {
-            let mut condition = choice.clone();
-            choice_to_condition(condition.as_object_mut().expect("an object"));
-            assert!(condition.get("anyOf").is_none() && condition.get("oneOf").is_none());
-            for value in [
-                json!({}),
-                json!({ "a": 0 }),
-                json!({ "b": 0 }),
-                json!({ "b": 1 }),
-                json!({ "a": 0, "b": 0 }),
-            ] {
-                assert_eq!(
-                    is_valid(&condition, &value),
-                    is_valid(&choice, &value),
-                    "{condition}: {value}"
-                );
-            }
-        }
-
-        let other = json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] });
-        let mut same = other.clone();
-        choice_to_condition(same.as_object_mut().expect("an object"));
-        assert_eq!(same, other);
     }
 
     #[test]
