@@ -5,14 +5,15 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 
 use super::sql::sql;
 
-/// An id that is higher than that of every transaction that has written or locked anything until now. On SQLite, where one
-/// transaction writes at a time, 0.
+/// An id that is higher than that of every transaction that has written or locked anything until now: that of a transaction
+/// of its own. The end of a snapshot (`pg_snapshot_xmax`) would not do, since it is the id after the last transaction that has
+/// ended, and later ones may be running. On SQLite, where one transaction writes at a time, 0.
 pub async fn next_id(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(0);
     }
 
-    let ids: Vec<i64> = sql("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    let ids: Vec<i64> = sql("SELECT pg_current_xact_id()::text::bigint")
         .scalars(connection)
         .await?;
     Ok(ids.first().copied().unwrap_or(i64::MAX))

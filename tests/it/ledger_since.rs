@@ -10,6 +10,7 @@ use rstest::rstest;
 use sea_orm::{ConnectionTrait as _, Statement, TransactionTrait as _};
 use shop::{
     app::App,
+    db::in_flight,
     domain::{
         Error, OrderId,
         catalog::{self, Origin, StockChange},
@@ -247,6 +248,25 @@ async fn what_commits_late_is_neither_missed_nor_an_alarm() {
         assert_eq!(after.report.orders, orders);
     }
     assert_eq!(wrong_totals(&app).await, 0);
+}
+
+/// Also of those that began after the last one that has ended.
+#[tokio::test]
+async fn a_mark_lies_behind_every_transaction_that_is_in_flight() {
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    let app = backend.stock(&[(100, 1)]).await;
+
+    let settling = app.db.write().begin().await.expect("begun");
+    settling
+        .execute_unprepared("UPDATE products SET stock = stock")
+        .await
+        .expect("written");
+    let mark = in_flight::next_id(app.db.write()).await.expect("a mark");
+    assert!(!in_flight::all_ended_below(app.db.write(), mark).await.expect("known"));
+    settling.commit().await.expect("committed");
+    assert!(in_flight::all_ended_below(app.db.write(), mark).await.expect("known"));
 }
 
 /// Its id says nothing of when it commits, and nothing of its day either: clocks differ.

@@ -24,12 +24,14 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::support::{Backend, Client, Shop, all_settled, count, ledger_report, level_of, run_to_end, unless_busy};
 
 const STOCK: i64 = 1_000;
+/// Processes know the database's time no better than this, since its answers take a while.
+const CLOCK_ERROR: Duration = Duration::from_millis(250);
 
 /// A moment after all that has happened, and before all that will. Ids begin with milliseconds.
 async fn a_moment(app: &App) -> Timestamp {
-    sleep(Duration::from_millis(2)).await;
+    sleep(CLOCK_ERROR).await;
     let moment = db::now(app.db.read()).await.expect("the time");
-    sleep(Duration::from_millis(2)).await;
+    sleep(CLOCK_ERROR).await;
     moment
 }
 

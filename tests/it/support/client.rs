@@ -87,8 +87,9 @@ impl Client {
 
     /// The order once it is PAID or FAILED.
     pub async fn settled(&self, order: &str) -> Value {
+        let path = format!("/orders/{order}");
         super::eventually(&format!("order {order} is settled"), || async {
-            let answer = self.get(&format!("/orders/{order}")).await;
+            let answer = super::unless_busy(|| self.get(&path)).await;
             assert_eq!(answer.status, 200, "{answer:?}");
             (answer.body["status"] != "PENDING").then_some(answer.body)
         })
