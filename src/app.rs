@@ -16,6 +16,7 @@ use crate::{
     db::{self, Db, DbErrorClass, MissingOptions, schema},
     domain::shop,
     queue::Queue,
+    telemetry::outage::DATABASE,
 };
 
 /// The pause before another attempt to connect to a database that is not up yet.
@@ -174,7 +175,7 @@ pub async fn connect_database(config: &Config) -> anyhow::Result<Db> {
     connect
         .retry(ConstantBuilder::default().with_delay(CONNECT_PAUSE).without_max_times())
         .when(may_come_up)
-        .notify(|error, _| tracing::warn!(%error, "the database is unreachable; retrying"))
+        .notify(|error, _| DATABASE.record_probe(Err(db::describe(error))))
         .await
         .map_err(|error| {
             let context = if is_file {

@@ -4,10 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use sea_orm::DbErr;
 use shop::{
     cli::{Cli, Failed, WrongUsage},
     config::ConfigError,
-    telemetry,
+    db, telemetry,
 };
 use tokio::runtime::Builder;
 
@@ -40,10 +41,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// The error and its causes, without causes whose text stands there already.
 fn sentence(error: &anyhow::Error) -> String {
-    let mut sentence = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !sentence.contains(&cause) {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        // It says what its own causes are.
+        let of_database = cause.downcast_ref::<DbErr>().map(db::describe);
+        let is_last = of_database.is_some();
+
+        let cause = of_database.unwrap_or_else(|| cause.to_string());
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
             sentence = format!("{sentence}: {cause}");
+        }
+        if is_last {
+            break;
         }
     }
     sentence

@@ -1,6 +1,9 @@
 //! Whether this process runs, and whether it can do its work.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, types::Example};
@@ -26,6 +29,23 @@ pub enum Role {
 }
 
 pub struct HealthApi;
+
+/// The parts of the process, once it has connected to its database. Before that it is alive and not ready.
+#[derive(Clone, Default)]
+pub struct Started(Arc<OnceLock<App>>);
+
+impl Started {
+    /// To be called once.
+    pub fn set(&self, app: App) {
+        let _ = self.0.set(app);
+    }
+}
+
+impl From<App> for Started {
+    fn from(app: App) -> Self {
+        Self(Arc::new(OnceLock::from(app)))
+    }
+}
 
 /// Whether a part answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
@@ -75,8 +95,8 @@ impl HealthApi {
     ///
     /// 200 as long as the process answers, with the state of its parts. Restart it when this fails.
     #[oai(path = "/healthz", method = "get", operation_id = "getHealth")]
-    async fn healthz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<LiveAnswer, HealthProblem> {
-        let health = Box::pin(check_health(&app, *role.0)).await;
+    async fn healthz(&self, started: Data<&Started>, role: Data<&Role>) -> Result<LiveAnswer, HealthProblem> {
+        let health = Box::pin(check_health(&started, *role.0)).await;
 
         Ok(LiveAnswer::Live(RawJson::of(&health)?))
     }
@@ -85,8 +105,8 @@ impl HealthApi {
     ///
     /// 503 while it cannot do its work. Send it no requests then, but do not restart it.
     #[oai(path = "/readyz", method = "get", operation_id = "getReadiness")]
-    async fn readyz(&self, app: Data<&Arc<App>>, role: Data<&Role>) -> Result<ReadyAnswer, HealthProblem> {
-        let health = Box::pin(check_health(&app, *role.0)).await;
+    async fn readyz(&self, started: Data<&Started>, role: Data<&Role>) -> Result<ReadyAnswer, HealthProblem> {
+        let health = Box::pin(check_health(&started, *role.0)).await;
 
         let body = RawJson::of(&health)?;
         Ok(if health.ready {
@@ -97,7 +117,16 @@ impl HealthApi {
     }
 }
 
-async fn check_health(app: &App, role: Role) -> Health {
+async fn check_health(started: &Started, role: Role) -> Health {
+    let Some(app) = started.0.get() else {
+        return Health {
+            ready: false,
+            database: HealthState::Down,
+            queue: HealthState::Down,
+            cache: HealthState::Down,
+        };
+    };
+
     let (database, queue, cache) = tokio::join!(
         probe(async { app.db.timeout(PROBE_TIMEOUT, app.db.check_writable()).await.is_ok() }),
         probe(async { app.queue.ping().await.is_ok() }),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     app::App,
-    config::{AuthMode, ConfigError},
+    config::{AuthMode, Config, ConfigError},
     http::{
         cors::Cors,
         layers::Layers,
@@ -20,7 +20,7 @@ use crate::{
     tasks::order_watch::OrderWatch,
 };
 use auth::layer::AuthLayer;
-use health::{HealthApi, Role};
+use health::{HealthApi, Role, Started};
 use orders::CachedOrders;
 use products::CachedPages;
 use request_log::REQUEST_LOG;
@@ -77,6 +77,7 @@ pub fn routes(
         .data(Arc::new(app.clone()))
         .data(intake)
         .data(watch)
+        .data(Started::from(app.clone()))
         .data(Role::Serve);
 
     let traced = Traced {
@@ -88,7 +89,7 @@ pub fn routes(
     let cached = CachedPages::new(cached, app.cache.clone(), &routes);
     let checked = CheckedQuery::new(cached, Arc::clone(&routes), &document);
     let authenticated = AuthLayer::new(checked, Arc::clone(&routes), &app.config)?;
-    let api = layered(authenticated, routes, app);
+    let api = layered(authenticated, routes, &app.config);
 
     // Where no other origin may call, requests are spared the layer.
     let origins = &app.config.server.cors_origins;
@@ -98,19 +99,16 @@ pub fn routes(
     Ok(Cors::new(api, origins).boxed())
 }
 
-/// What the management address answers.
-pub fn management_routes(app: &App, role: Role) -> BoxEndpoint<'static, Response> {
+/// What the management address answers, from before the process has connected to its database.
+pub fn management_routes(config: &Config, started: Started, role: Role) -> BoxEndpoint<'static, Response> {
     let service = OpenApiService::new(HealthApi, "shop management", env!("CARGO_PKG_VERSION"));
     let document: Value = serde_json::from_str(&service.spec()).unwrap_or_default();
     let pages = pages::management();
     let routes = Arc::new(Routes::new(&document, pages.paths(), |_| Access::Anyone));
 
-    let handlers = pages
-        .before(service.into_endpoint())
-        .data(Arc::new(app.clone()))
-        .data(role);
+    let handlers = pages.before(service.into_endpoint()).data(started).data(role);
 
-    layered(handlers, routes, app)
+    layered(handlers, routes, config)
 }
 
 /// Who may call the operations with this tag.
@@ -127,9 +125,9 @@ fn access(tag: &str, catalogue_public: bool) -> Access {
 fn layered(
     inner: impl Endpoint<Output = Response> + 'static,
     routes: Arc<Routes>,
-    app: &App,
+    config: &Config,
 ) -> BoxEndpoint<'static, Response> {
-    Layers::new(inner, routes, REQUEST_LOG, app.config.limits.max_in_flight).boxed()
+    Layers::new(inner, routes, REQUEST_LOG, config.limits.max_in_flight).boxed()
 }
 
 /// The OpenAPI document as `shop openapi` prints it.

@@ -5,10 +5,17 @@ use poem::{Request, http::StatusCode};
 use poem_openapi::Tags as _;
 use tracing::{Span, field::Empty};
 
-use super::Tag;
-use crate::http::{
-    routes::Route,
-    trace::{Failure, RequestLog, client_of},
+use super::{
+    Tag,
+    errors::{CARTS_UNAVAILABLE, DATABASE_UNAVAILABLE},
+};
+use crate::{
+    http::{
+        problem::types::ProblemType,
+        routes::Route,
+        trace::{Failure, RequestLog, client_of},
+    },
+    telemetry::outage::{self, milliseconds},
 };
 
 pub const REQUEST_LOG: RequestLog = RequestLog { span, path, failed };
@@ -44,22 +51,65 @@ fn path<'a>(path: &'a str, route: &'a Route) -> &'a str {
     }
 }
 
+/// One line for a request that failed by our fault. Of those that an outage makes fail, the first ones; the line at the end
+/// of the outage counts the others.
 fn failed(failure: &Failure<'_>) {
     let Failure {
         error,
-        status,
+        kind,
+        method,
         path,
         route,
+        elapsed,
         request_id,
         trace_id,
         ref client,
     } = *failure;
-    let order_id = order_id(route, path);
+    if is_one_of_many(kind, error) {
+        return;
+    }
 
-    if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!(error, path, request_id, order_id, trace_id, client, "answered 500");
+    let (order_id, status) = (order_id(route, path), kind.status.as_u16());
+    let (route, duration_ms) = (route.template(), milliseconds(elapsed));
+    if kind.status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(
+            error,
+            method,
+            route,
+            path,
+            status,
+            duration_ms,
+            request_id,
+            order_id,
+            trace_id,
+            client,
+            "answered 500"
+        );
     } else {
-        tracing::warn!(error, path, request_id, order_id, trace_id, client, "answered 503");
+        tracing::warn!(
+            error,
+            method,
+            route,
+            path,
+            status,
+            duration_ms,
+            request_id,
+            order_id,
+            trace_id,
+            client,
+            "answered 503"
+        );
+    }
+}
+
+/// Notes an outage that makes requests fail. Answers whether enough of them have been logged.
+fn is_one_of_many(kind: ProblemType, error: &str) -> bool {
+    if kind == DATABASE_UNAVAILABLE {
+        !outage::DATABASE.record_failed_request(&error)
+    } else if kind == CARTS_UNAVAILABLE {
+        !outage::CACHE.record_failed_request(&error)
+    } else {
+        false
     }
 }
 

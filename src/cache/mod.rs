@@ -286,6 +286,11 @@ impl Cache {
         self.orders.insert((source.number, id), order).await;
     }
 
+    /// Whether there is no other tier than the local one.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.shared, SharedTier::None)
+    }
+
     /// Waits until there is a connection to Redis, for `max_wait` at most.
     pub async fn until_connected(&self, max_wait: Duration) {
         if let SharedTier::Redis(redis) = &self.shared {
@@ -293,7 +298,7 @@ impl Cache {
         }
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis stores and answers.
     ///
     /// # Errors
     /// Why it does not.

@@ -5,19 +5,23 @@
 use std::{
     future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use fred::{
     clients::{Client, WithOptions},
-    interfaces::{ClientLike as _, KeysInterface as _},
+    interfaces::{ClientLike as _, EventInterface as _, KeysInterface as _},
     types::{
         Builder, ClusterHash, CustomCommand, Expiration, SetOptions, Value,
-        config::{Config, Options, ReconnectPolicy},
+        config::{Config, Options, ReconnectPolicy, Server},
     },
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::SettledOrder;
@@ -30,6 +34,9 @@ use crate::{
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(20);
 /// When the client forgets a script that nobody waits for any more.
 const SCRIPT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the commands of a ping may take. No request waits for them.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+const PING_TTL_MS: i64 = 10_000;
 /// How long setting the first generation may take, which is two commands: with the one before them, a request waits for
 /// the cache for less than 50 ms.
 const FIRST_GENERATION_TIMEOUT: Duration = Duration::from_millis(25);
@@ -51,6 +58,7 @@ pub(super) struct Redis {
     /// How every key begins, so that rules of access can name them.
     prefix: String,
     ttl: Duration,
+    last_connection_error: Arc<Mutex<Option<String>>>,
 }
 
 impl Redis {
@@ -78,12 +86,15 @@ impl Redis {
             ));
         let client = builder.build().map_err(|error| error.details().to_owned())?;
 
+        let last_connection_error = Arc::default();
+        tokio::spawn(keep_last_error(client.error_rx(), Arc::clone(&last_connection_error)));
         // The task reconnects by itself and ends with the client.
         drop(client.connect());
         Ok(Self {
             client,
             prefix: prefix.to_owned(),
             ttl,
+            last_connection_error,
         })
     }
 
@@ -177,9 +188,28 @@ impl Redis {
         let _ = timeout(max_wait, self.client.wait_for_connect()).await;
     }
 
+    /// Stores something and reads it: a Redis may answer PING and refuse everything else. Where there is no connection, the
+    /// error says why the last attempt at one has failed.
     pub(super) async fn ping(&self) -> Result<(), String> {
-        let answer: Result<(), _> = self.fail_fast().ping(None).await;
-        answer.map_err(|error| error.details().to_owned())
+        let client = self.with_timeout(PING_TIMEOUT);
+        let key = format!("{prefix}:ping", prefix = self.prefix);
+        let ping = async {
+            let expire = Some(Expiration::PX(PING_TTL_MS));
+            let _: () = client.set(&key, 1, expire, None, false).await?;
+            let _: Option<Bytes> = client.get(&key).await?;
+            Ok::<_, fred::error::Error>(())
+        };
+
+        ping.await.map_err(|error| {
+            let last = self
+                .last_connection_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some(cause) if !self.client.is_connected() => cause.clone(),
+                _ => error.details().to_owned(),
+            }
+        })
     }
 
     /// Sets the generation unless another process has just set it, and reads the one that was set first. What is stored in its
@@ -230,6 +260,19 @@ impl Redis {
     /// In braces a hash tag: all keys of one database live on one node of a cluster and can be read by one command.
     fn key(&self, source: &str, name: &str) -> String {
         format!("{prefix}:{{{source}}}:{name}", prefix = self.prefix)
+    }
+}
+
+/// Keeps why an attempt to connect has failed, until the client ends.
+async fn keep_last_error(mut errors: Receiver<(fred::error::Error, Option<Server>)>, last: Arc<Mutex<Option<String>>>) {
+    loop {
+        match errors.recv().await {
+            Ok((error, _)) => {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.details().to_owned());
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

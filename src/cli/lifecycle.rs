@@ -12,8 +12,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, health::Role},
-    app::App,
+    api::{
+        self,
+        health::{Role, Started},
+    },
     config::{Bind, Config},
     server,
 };
@@ -73,26 +75,25 @@ pub(super) async fn unless_stopped<T>(
     }
 }
 
-/// Starts the server of `/healthz`, `/readyz` and `/metrics`, unless it is switched off.
+/// Starts the server of `/healthz`, `/readyz` and `/metrics`, unless it is switched off. It answers while the process still
+/// waits for its database; what this returns is to be set after that.
 pub(super) async fn spawn_management_server(
     servers: &mut JoinSet<()>,
+    config: &Config,
     management: Bind,
-    app: &App,
     role: Role,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let Bind::At(address) = management else { return Ok(()) };
+) -> anyhow::Result<Started> {
+    let started = Started::default();
+    let Bind::At(address) = management else {
+        return Ok(started);
+    };
 
     let bound = server::bind(address, "management_bind").await?;
     tracing::info!(address = %bound.address, "management");
-    let routes = api::management_routes(app, role);
-    servers.spawn(server::run(
-        bound,
-        routes,
-        server::Settings::of(&app.config),
-        stop.clone(),
-    ));
-    Ok(())
+    let routes = api::management_routes(config, started.clone(), role);
+    servers.spawn(server::run(bound, routes, server::Settings::of(config), stop.clone()));
+    Ok(started)
 }
 
 /// Waits for `stop`. If a part of the process ends before that, which it never should, this cancels `stop` and fails:

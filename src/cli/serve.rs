@@ -22,7 +22,7 @@ use crate::{
     intake::OrderIntake,
     seed::{self, Plan},
     server,
-    tasks::{gauges, order_watch::OrderWatch, source},
+    tasks::{dependencies, gauges, order_watch::OrderWatch, source},
 };
 
 /// The default port of the management server.
@@ -55,16 +55,18 @@ impl Serve {
 
         log_start(&config, "serve");
         let stop = stop_on_signal()?;
+        let mut servers = JoinSet::new();
+        let started = spawn_management_server(&mut servers, &config, management, Role::Serve, &stop).await?;
         let Some(app) = unless_stopped(&stop, Box::pin(self.connect(config))).await? else {
             return Ok(());
         };
+        started.set(app.clone());
 
         let bound = server::bind(bind, "bind").await?;
-        let address = reachable(bound.address);
-        let mut servers = JoinSet::new();
-        spawn_management_server(&mut servers, management, &app, Role::Serve, &stop).await?;
+        let (address, local) = (bound.address, reachable(bound.address));
         servers.spawn(gauges::run(app.clone(), stop.clone()));
         servers.spawn(source::run(app.clone(), stop.clone()));
+        servers.spawn(dependencies::run(app.clone(), stop.clone()));
 
         let (intake, mut publishing) = OrderIntake::start(&app);
         let watch = OrderWatch::new(app.config.limits.max_waiting, stop.clone());
@@ -85,9 +87,9 @@ impl Serve {
             JoinSet::new()
         };
 
-        tracing::info!(%address, docs = format!("http://{address}/docs"), "serving");
+        tracing::info!(%address, docs = format!("http://{local}/docs"), "serving");
         if self.demo {
-            print_demo(&app.config, address)?;
+            print_demo(&app.config, local)?;
         }
 
         let outcome = run_until(&stop, [&mut servers, &mut publishing, &mut settlement]).await;

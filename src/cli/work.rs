@@ -10,7 +10,7 @@ use crate::{
     api::health::Role,
     app::App,
     config::Config,
-    tasks::{auditor, expiry, gauges, relay, source, sweeper, worker},
+    tasks::{auditor, dependencies, expiry, gauges, relay, source, sweeper, worker},
 };
 
 /// The default port of the management server.
@@ -27,14 +27,16 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     log_start(&config, "work");
     let stop = stop_on_signal()?;
+    let mut servers = JoinSet::new();
+    let started = spawn_management_server(&mut servers, &config, management, Role::Work, &stop).await?;
     let Some(app) = unless_stopped(&stop, Box::pin(connect(config))).await? else {
         return Ok(());
     };
+    started.set(app.clone());
 
-    let mut servers = JoinSet::new();
-    spawn_management_server(&mut servers, management, &app, Role::Work, &stop).await?;
     servers.spawn(gauges::run(app.clone(), stop.clone()));
     servers.spawn(source::run(app.clone(), stop.clone()));
+    servers.spawn(dependencies::run(app.clone(), stop.clone()));
     let mut settlement = spawn_settlement(&app, &stop);
     tracing::info!("working");
 

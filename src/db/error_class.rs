@@ -33,6 +33,31 @@ pub fn classify(error: &DbErr) -> DbErrorClass {
     }
 }
 
+/// What an error says. The driver adds the line of PostgreSQL's own source code; in place of that stands the code that
+/// PostgreSQL documents (SQLSTATE).
+#[must_use]
+pub fn describe(error: &DbErr) -> String {
+    let text = error.to_string();
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause))
+    | DbErr::Query(RuntimeErr::SqlxError(cause))
+    | DbErr::Conn(RuntimeErr::SqlxError(cause))) = error
+    else {
+        return text;
+    };
+
+    let postgres = match &**cause {
+        sqlx::Error::Database(error) => error.try_downcast_ref::<PgDatabaseError>(),
+        _ => None,
+    };
+    postgres.map_or_else(
+        || text.clone(),
+        |error| {
+            let described = format!("{} (SQLSTATE {})", error.message(), error.code());
+            text.replace(&error.to_string(), &described)
+        },
+    )
+}
+
 /// Whether the statement would have stored a second row where there can be one.
 #[must_use]
 pub fn is_unique_violation(error: &DbErr) -> bool {

@@ -37,7 +37,7 @@ pub mod url;
 
 use clock::Clock;
 use connect::{postgres_options, session_options, sqlite_options};
-pub use error_class::{DbErrorClass, classify, is_unique_violation};
+pub use error_class::{DbErrorClass, classify, describe, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
 pub use identity::Identity;

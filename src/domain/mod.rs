@@ -145,11 +145,12 @@ impl Error {
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
+        let text = db::describe(&error);
         match db::classify(&error) {
-            db::DbErrorClass::Retryable => Self::Busy(error.to_string()),
-            db::DbErrorClass::Reconnect => Self::Reconnect(error.to_string()),
-            db::DbErrorClass::Unavailable | db::DbErrorClass::AccessDenied => Self::Unavailable(error.to_string()),
-            db::DbErrorClass::Permanent => Self::Internal(error.to_string()),
+            db::DbErrorClass::Retryable => Self::Busy(text),
+            db::DbErrorClass::Reconnect => Self::Reconnect(text),
+            db::DbErrorClass::Unavailable | db::DbErrorClass::AccessDenied => Self::Unavailable(text),
+            db::DbErrorClass::Permanent => Self::Internal(text),
         }
     }
 }

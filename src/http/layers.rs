@@ -7,11 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use poem::{
-    Endpoint, Request, Response,
-    error::ResponseError as _,
-    http::{HeaderValue, StatusCode, Uri, header},
+    Body, Endpoint, Request, Response,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -25,6 +24,7 @@ use super::{
     routes::{Route, Routes},
     trace::{Failure, REQUEST_ID, RequestLog, RequestLogContext},
 };
+use crate::telemetry::{http_metrics::OpenStream, outage::milliseconds};
 
 /// The time limit of a request. `Prefer: wait=N` extends it by N.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,26 +57,38 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let path = uri.path();
         let route = self.routes.at(path);
-        let in_flight = route.meters().begin(method.as_str());
+        let wait = waiting_time(&request, route);
+        let in_flight = route.meters().begin(method.as_str(), wait.is_some() || route.streams());
         let context = RequestLogContext::of(&mut request);
 
-        let mut response = match self.handle(request, &uri, route).await {
+        let limit = REQUEST_TIMEOUT + wait.unwrap_or_default();
+        let mut response = match self.handle(request, &uri, route, limit).await {
             Ok(response) => response,
             Err(problem) => {
-                self.log_failure(&problem, path, route, &context);
+                let request = Answered {
+                    method: &method,
+                    path,
+                    route,
+                    started,
+                };
+                self.log_failure(&problem, &context, &request);
                 problem.respond(path)
             }
         };
         set_headers(&mut response, route, &context.request_id);
 
         let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-        in_flight.answered(status, elapsed);
+        if is_event_stream(&response) {
+            response = until_sent(response, in_flight.streaming(status, started));
+        } else {
+            in_flight.answered(status, elapsed);
+        }
         tracing::debug!(
             %method,
             route = route.template(),
             path = (self.log.path)(path, route),
             status,
-            duration_ms = elapsed.as_secs_f64() * 1e3,
+            duration_ms = milliseconds(elapsed),
             request_id = context.request_id,
             client = context.client(),
             "answered"
@@ -86,7 +98,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Layers<E> {
 }
 
 impl<E: Endpoint<Output = Response>> Layers<E> {
-    async fn handle(&self, request: Request, uri: &Uri, route: &Route) -> Result<Response, Problem> {
+    async fn handle(&self, request: Request, uri: &Uri, route: &Route, limit: Duration) -> Result<Response, Problem> {
         let Ok(_permit) = self.permits.try_acquire() else {
             let detail = "too many requests are waiting; try again in a moment";
             return Err(Problem::new(OVERLOADED, detail));
@@ -96,7 +108,6 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
             return Ok(moved_to(&location));
         }
 
-        let limit = REQUEST_TIMEOUT + waiting_time(&request, route);
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
 
         match timeout(limit, call).await {
@@ -112,19 +123,29 @@ impl<E: Endpoint<Output = Response>> Layers<E> {
     }
 
     /// Logs what the answer does not say.
-    fn log_failure(&self, problem: &Problem, path: &str, route: &Route, context: &RequestLogContext) {
+    fn log_failure(&self, problem: &Problem, context: &RequestLogContext, request: &Answered<'_>) {
         let Some(error) = problem.cause() else { return };
 
         (self.log.failed)(&Failure {
             error,
-            status: problem.status(),
-            path: (self.log.path)(path, route),
-            route,
+            kind: problem.kind(),
+            method: request.method.as_str(),
+            path: (self.log.path)(request.path, request.route),
+            route: request.route,
+            elapsed: request.started.elapsed(),
             request_id: &context.request_id,
             trace_id: context.trace_id(),
             client: context.client(),
         });
     }
+}
+
+/// What the log says of every request that is answered.
+struct Answered<'a> {
+    method: &'a Method,
+    path: &'a str,
+    route: &'a Route,
+    started: Instant,
 }
 
 /// Sends the client to where it meant to go, with the same method and body (RFC 9110, section 15.4.9).
@@ -135,12 +156,28 @@ fn moved_to(location: &str) -> Response {
         .finish()
 }
 
-/// By how much `Prefer: wait` extends the time limit.
-fn waiting_time(request: &Request, route: &Route) -> Duration {
+/// By how much `Prefer: wait` extends the time limit, if the request asks to wait.
+fn waiting_time(request: &Request, route: &Route) -> Option<Duration> {
     if !route.can_wait() {
-        return Duration::ZERO;
+        return None;
     }
-    Prefer::of(request.headers()).wait.unwrap_or_default()
+    Prefer::of(request.headers()).wait
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The same response, which keeps `open` until its body has been sent or its client has gone.
+fn until_sent(mut response: Response, open: OpenStream) -> Response {
+    let sent = (Box::pin(response.take_body().into_bytes_stream()), open);
+    let bytes = stream::unfold(sent, |(mut bytes, open)| async move {
+        let next = bytes.next().await?;
+        Some((next, (bytes, open)))
+    });
+    response.set_body(Body::from_bytes_stream(bytes));
+    response
 }
 
 /// Sets what every answer says. Unless a handler says otherwise, no cache may store it: it may belong to somebody.

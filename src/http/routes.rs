@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use poem::http::{HeaderValue, Uri};
 use serde_json::Value;
 
-use crate::telemetry::metrics::RouteMeters;
+use crate::telemetry::http_metrics::RouteMeters;
 
 /// The template of whatever is not served.
 const OTHER: &str = "other";
@@ -34,6 +34,8 @@ pub struct Route {
     access: Access,
     /// Whether the document lets a request wait (`Prefer: wait`, RFC 7240).
     can_wait: bool,
+    /// Whether it answers with an event stream.
+    streams: bool,
     /// The methods it knows, for the header `Allow` of a 405 (RFC 9110, section 15.5.6).
     allow: Option<HeaderValue>,
     meters: RouteMeters,
@@ -145,6 +147,7 @@ impl Route {
             operation_ids: Vec::new(),
             access: Access::default(),
             can_wait: false,
+            streams: false,
             allow: None,
             meters: RouteMeters::new(template),
         }
@@ -168,6 +171,7 @@ impl Route {
             operation_ids: ids.map(str::to_owned).collect(),
             access: tag.map(access).unwrap_or_default(),
             can_wait: parameters.any(|parameter| parameter["name"] == "Prefer"),
+            streams: operations.iter().any(|(_, operation)| answers_with_events(operation)),
             allow: HeaderValue::from_str(&methods.join(", ")).ok(),
             ..Self::new(template)
         }
@@ -198,6 +202,10 @@ impl Route {
         self.can_wait
     }
 
+    pub fn streams(&self) -> bool {
+        self.streams
+    }
+
     pub fn allow(&self) -> Option<&HeaderValue> {
         self.allow.as_ref()
     }
@@ -219,6 +227,12 @@ impl Route {
     }
 }
 
+fn answers_with_events(operation: &Value) -> bool {
+    let content = operation["responses"]["200"]["content"].as_object();
+    let mut media_types = content.into_iter().flatten().map(|(media_type, _)| media_type);
+    media_types.any(|media_type| media_type.starts_with("text/event-stream"))
+}
+
 /// A method of the document as the header `Allow` names it. A path that answers GET answers HEAD too.
 fn allowed(method: &str) -> String {
     match method {
@@ -238,6 +252,7 @@ mod tests {
             "/things": { "get": { "operationId": "list", "tags": ["Things"] }, "post": { "tags": ["Things"] } },
             "/things/{id}": { "get": { "parameters": [{ "name": "Prefer", "in": "header" }] } },
             "/things/{id}/parts": { "patch": {} },
+            "/things/{id}/events": { "get": { "responses": { "200": { "content": { "text/event-stream": {} } } } } },
         } });
         let access = |tag: &str| {
             if tag == "Things" {
@@ -307,6 +322,7 @@ mod tests {
             ]
         );
         assert!(routes.at("/things/7").can_wait() && !routes.at("/things").can_wait());
+        assert!(routes.at("/things/7/events").streams() && !routes.at("/things/7").streams());
         let parts = routes.at("/things/7/parts");
         assert_eq!(parts.parameter("/things/7/parts"), Some("7"));
         assert_eq!((parts.parameter_name(0), parts.parameter_name(1)), (Some("id"), None));

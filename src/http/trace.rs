@@ -4,18 +4,16 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use poem::{
-    Endpoint, Request, Response,
-    http::{StatusCode, header::HeaderName},
-};
+use poem::{Endpoint, Request, Response, http::header::HeaderName};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::{
     header::FromHeader,
-    problem::Problem,
+    problem::{Problem, types::ProblemType},
     routes::{Route, Routes},
 };
 use crate::telemetry::traces;
@@ -40,10 +38,13 @@ pub struct RequestLog {
 /// A request that failed by our fault.
 pub struct Failure<'a> {
     pub error: &'a str,
-    pub status: StatusCode,
+    pub kind: ProblemType,
+    pub method: &'a str,
     /// As it may be written.
     pub path: &'a str,
     pub route: &'a Route,
+    /// How long the request took.
+    pub elapsed: Duration,
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
     /// The address of the client, beyond trusted proxies.

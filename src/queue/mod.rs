@@ -124,6 +124,17 @@ impl Queue {
         }
     }
 
+    /// How many dead letters there are; `None` where they are not kept.
+    ///
+    /// # Errors
+    /// When the queue is unreachable.
+    pub async fn dead_letter_depth(&self) -> Result<Option<u64>, QueueError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(None),
+            Backend::RabbitMq(queue) => queue.dead_letter_depth().await.map(Some),
+        }
+    }
+
     /// Connects if that is needed, and tells whether the queue can be used.
     ///
     /// # Errors

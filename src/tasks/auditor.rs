@@ -16,9 +16,12 @@ use crate::{
         ledger::{self, Checked, LEASE, LastCheck, Lease, MAX_AGE},
     },
     failpoints::{self, Failpoint},
-    telemetry::metrics::{
-        LEDGER_CHECKED, LEDGER_HOLD_DISCREPANCIES, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE,
-        LEDGER_STOCK_DISCREPANCIES,
+    telemetry::{
+        metrics::{
+            LEDGER_CHECKED, LEDGER_HOLD_DISCREPANCIES, LEDGER_ORDER_DISCREPANCIES, LEDGER_OVERDUE,
+            LEDGER_STOCK_DISCREPANCIES,
+        },
+        outage::{DATABASE, milliseconds},
     },
 };
 
@@ -52,7 +55,9 @@ pub async fn run(app: App, stop: CancellationToken) {
         let pause = match checked {
             Ok(()) => every.min(POLL),
             Err(error) => {
-                tracing::warn!(%error, "could not check the ledger; retrying");
+                if !DATABASE.count_failure() {
+                    tracing::warn!(%error, "could not check the ledger; retrying");
+                }
                 every.min(RETRY)
             }
         };
@@ -103,8 +108,9 @@ pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>,
     };
     match checked {
         Ok(checked) => {
-            let (orders, is_full, took) = (checked.report.orders, checked.is_full, started.elapsed());
-            tracing::debug!(orders, is_full, ?took, "checked the ledger");
+            let (orders, is_full, duration_ms) =
+                (checked.report.orders, checked.is_full, milliseconds(started.elapsed()));
+            tracing::debug!(orders, is_full, duration_ms, "checked the ledger");
             Ok(Some(checked))
         }
         Err(error) => {

@@ -14,7 +14,10 @@ use crate::{
     entities::order::{FailureReason, OrderStatus},
     failpoints::{self, Failpoint},
     queue::{Delivery, MessageBatch, QueueError},
-    telemetry::metrics::{BATCH_SIZE, DEAD_LETTERS, ORDERS_FAILED, ORDERS_PAID, REDELIVERIES, SETTLEMENT_LAG},
+    telemetry::{
+        metrics::{BATCH_SIZE, DEAD_LETTERS, ORDERS_FAILED, ORDERS_PAID, REDELIVERIES, SETTLEMENT_LAG},
+        outage::QUEUE,
+    },
 };
 
 /// A batch whose settlement is committed, and which is not acknowledged yet.
@@ -123,7 +126,8 @@ where
         match publish().await {
             Ok(()) => return Ok(()),
             Err(error) => {
-                tracing::warn!(%error, what, "could not publish; retrying");
+                QUEUE.record_failure(&error);
+                tracing::debug!(what, "could not publish; retrying");
                 backoff.wait(stop).await?;
             }
         }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    telemetry::metrics::{DATABASE_CONNECTIONS, upkeep},
+    telemetry::metrics::{DATABASE_CONNECTIONS, DEAD_LETTERS_WAITING, upkeep},
 };
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -28,5 +28,19 @@ pub async fn run(app: App, stop: CancellationToken) {
         let (open, idle) = app.db.connections();
         gauge!(DATABASE_CONNECTIONS, "state" => "idle").set(idle);
         gauge!(DATABASE_CONNECTIONS, "state" => "used").set(open.saturating_sub(idle));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = count_dead_letters(&app) => {}
+        }
+    }
+}
+
+/// While the queue is unreachable, the gauge stays as it was.
+#[expect(clippy::cast_precision_loss, reason = "a gauge")]
+async fn count_dead_letters(app: &App) {
+    match app.queue.dead_letter_depth().await {
+        Ok(Some(depth)) => gauge!(DEAD_LETTERS_WAITING).set(depth as f64),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "could not count the dead letters"),
     }
 }

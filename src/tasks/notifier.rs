@@ -1,28 +1,20 @@
 //! Publishes a settle request for every payment that was accepted. It does so after the commit and in batches, so that no
 //! client waits for the queue. A request that is lost costs time and no order: the sweeper publishes it again.
 
-use std::time::Duration;
-
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tracing::Span;
 
 use crate::{
     app::App,
     failpoints::{self, Failpoint},
     queue::{Queue, QueueError, SettleRequest},
-    telemetry::traces,
+    telemetry::{outage::QUEUE, traces},
 };
 
 /// The most settle requests that wait for being published. Any further one is left to the sweeper.
 const MAX_QUEUED: usize = 10_000;
 /// The most settle requests published at once.
 const PUBLISH_BATCH: usize = 500;
-/// How often the connection to the queue is checked while there is nothing to publish.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands settle requests to the task that publishes them. Clones share it.
 #[derive(Clone)]
@@ -50,25 +42,13 @@ impl Notifier {
 }
 
 async fn publish_all(queue: Queue, exchange: String, mut queued: mpsc::Receiver<SettleRequest>) {
-    let mut ping = interval(PING_INTERVAL);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut outage = OutageLog::default();
     let mut requests = Vec::new();
 
-    loop {
-        let result = tokio::select! {
-            biased;
-            count = queued.recv_many(&mut requests, PUBLISH_BATCH) => {
-                if count == 0 {
-                    return;
-                }
-                publish(&queue, &exchange, &mut requests).await
-            }
-            _ = ping.tick() => queue.ping().await,
-        };
-
+    while queued.recv_many(&mut requests, PUBLISH_BATCH).await > 0 {
+        if let Err(error) = publish(&queue, &exchange, &mut requests).await {
+            QUEUE.record_failure(&error);
+        }
         requests.clear();
-        outage.record(&result);
     }
 }
 
@@ -103,23 +83,4 @@ fn publish_spans(requests: &mut [SettleRequest], exchange: &str) -> Vec<Span> {
         span
     };
     requests.iter_mut().map(publish_span).collect()
-}
-
-/// Logs an outage of the queue twice: when it begins and when it ends.
-#[derive(Default)]
-struct OutageLog {
-    is_down: bool,
-}
-
-impl OutageLog {
-    fn record(&mut self, result: &Result<(), QueueError>) {
-        match result {
-            Ok(()) if self.is_down => tracing::info!("the queue is reachable again"),
-            Err(error) if !self.is_down => {
-                tracing::warn!(%error, "the queue is unreachable, reconnecting; accepted orders wait in the database");
-            }
-            _ => {}
-        }
-        self.is_down = result.is_err();
-    }
 }

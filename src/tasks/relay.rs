@@ -8,12 +8,15 @@ use metrics::{counter, gauge};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::{backoff::Backoff, dependencies::is_database_outage};
 use crate::{
     app::App,
     domain::{Error, event::Event, outbox},
     failpoints::{self, Failpoint},
-    telemetry::metrics::{OUTBOX_DEPTH, OUTBOX_RELAYED},
+    telemetry::{
+        metrics::{OUTBOX_DEPTH, OUTBOX_RELAYED},
+        outage::{DATABASE, QUEUE},
+    },
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,7 +73,7 @@ pub async fn relay(app: &App) -> Result<usize, Error> {
         return Ok(0);
     }
     if let Err(error) = app.queue.publish_events(&events).await {
-        tracing::warn!(%error, events = events.len(), "could not publish events of the outbox; retrying");
+        QUEUE.record_failure(&error);
         release(app, &ids).await;
         return Err(unreachable(error));
     }
@@ -96,11 +99,15 @@ async fn claim(app: &App) -> Result<(Vec<i64>, Vec<Event>), Error> {
         .db
         .transaction(|txn| async move { outbox::claim(&*txn, now, limit).await });
 
-    let claimed: Vec<outbox::Stored> = app
-        .db
-        .timeout(STATEMENT_TIMEOUT, claim)
-        .await
-        .inspect_err(|error: &Error| tracing::warn!(%error, "could not claim events of the outbox; retrying"))?;
+    let claimed: Vec<outbox::Stored> =
+        app.db
+            .timeout(STATEMENT_TIMEOUT, claim)
+            .await
+            .inspect_err(|error: &Error| {
+                if !is_database_outage(error) {
+                    tracing::warn!(%error, "could not claim events of the outbox; retrying");
+                }
+            })?;
     Ok(claimed.into_iter().map(|stored| (stored.id, stored.event)).unzip())
 }
 
@@ -111,7 +118,9 @@ async fn release(app: &App, ids: &[i64]) {
         async move { outbox::release(&*txn, now, ids).await }
     });
 
-    if let Err::<(), Error>(error) = app.db.timeout(STATEMENT_TIMEOUT, release).await {
+    if let Err::<(), Error>(error) = app.db.timeout(STATEMENT_TIMEOUT, release).await
+        && !DATABASE.count_failure()
+    {
         tracing::warn!(%error, "could not release events of the outbox; they become due again by themselves");
     }
 }

@@ -8,6 +8,7 @@ use metrics::{counter, gauge};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::dependencies::is_database_outage;
 use crate::{
     app::App,
     db,
@@ -15,6 +16,7 @@ use crate::{
     queue::SettleRequest,
     telemetry::{
         metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
+        outage::{DATABASE, QUEUE},
         traces::new_traceparent,
     },
 };
@@ -69,9 +71,11 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
         return Ok(SweepOutcome::QueueBusy);
     }
 
-    let due = claim_due(app)
-        .await
-        .inspect_err(|error: &Error| tracing::warn!(%error, "could not claim the orders that are due; retrying"))?;
+    let due = claim_due(app).await.inspect_err(|error: &Error| {
+        if !is_database_outage(error) {
+            tracing::warn!(%error, "could not claim the orders that are due; retrying");
+        }
+    })?;
     if due.is_empty() {
         return Ok(SweepOutcome::Done);
     }
@@ -83,7 +87,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     };
     let requests: Vec<SettleRequest> = due.iter().map(request).collect();
     if let Err(error) = app.queue.publish_settle_requests(&requests).await {
-        tracing::warn!(%error, orders = due.len(), "could not publish settle requests again; retrying");
+        QUEUE.record_failure(&error);
         release_due(app, &due).await;
         return Err(Error::Unavailable(error.to_string()));
     }
@@ -124,7 +128,9 @@ async fn release_due(app: &App, orders: &[OrderId]) {
             .await
     };
 
-    if let Err::<_, Error>(error) = release.await {
+    if let Err::<_, Error>(error) = release.await
+        && !DATABASE.count_failure()
+    {
         tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
     }
 }

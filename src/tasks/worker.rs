@@ -12,6 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     backoff::{Backoff, Stopped},
+    dependencies::is_database_outage,
     finish::{SettledBatch, finish},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     },
     failpoints::{self, Failpoint},
     queue::MessageBatch,
-    telemetry::{metrics::SETTLE_DURATION, traces},
+    telemetry::{metrics::SETTLE_DURATION, outage::QUEUE, traces},
 };
 
 /// How long one attempt at settling a batch may take.
@@ -65,7 +66,7 @@ async fn settle_batches(app: &App, stop: &CancellationToken, settled: mpsc::Send
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot consume from the queue; reconnecting");
+                QUEUE.record_failure(&error);
                 if backoff.wait(stop).await.is_err() {
                     return;
                 }
@@ -157,7 +158,9 @@ async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationTok
                 return settle_one_by_one(app, orders, stop).await;
             }
             Err(error) => {
-                tracing::warn!(%error, orders = orders.len(), "could not settle a batch; retrying");
+                if !is_database_outage(&error) {
+                    tracing::warn!(%error, orders = orders.len(), "could not settle a batch; retrying");
+                }
                 backoff.wait(stop).await?;
             }
         }
@@ -185,7 +188,9 @@ async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationTok
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, order_id = %order, "could not settle an order; retrying");
+                    if !is_database_outage(&error) {
+                        tracing::warn!(%error, order_id = %order, "could not settle an order; retrying");
+                    }
                     backoff.wait(stop).await?;
                 }
             }

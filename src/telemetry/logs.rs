@@ -21,9 +21,9 @@ use super::traces;
 use crate::config::{Config, LogFormat};
 
 /// What the libraries log unless the filter names them, as in `SHOP_LOG=info,lapin=warn`. Spans of single statements belong
-/// into traces, and the database's notices into its own log. `lapin` and `fred` are off because the caller logs each outage
-/// of the broker and of Redis once.
-const LIBRARIES: &str = "lapin=off,fred=off";
+/// into traces, and the database's notices into its own log. `lapin`, `fred` and `sqlx` are off because each outage is logged
+/// once, by [`super::outage`].
+const LIBRARIES: &str = "lapin=off,fred=off,sqlx=off";
 
 /// The libraries' level, however verbose the shop is to be.
 const LIBRARIES_LEVEL: &str = "warn";
@@ -128,12 +128,12 @@ mod tests {
 
     #[test]
     fn a_level_alone_is_the_shops_own() {
-        assert_eq!(directives("debug"), "lapin=off,fred=off,warn,shop=debug");
+        assert_eq!(directives("debug"), "lapin=off,fred=off,sqlx=off,warn,shop=debug");
         assert_eq!(
             directives("info, lapin=warn"),
-            "lapin=off,fred=off,warn,shop=info,lapin=warn"
+            "lapin=off,fred=off,sqlx=off,warn,shop=info,lapin=warn"
         );
-        assert_eq!(directives("off"), "lapin=off,fred=off,off");
+        assert_eq!(directives("off"), "lapin=off,fred=off,sqlx=off,off");
         assert!(EnvFilter::try_new(directives("trace,hyper=debug")).is_ok());
     }
 }

@@ -1,19 +1,16 @@
 //! The metrics of a process in Prometheus text: their names and what they mean. The handles of those that every request
 //! updates are made beforehand. No label takes a value that a client, a user or an id decides.
 
-use std::{
-    sync::{LazyLock, OnceLock},
-    time::Duration,
-};
+use std::sync::{LazyLock, OnceLock};
 
-use metrics::{
-    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
-};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-const SECONDS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+use super::process;
+
+/// Up to the five minutes that an event stream lasts. What takes longer than that is late in any case.
+const SECONDS: [f64; 18] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 ];
 const SIZES: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 5_000.0];
 
@@ -30,6 +27,7 @@ pub const BATCH_SIZE: &str = "shop_batch_size";
 pub const SETTLE_DURATION: &str = "shop_settle_duration_seconds";
 pub const SETTLEMENT_LAG: &str = "shop_settlement_lag_seconds";
 pub const QUEUE_DEPTH: &str = "shop_queue_depth";
+pub const DEAD_LETTERS_WAITING: &str = "shop_dead_letters_waiting";
 pub const REDELIVERIES: &str = "shop_redeliveries_total";
 pub const DEAD_LETTERS: &str = "shop_dead_letters_total";
 pub const SETTLE_REQUESTS_RESENT: &str = "shop_settle_requests_resent_total";
@@ -38,19 +36,21 @@ pub const OUTBOX_RELAYED: &str = "shop_outbox_relayed_total";
 pub const CACHE_HITS: &str = "shop_cache_hits_total";
 pub const CACHE_MISSES: &str = "shop_cache_misses_total";
 pub const DATABASE_CONNECTIONS: &str = "shop_database_connections";
+pub const DEPENDENCY_UP: &str = "shop_dependency_up";
 pub const LEDGER_STOCK_DISCREPANCIES: &str = "shop_ledger_stock_discrepancies";
 pub const LEDGER_HOLD_DISCREPANCIES: &str = "shop_ledger_hold_discrepancies";
 pub const LEDGER_ORDER_DISCREPANCIES: &str = "shop_ledger_order_discrepancies";
 pub const LEDGER_OVERDUE: &str = "shop_ledger_orders_overdue";
 pub const LEDGER_CHECKED: &str = "shop_ledger_checked_timestamp_seconds";
 const BUILD_INFO: &str = "shop_build_info";
-const HTTP_REQUESTS: &str = "shop_http_requests_total";
-const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
-const HTTP_IN_FLIGHT: &str = "shop_http_requests_in_flight";
+pub(super) const HTTP_REQUESTS: &str = "shop_http_requests_total";
+pub(super) const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
+pub(super) const HTTP_IN_FLIGHT: &str = "shop_http_requests_in_flight";
 
 /// All metrics as text, version 0.0.4 of the format.
 pub fn text() -> String {
-    recorder().map(PrometheusHandle::render).unwrap_or_default()
+    let own = recorder().map(PrometheusHandle::render);
+    own.unwrap_or_default() + &process::text()
 }
 
 /// Adds what has been recorded to the buckets of the histograms. Call it every few seconds: until then every single
@@ -104,6 +104,9 @@ fn install() -> Option<PrometheusHandle> {
     for reason in ["insufficient_stock", "cancelled", "expired"] {
         counter!(ORDERS_FAILED, "reason" => reason).increment(0);
     }
+    for name in [SETTLE_DURATION, SETTLEMENT_LAG, HOLD_EXPIRY_LAG] {
+        let _ = histogram!(name);
+    }
 
     Some(handle)
 }
@@ -115,6 +118,10 @@ fn describe() {
     describe_queue();
     describe_cache_and_database();
     describe_ledger();
+    describe_gauge!(
+        DEPENDENCY_UP,
+        "Whether the database, the queue or the cache answers as it should (1) or not (0), at the last probe."
+    );
     describe_gauge!(BUILD_INFO, "Always 1, with the version of the program as a label.");
 }
 
@@ -123,7 +130,11 @@ fn describe_http() {
         HTTP_REQUESTS,
         "HTTP requests answered, by route template, method and status."
     );
-    describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time from a request to its answer.");
+    describe_histogram!(
+        HTTP_DURATION,
+        Unit::Seconds,
+        "Time from a request to its answer, or to the end of an event stream."
+    );
     describe_gauge!(HTTP_IN_FLIGHT, "HTTP requests that are being handled.");
 }
 
@@ -169,6 +180,10 @@ fn describe_queue() {
     describe_gauge!(
         QUEUE_DEPTH,
         "Messages in the queue that wait for delivery, when this process asked last."
+    );
+    describe_gauge!(
+        DEAD_LETTERS_WAITING,
+        "Messages in the dead-letter queue, when this process asked last."
     );
     describe_counter!(REDELIVERIES, "Messages that were delivered again.");
     describe_counter!(
@@ -240,82 +255,3 @@ pub static CACHE: LazyLock<CacheCounters> = LazyLock::new(|| CacheCounters {
     shared_orders: counter!(CACHE_HITS, "cache" => "orders", "tier" => "shared"),
     missed_orders: counter!(CACHE_MISSES, "cache" => "orders"),
 });
-
-const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "DELETE", OTHER];
-const STATUSES: [&str; 25] = [
-    "200", "201", "202", "204", "304", "308", "400", "401", "402", "403", "404", "405", "408", "409", "411", "412",
-    "413", "415", "417", "422", "429", "500", "501", "503", OTHER,
-];
-/// The label of every other method, and of every other status.
-const OTHER: &str = "other";
-
-/// The metrics of the requests to one route. Each is made when its method, or its method and status, first occurs.
-pub struct RouteMeters {
-    route: SharedString,
-    by_method: [OnceLock<Box<MethodMeters>>; METHODS.len()],
-}
-
-struct MethodMeters {
-    in_flight: Gauge,
-    by_status: [OnceLock<(Counter, Histogram)>; STATUSES.len()],
-}
-
-impl RouteMeters {
-    /// `template` becomes a label: it must be one of a fixed number of texts.
-    pub fn new(template: &str) -> Self {
-        Self {
-            route: SharedString::from_shared(template.into()),
-            by_method: [const { OnceLock::new() }; METHODS.len()],
-        }
-    }
-
-    /// Counts a request as being handled, until what this returns is dropped.
-    pub fn begin(&self, method: &str) -> InFlight<'_> {
-        let index = index_of(&METHODS, |known| known == method);
-        let (route, method) = (&self.route, METHODS[index]);
-        let meters = self.by_method[index].get_or_init(|| {
-            Box::new(MethodMeters {
-                in_flight: gauge!(HTTP_IN_FLIGHT, "route" => route.clone(), "method" => method),
-                by_status: [const { OnceLock::new() }; STATUSES.len()],
-            })
-        });
-
-        meters.in_flight.increment(1);
-        InFlight { route, method, meters }
-    }
-}
-
-/// A request that is being handled.
-pub struct InFlight<'a> {
-    route: &'a SharedString,
-    method: &'static str,
-    meters: &'a MethodMeters,
-}
-
-impl InFlight<'_> {
-    /// Records the answer.
-    pub fn answered(&self, status: u16, took: Duration) {
-        let index = index_of(&STATUSES, |known| known.parse() == Ok(status));
-        let (requests, duration) = self.meters.by_status[index].get_or_init(|| {
-            let (route, method, status) = (self.route, self.method, STATUSES[index]);
-            (
-                counter!(HTTP_REQUESTS, "route" => route.clone(), "method" => method, "status" => status),
-                histogram!(HTTP_DURATION, "route" => route.clone(), "method" => method, "status" => status),
-            )
-        });
-
-        requests.increment(1);
-        duration.record(took);
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.meters.in_flight.decrement(1);
-    }
-}
-
-/// The index of the first that fits, or of the last, which is [`OTHER`].
-fn index_of(known: &[&str], fits: impl Fn(&str) -> bool) -> usize {
-    known.iter().position(|known| fits(known)).unwrap_or(known.len() - 1)
-}

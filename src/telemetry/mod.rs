@@ -2,8 +2,11 @@
 
 use crate::config::Config;
 
+pub mod http_metrics;
 mod logs;
 pub mod metrics;
+pub mod outage;
+mod process;
 pub mod traces;
 
 /// Starts logs and metrics, and traces if the environment names an OTLP endpoint. Call it once, before anything is

@@ -133,18 +133,22 @@ fn check_bounds(variable: &str, min: i64, max: i64) {
     }
 }
 
+fn is_metric(name: &str) -> bool {
+    name.starts_with("shop_") || name.starts_with("process_")
+}
+
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut names = BTreeSet::new();
     for file in files(&Path::new(ROOT).join("src"), "rs") {
         let text = fs::read_to_string(&file).expect("a source file");
-        let quoted = text.split('"').filter(|text| text.starts_with("shop_"));
+        let quoted = text.split('"').filter(|text| is_metric(text));
         names.extend(quoted.filter(|name| name.chars().all(is_word)).map(str::to_owned));
     }
     let page = read("docs/operations.md");
     let documented = page.split('`').map(|code| code.split('{').next().unwrap_or_default());
     let documented: BTreeSet<String> = documented
-        .filter(|name| name.starts_with("shop_") && name.chars().all(is_word))
+        .filter(|name| is_metric(name) && name.chars().all(is_word))
         .filter(|name| !["shop_migrate", "shop_serve", "shop_work"].contains(name))
         .map(str::to_owned)
         .collect();

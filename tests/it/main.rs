@@ -1,6 +1,7 @@
 //! The integration tests, one binary so that one set of servers serves them all. A file a subject; the names of the tests
 //! are the promises they prove.
 
+mod alerts;
 mod architecture;
 mod assortment;
 mod auth;
@@ -29,10 +30,12 @@ mod large_baskets;
 mod ledger;
 mod ledger_since;
 mod lost_consumers;
+mod metrics;
 mod network;
 mod odd_rows;
 mod openapi;
 mod operate;
+mod outage_log;
 mod outages;
 mod outbox;
 mod packaging;

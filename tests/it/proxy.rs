@@ -8,6 +8,7 @@ use std::sync::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// The answer of `PostgreSQL` to a commit (the tag of `CommandComplete`).
@@ -26,6 +27,8 @@ struct State {
     /// Connections with a lower number pass nothing on any more.
     silent_before: AtomicUsize,
     connections: AtomicUsize,
+    /// Whether the server cannot be reached.
+    is_cut: watch::Sender<bool>,
     /// Whether the next answer to a commit is dropped, and its connection closed.
     loses_commit: AtomicBool,
 }
@@ -59,6 +62,15 @@ impl Proxy {
         self.state.silent_before.store(connections, Ordering::SeqCst);
     }
 
+    /// Closes the open connections and every new one, as when the server is gone, until [`Proxy::heal`].
+    pub fn cut(&self) {
+        self.state.is_cut.send_replace(true);
+    }
+
+    pub fn heal(&self) {
+        self.state.is_cut.send_replace(false);
+    }
+
     pub fn lose_next_commit(&self) {
         self.state.loses_commit.store(true, Ordering::SeqCst);
     }
@@ -79,6 +91,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         let number = state.connections.fetch_add(1, Ordering::SeqCst);
         let server = state.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = Arc::clone(&state);
+        let mut is_cut = state.is_cut.subscribe();
 
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else {
@@ -88,6 +101,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
             tokio::select! {
                 () = pass_on(from_client, to_server, number, &state, false) => {}
                 () = pass_on(from_server, to_client, number, &state, true) => {}
+                _ = is_cut.wait_for(|is_cut| *is_cut) => {}
             }
         });
     }

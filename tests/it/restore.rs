@@ -65,7 +65,7 @@ struct Drill {
 
 impl Drill {
     fn start() -> Self {
-        let backups = shared().postgres.new_folder();
+        let backups = Postgres::new_folder();
         let make_log = format!("mkdir {}/log", backups.display());
         shared().postgres.run_script(&make_log);
         let archive = block("drill-archive").replace("/var/backups/shop", &backups.display().to_string());

@@ -96,7 +96,7 @@ async fn a_second_interrupt_ends_a_process_that_waits_for_its_database() {
     let management = shop.management();
     eventually("the payment waits", || async {
         let metrics = management.get("/metrics").await.body;
-        let in_flight = r#"shop_http_requests_in_flight{route="/orders/{id}/pay",method="POST"} 1"#;
+        let in_flight = r#"shop_http_requests_in_flight{route="/orders/{id}/pay",method="POST",waiting="false"} 1"#;
         metrics
             .as_str()
             .is_some_and(|text| text.contains(in_flight))

@@ -185,6 +185,10 @@ impl Problem {
         self
     }
 
+    pub fn kind(&self) -> ProblemType {
+        self.kind
+    }
+
     /// What only the log may say.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

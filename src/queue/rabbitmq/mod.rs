@@ -97,7 +97,15 @@ impl Queue {
     }
 
     pub(super) async fn depth(&self) -> Result<u64, QueueError> {
-        let status = self.shared.publisher.queue_status().await?;
+        self.depth_of(&self.shared.broker.topology.settle).await
+    }
+
+    pub(super) async fn dead_letter_depth(&self) -> Result<u64, QueueError> {
+        self.depth_of(&self.shared.broker.topology.dead).await
+    }
+
+    async fn depth_of(&self, queue: &ShortString) -> Result<u64, QueueError> {
+        let status = self.shared.publisher.queue_status(queue).await?;
         Ok(u64::from(status.message_count()))
     }
 

@@ -96,10 +96,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// How many messages wait in the queue of settle requests, and how many consumers it has.
-    pub(super) async fn queue_status(&self) -> Result<QueueStatus, QueueError> {
+    /// How many messages wait in a queue, and how many consumers it has.
+    pub(super) async fn queue_status(&self, queue: &ShortString) -> Result<QueueStatus, QueueError> {
         let session = self.session().await?;
-        match session.queue_status(&self.broker.topology.settle).await {
+        match session.queue_status(queue).await {
             Ok(status) => Ok(status),
             Err(error) => Err(self.discard_session(&session, error).await),
         }

@@ -30,6 +30,11 @@ struct Key {
     key: EncodingKey,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    reason = "`jsonwebtoken` wants it so"
+)]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     Ok(Box::new(Key {
         algorithm: *algorithm,

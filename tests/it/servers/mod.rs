@@ -12,6 +12,7 @@
 mod pgbouncer;
 mod postgres;
 mod process;
+mod prometheus;
 mod rabbitmq;
 mod redis;
 pub mod run;
@@ -20,6 +21,7 @@ use std::{sync::OnceLock, thread};
 
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, search_path};
+pub use prometheus::Prometheus;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 

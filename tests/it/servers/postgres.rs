@@ -149,8 +149,8 @@ impl Postgres {
         &self.folder
     }
 
-    /// An empty folder that the server may write to.
-    pub fn new_folder(&self) -> PathBuf {
+    /// An empty folder that servers may write to.
+    pub fn new_folder() -> PathBuf {
         let (_, folder) = run().new_folder("backups");
         give_away(&folder);
         folder
