@@ -14,10 +14,11 @@ use crate::{
 };
 
 impl Rules<'_> {
-    fn transaction<'a>(&'a self, world: &'a mut World) -> Transaction<'a> {
+    pub fn transaction<'a>(&'a self, world: &'a mut World) -> Transaction<'a> {
         Transaction {
             database: &mut world.database,
             wishes: self.scenario.wishes,
+            requests: self.scenario.refunds,
             mutant: self.mutant,
         }
     }
@@ -36,6 +37,8 @@ impl Rules<'_> {
             | Step::CancelAnswerLost(_)
             | Step::WriteLater
             | Step::WriteOff(_)
+            | Step::Refund(_)
+            | Step::RefundAnswerLost(_)
             | Step::HoldsEnd => self.request(&mut world, step),
             Step::Publish(_)
             | Step::PublishUnconfirmed(_)
@@ -45,7 +48,9 @@ impl Rules<'_> {
             | Step::Sweep(_)
             | Step::Expire(_)
             | Step::Relay(_)
-            | Step::RelayDies(_) => self.background(&mut world, step),
+            | Step::RelayDies(_)
+            | Step::RelayRefund(_)
+            | Step::RelayRefundDies(_) => self.background(&mut world, step),
             Step::Deliver(..)
             | Step::ReadWithoutLock(_)
             | Step::Settle(_)
@@ -103,6 +108,14 @@ impl Rules<'_> {
             Step::WriteLater => self.write_later(world),
             Step::WriteOff(product) => self.transaction(world).write_off(product),
             Step::HoldsEnd => world.database.now = AFTER,
+            Step::Refund(request) => {
+                if let Some(refund) = self.refund(world, request) {
+                    world.refund_answers.insert(request, refund);
+                }
+            }
+            Step::RefundAnswerLost(request) => {
+                self.refund(world, request);
+            }
             _ => {}
         }
     }
@@ -134,19 +147,21 @@ impl Rules<'_> {
     }
 
     fn write_later(self, world: &mut World) {
-        let Some((order, unwritten)) = world.undecided.take() else {
+        let Some((number, unwritten)) = world.undecided.take() else {
             return;
         };
         match unwritten {
             Unwritten::Acceptance => {
-                self.pay(world, order);
+                self.pay(world, number);
             }
             Unwritten::Cancellation => {
-                self.transaction(world).close(order, FailureReason::Cancelled);
-                world.answers[order] = Some(Answer::Cancelled);
+                self.transaction(world).close(number, FailureReason::Cancelled);
+                world.answers[number] = Some(Answer::Cancelled);
             }
-            Unwritten::OutboxRow => world.database.outbox[order] = true,
-            Unwritten::Event => publish_event(world, order),
+            Unwritten::OutboxRow => world.database.outbox[number] = true,
+            Unwritten::Event => publish_event(world, number),
+            Unwritten::Refund(amount) => self.write_refund(world, number, amount),
+            Unwritten::RefundPart(part) => self.transaction(world).write_part(number, part),
         }
     }
 
@@ -173,6 +188,13 @@ impl Rules<'_> {
                 } else {
                     publish_event(world, order);
                 }
+            }
+            Step::RelayRefund(refund) => {
+                world.database.refunds[refund].is_in_outbox = false;
+                world.refund_events.insert(refund);
+            }
+            Step::RelayRefundDies(refund) => {
+                world.refund_events.insert(refund);
             }
             Step::RelayDies(order) if !self.is(Mutant::OutboxDeletedFirst) => publish_event(world, order),
             _ => {}

@@ -132,7 +132,8 @@ impl ShopModel {
             | Step::Settle(_)
             | Step::PublishEvents(_)
             | Step::Acknowledge(_)
-            | Step::Relay(_) => true,
+            | Step::Relay(_)
+            | Step::RelayRefund(_) => true,
             // The sweeper waits longer than a message takes.
             Step::Sweep(order) => world.messages(order) == 0 && !world.to_notify[order],
             Step::Expire(order) => world.database.orders[order].is_some_and(|row| row.has_open_hold() && !is_due(&row)),
@@ -147,8 +148,9 @@ fn ended_well(world: &World) -> bool {
     let is_told = |order: usize| world.events[order].is_some();
     let are_settled = rows(world).all(|(order, row)| !is_due(row) && (outcome(row).is_none() || is_told(order)));
     let are_released = world.database.now != AFTER || rows(world).all(|(_, row)| !row.has_open_hold());
+    let are_refunds_told = (0..world.database.refunds.len()).all(|refund| world.refund_events.contains(&refund));
     let is_at_rest = world.workers.iter().all(|worker| worker.phase == Phase::Idle);
-    are_settled && are_released && is_at_rest && world.queue.iter().all(|messages| *messages == 0)
+    are_settled && are_released && are_refunds_told && is_at_rest && world.queue.iter().all(|messages| *messages == 0)
 }
 
 impl Model for ShopModel {

@@ -48,10 +48,20 @@ pub enum Mutant {
     OutboxAfterCommit,
     /// The relay deletes the row of the outbox and then publishes.
     OutboxDeletedFirst,
+    /// What is left of an order is worked out from a read without a lock.
+    RefundReadWithoutLock,
+    /// An order is refunded that is not PAID.
+    RefundOfUnpaid,
+    /// Refunded units are put back on the shelf in a transaction of their own.
+    RefundedUnitsAfterCommit,
+    /// The idempotency key of a refund is inserted after the commit.
+    RefundKeyAfterCommit,
+    /// The event of a refund is put in the outbox after the commit.
+    RefundOutboxAfterCommit,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::AnswerBeforeCommit,
         Self::EventsBeforeCommit,
         Self::AcknowledgeBeforeEvents,
@@ -74,5 +84,22 @@ impl Mutant {
         Self::HoldNotCountedForWriteOffs,
         Self::OutboxAfterCommit,
         Self::OutboxDeletedFirst,
+        Self::RefundReadWithoutLock,
+        Self::RefundOfUnpaid,
+        Self::RefundedUnitsAfterCommit,
+        Self::RefundKeyAfterCommit,
+        Self::RefundOutboxAfterCommit,
     ];
+
+    /// Whether only a shop that makes refunds can have made it.
+    pub fn is_of_refunds(self) -> bool {
+        matches!(
+            self,
+            Self::RefundReadWithoutLock
+                | Self::RefundOfUnpaid
+                | Self::RefundedUnitsAfterCommit
+                | Self::RefundKeyAfterCommit
+                | Self::RefundOutboxAfterCommit
+        )
+    }
 }

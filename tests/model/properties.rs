@@ -8,6 +8,7 @@ use stateright::Property;
 
 use crate::{
     model::ShopModel,
+    refunds::{self, returned},
     steps::is_due,
     world::{Answer, Broken, HOLDS_END, Outcome, PRODUCTS, Phase, World, outcome},
 };
@@ -17,14 +18,19 @@ pub const FAIR_RUN: &str = "from every state one fair run settles all that was a
 
 pub fn all() -> Vec<Property<ShopModel>> {
     let mut properties = safety();
+    properties.extend(refunds::safety());
     properties.push(Property::always(FAIR_RUN, ShopModel::fair_run_ends_well));
     properties.extend(reachability());
+    properties.extend(refunds::reachability());
     properties
 }
 
 fn safety() -> Vec<Property<ShopModel>> {
     vec![
-        Property::always("stock is what was put in less what PAID orders took", stock_adds_up),
+        Property::always(
+            "stock is what was put in less what PAID orders took, and what refunds put back",
+            stock_adds_up,
+        ),
         Property::always(
             "held is what open holds set aside, and no more than the stock",
             holds_add_up,
@@ -86,7 +92,8 @@ fn stock_adds_up(model: &ShopModel, world: &World) -> bool {
             .map(|(order, _)| model.scenario.wishes[order].units[product])
             .sum();
         let shelf = world.database.products[product];
-        shelf.stock >= 0 && shelf.stock == model.scenario.stock[product] - shelf.written_off - sold
+        let put_in = model.scenario.stock[product] - shelf.written_off;
+        shelf.stock >= 0 && shelf.stock == put_in - sold + returned(model.scenario.refunds, world, product)
     })
 }
 
@@ -102,16 +109,17 @@ fn holds_add_up(model: &ShopModel, world: &World) -> bool {
 }
 
 fn answers_are_true(_: &ShopModel, world: &World) -> bool {
-    world.answers.iter().enumerate().all(|(order, answer)| {
-        let row = world.database.orders[order];
-        let failure = row.and_then(|row| row.failure);
-        match answer {
-            None => true,
-            Some(Answer::PaymentAccepted) => row.is_some_and(|row| row.accepted_at.is_some()),
-            Some(Answer::Cancelled) => failure == Some(FailureReason::Cancelled),
-            Some(Answer::Expired) => failure == Some(FailureReason::Expired),
-        }
-    })
+    refunds::answers_are_true(world)
+        && world.answers.iter().enumerate().all(|(order, answer)| {
+            let row = world.database.orders[order];
+            let failure = row.and_then(|row| row.failure);
+            match answer {
+                None => true,
+                Some(Answer::PaymentAccepted) => row.is_some_and(|row| row.accepted_at.is_some()),
+                Some(Answer::Cancelled) => failure == Some(FailureReason::Cancelled),
+                Some(Answer::Expired) => failure == Some(FailureReason::Expired),
+            }
+        })
 }
 
 /// Without these the rest would hold of a shop that does nothing.

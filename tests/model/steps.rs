@@ -50,6 +50,11 @@ pub enum Step {
     /// The relay publishes an event of the outbox and deletes its row. Or it dies in between.
     Relay(usize),
     RelayDies(usize),
+    /// An administrator's request for a refund. Sent again, it has the same idempotency key.
+    Refund(usize),
+    RefundAnswerLost(usize),
+    RelayRefund(usize),
+    RelayRefundDies(usize),
 }
 
 /// The shop, right or with one mistake.
@@ -74,6 +79,8 @@ impl Rules<'_> {
             self.steps_of_worker(world, worker, steps);
         }
 
+        self.steps_of_refunds(world, steps);
+
         let products = self.scenario.write_off.into_iter().enumerate();
         let may_write_off = products.filter(|(product, most)| world.database.products[*product].written_off < *most);
         steps.extend(may_write_off.map(|(product, _)| Step::WriteOff(product)));
@@ -85,6 +92,19 @@ impl Rules<'_> {
         }
         if world.undecided.is_some() {
             steps.push(Step::WriteLater);
+        }
+    }
+
+    fn steps_of_refunds(self, world: &World, steps: &mut Vec<Step>) {
+        for (number, request) in self.scenario.refunds.iter().enumerate() {
+            if world.database.orders[request.order].is_some() {
+                steps.extend([Step::Refund(number), Step::RefundAnswerLost(number)]);
+            }
+        }
+
+        let refunds = world.database.refunds.iter().enumerate();
+        for (refund, _) in refunds.filter(|(_, refund)| refund.is_in_outbox) {
+            steps.extend([Step::RelayRefund(refund), Step::RelayRefundDies(refund)]);
         }
     }
 

@@ -1,11 +1,12 @@
-//! An explicit-state model of the shop. It runs the rules of production, [`decide`](shop::domain::settlement::decide) and
-//! [`transition`](shop::domain::transition::transition), in every order in which a few orders, two workers, a queue that loses,
+//! An explicit-state model of the shop. It runs the rules of production, [`decide`](shop::domain::settlement::decide),
+//! [`transition`](shop::domain::transition::transition) and [`amount`](shop::domain::refunds::limit::amount), in every order in which a few orders, two workers, a queue that loses,
 //! doubles and reorders messages, and crashes between any two steps can bring them. `docs/model.md` says what that proves.
 
 mod effects;
 mod model;
 mod mutants;
 mod properties;
+mod refunds;
 mod step;
 mod steps;
 mod transactions;
@@ -16,6 +17,7 @@ use std::{io::Write as _, time::Instant};
 use model::ShopModel;
 use mutants::Mutant;
 use properties::{FAIR_RUN, rows};
+use refunds::RefundRequest;
 use shop::failpoints::Failpoint;
 use stateright::{Checker, HasDiscoveries, Model as _};
 use steps::{Step, is_due};
@@ -34,6 +36,7 @@ const THREE_ORDERS: Scenario = Scenario {
     wishes: &[wish([2, 0], false), wish([1, 1], false), wish([0, 1], false)],
     stock: [2, 1],
     write_off: [0, 0],
+    refunds: &[],
     workers: 2,
     messages: 1,
     cancels: false,
@@ -73,6 +76,36 @@ const ANSWERS: Scenario = Scenario {
 const RIVAL_HOLDS: Scenario = Scenario {
     name: "two orders with holds and one without",
     wishes: &[wish([1, 1], true), wish([1, 0], true), wish([1, 0], false)],
+    workers: 1,
+    cancels: true,
+    ..THREE_ORDERS
+};
+
+/// An order that is refunded, its units or money alone, and one that waits for the units that come back.
+const REFUNDS: Scenario = Scenario {
+    name: "two orders, and refunds of both",
+    wishes: &[wish([2, 1], false), wish([1, 0], true)],
+    refunds: &[
+        RefundRequest {
+            order: 0,
+            amount: None,
+            units: [1, 0],
+            restock: [true, false],
+        },
+        RefundRequest {
+            order: 0,
+            amount: Some(180),
+            units: [2, 1],
+            restock: [false, true],
+        },
+        RefundRequest {
+            order: 1,
+            amount: Some(60),
+            units: [0, 0],
+            restock: [false, false],
+        },
+    ],
+    write_off: [1, 0],
     workers: 1,
     cancels: true,
     ..THREE_ORDERS
@@ -143,6 +176,11 @@ fn orders_with_holds_compete() {
     explore(RIVAL_HOLDS);
 }
 
+#[test]
+fn refunds_stay_within_what_was_paid_and_ordered() {
+    explore(REFUNDS);
+}
+
 /// Explores until something is wrong.
 fn counterexample(scenario: Scenario, mutant: Option<Mutant>) -> Option<(&'static str, Vec<Step>)> {
     let model = ShopModel::new(scenario, mutant).checker();
@@ -156,9 +194,14 @@ fn every_mistake_has_a_counterexample() {
         wishes: &THREE_ORDERS.wishes[..2],
         ..THREE_ORDERS
     };
-    let scenarios = [two_orders, ANSWERS, RIVAL_HOLDS];
+    let of_orders = [two_orders, ANSWERS, RIVAL_HOLDS];
 
     for mutant in Mutant::ALL {
+        let scenarios = if mutant.is_of_refunds() {
+            &[REFUNDS][..]
+        } else {
+            &of_orders
+        };
         let mut found = scenarios
             .iter()
             .filter_map(|scenario| counterexample(*scenario, Some(mutant)));

@@ -17,18 +17,20 @@ use shop::{
 
 use crate::{
     mutants::Mutant,
-    world::{AFTER, Answer, BEFORE, Database, HOLDS_END, ORDERS, PRODUCTS, Wish, id},
+    refunds::RefundRequest,
+    world::{AFTER, Answer, BEFORE, Database, HOLDS_END, ORDERS, PRICE, PRODUCTS, Wish, id},
 };
 
 /// The database with what the transactions on it must know.
 pub struct Transaction<'a> {
     pub database: &'a mut Database,
     pub wishes: &'a [Wish],
+    pub requests: &'a [RefundRequest],
     pub mutant: Option<Mutant>,
 }
 
 impl Transaction<'_> {
-    fn is(&self, mutant: Mutant) -> bool {
+    pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 
@@ -221,7 +223,7 @@ impl Transaction<'_> {
                 .map(|product| ClaimedLine {
                     product_id: key(product),
                     quantity: self.wishes[order].units[product],
-                    unit_price: 100,
+                    unit_price: PRICE,
                 })
                 .collect(),
         }
@@ -288,7 +290,7 @@ impl Transaction<'_> {
 }
 
 /// A product's id.
-fn key(product: usize) -> i64 {
+pub fn key(product: usize) -> i64 {
     i64::try_from(product).unwrap_or(i64::MAX) + 1
 }
 

@@ -1,6 +1,8 @@
 //! The state that the model explores: the database, what the processes have in memory, the queue with what is delivered and
 //! not acknowledged, and what the outside has seen.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use shop::{
     domain::{OrderId, transition::OrderState},
     entities::{
@@ -10,10 +12,15 @@ use shop::{
 };
 use uuid::Uuid;
 
+use crate::refunds::{Part, Refund, RefundRequest};
+
 /// Arrays have this size; a scenario uses as many orders as it names.
 pub const ORDERS: usize = 3;
 pub const PRODUCTS: usize = 2;
 pub const WORKERS: usize = 2;
+
+/// Of a unit of any product, in minor units.
+pub const PRICE: i64 = 100;
 
 /// The clock shows one of two times: holds are open, holds have ended. Acceptances are numbered from there, so that the first
 /// accepted is first served.
@@ -42,6 +49,8 @@ pub struct Scenario {
     pub stock: [i64; PRODUCTS],
     /// Units of each product that an administrator may write off, one at a time.
     pub write_off: [i64; PRODUCTS],
+    /// Refunds that administrators may ask for, each under an idempotency key of its own.
+    pub refunds: &'static [RefundRequest],
     pub workers: usize,
     /// The most messages that name one order, in the queue and delivered.
     pub messages: u8,
@@ -71,6 +80,10 @@ pub struct Database {
     pub products: [Product; PRODUCTS],
     /// Orders whose event waits in the outbox.
     pub outbox: [bool; ORDERS],
+    /// In the order in which they were made. An index is the id of a refund.
+    pub refunds: Vec<Refund>,
+    /// Requests for refunds whose idempotency key is known.
+    pub keys: BTreeSet<usize>,
 }
 
 /// How far a worker is with its batch.
@@ -141,10 +154,14 @@ pub struct World {
     pub events: [Option<Outcome>; ORDERS],
     /// What a customer was answered last. Answers that are lost are not among them.
     pub answers: [Option<Answer>; ORDERS],
+    /// Refunds whose event was published.
+    pub refund_events: BTreeSet<usize>,
+    /// The refund that the answer to a request named last.
+    pub refund_answers: BTreeMap<usize, usize>,
     pub broken: Option<Broken>,
 }
 
-/// What a wrong version still has to do.
+/// What a wrong version still has to do to an order, to a request for a refund or to a refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unwritten {
     Acceptance,
@@ -153,6 +170,9 @@ pub enum Unwritten {
     OutboxRow,
     /// The event, whose row of the outbox is gone.
     Event,
+    /// The refund of this amount, in minor units.
+    Refund(i64),
+    RefundPart(Part),
 }
 
 impl World {
@@ -167,6 +187,8 @@ impl World {
                 orders: [None; ORDERS],
                 products: scenario.stock.map(product),
                 outbox: [false; ORDERS],
+                refunds: Vec::new(),
+                keys: BTreeSet::new(),
             },
             to_notify: [false; ORDERS],
             undecided: None,
@@ -174,6 +196,8 @@ impl World {
             workers: [Worker::default(); WORKERS],
             events: [None; ORDERS],
             answers: [None; ORDERS],
+            refund_events: BTreeSet::new(),
+            refund_answers: BTreeMap::new(),
             broken: None,
         }
     }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use super::{NewRefund, RefundItem};
 use crate::domain::{Error, OrderId, ProductId, money};
 
-/// A line of the order.
+/// A line of the order. No product has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PaidLine {
+pub struct PaidLine {
     pub product_id: ProductId,
     pub quantity: i64,
     /// Minor units.
@@ -17,11 +17,13 @@ pub(super) struct PaidLine {
 
 /// What was paid for an order, and what of it was refunded before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub struct Account {
     /// Minor units.
     pub paid: i64,
+    /// Minor units of all refunds before.
     pub refunded: i64,
     pub lines: Vec<PaidLine>,
+    /// Units of all refunds before.
     pub refunded_units: HashMap<ProductId, i64>,
 }
 
@@ -47,11 +49,11 @@ pub struct ExcessItem {
     pub quantity: i64,
 }
 
-/// The amount of the refund, in minor units.
+/// The amount of the refund, in minor units. Pure, so that the model runs it too (`tests/model`).
 ///
 /// # Errors
 /// [`Error::RefundExceedsPayment`].
-pub(super) fn amount(new: &NewRefund, account: &Account) -> Result<i64, Error> {
+pub fn amount(new: &NewRefund, account: &Account) -> Result<i64, Error> {
     let line_of = |item: &RefundItem| account.lines.iter().find(|line| line.product_id == item.product_id);
     let left = |item: &RefundItem| {
         let ordered = line_of(item).map_or(0, |line| line.quantity);

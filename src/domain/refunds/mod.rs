@@ -9,7 +9,7 @@ use crate::entities::Timestamp;
 mod create;
 mod event;
 mod find;
-mod limit;
+pub mod limit;
 
 pub use create::create;
 pub use find::list;
