@@ -43,6 +43,51 @@ pub async fn create(table: &mut Table) {
     );
 }
 
+/// Orders whose units are set aside: over all products, beside the same without a hold; and of one product, beside the same
+/// over all products.
+pub async fn holds(table: &mut Table) {
+    const BODY: fn(u64, &str) -> String =
+        |product, hold| format!("{{\"user_id\":7,\"items\":[{{\"product_id\":{product},\"quantity\":1}}]{hold}}}");
+    const HOLD: &str = ",\"hold_seconds\":3600";
+    let backend = setup::backend();
+    let serve = Process::serve(&backend);
+    let measure = async |body: fn(u64) -> String| {
+        sql(
+            &backend,
+            "TRUNCATE orders CASCADE; UPDATE products SET held = 0; CHECKPOINT",
+        );
+        let time = Duration::from_secs(seconds());
+        load(&serve.address, CONNECTIONS, time, 201, move |number| {
+            post("/orders", body(number))
+        })
+        .await
+    };
+
+    let (mut spread, mut hot) = (Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        let without = measure(|number| BODY(number * 7 % PRODUCTS + 1, "")).await;
+        let with = measure(|number| BODY(number * 7 % PRODUCTS + 1, HOLD)).await;
+        let of_one = measure(|_| BODY(1, HOLD)).await;
+        let rate = with.rate;
+        spread.push(Round {
+            floor: without.rate,
+            ..with
+        });
+        hot.push(Round { floor: rate, ..of_one });
+    }
+
+    table.rate(
+        "`POST /orders` with a hold, over 1000 products",
+        "without a hold",
+        &spread,
+    );
+    table.rate(
+        "`POST /orders` with a hold, one hot product",
+        "over 1000 products",
+        &hot,
+    );
+}
+
 /// Payments accepted, each of an order of its own. Nobody settles meanwhile.
 pub async fn pay(table: &mut Table) {
     let backend = setup::backend();

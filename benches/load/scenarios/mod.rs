@@ -24,6 +24,9 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
     if is_wanted("create") {
         create::create(table).await;
     }
+    if is_wanted("holds") {
+        create::holds(table).await;
+    }
     if is_wanted("pay") {
         create::pay(table).await;
     }
