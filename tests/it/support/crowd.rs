@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Client};
 
+/// The longest hold that there is: none ends while the outcome of a long test is read.
+const HOLD_SECONDS: u32 = 3_600;
+
 /// The answers that customers got.
 #[derive(Default)]
 pub struct Record {
@@ -107,7 +110,7 @@ impl Crowd {
 
         let mut body = json!({ "user_id": 1, "items": items });
         if random.random_bool(0.3) {
-            body["hold_seconds"] = json!(600);
+            body["hold_seconds"] = json!(HOLD_SECONDS);
         }
         let (again, declined) = (random.random_bool(0.2), random.random_bool(0.1));
         let (pays, abandoned) = (random.random_range(1..=3), random.random_bool(0.1));
