@@ -105,9 +105,7 @@ const REFUNDS: Scenario = Scenario {
             restock: [false, false],
         },
     ],
-    write_off: [1, 0],
     workers: 1,
-    cancels: true,
     ..THREE_ORDERS
 };
 
