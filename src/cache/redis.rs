@@ -35,7 +35,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(20);
 /// When the client forgets a script that nobody waits for any more.
 const SCRIPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the commands of a ping may take. No request waits for them.
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const PING_TTL_MS: i64 = 10_000;
 /// How long setting the first generation may take, which is two commands: with the one before them, a request waits for
 /// the cache for less than 50 ms.

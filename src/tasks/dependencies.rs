@@ -15,6 +15,8 @@ use crate::{
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the database may take to say that it takes writes.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process that has just started has for its connection to Redis, before it counts as an outage that there is none.
+const CACHE_WAIT: Duration = Duration::from_secs(2);
 
 /// Watches until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
@@ -31,6 +33,7 @@ pub async fn run(app: App, stop: CancellationToken) {
             },
             async {
                 if !app.cache.is_memory() {
+                    app.cache.until_connected(CACHE_WAIT).await;
                     watch(&CACHE, || app.cache.ping()).await;
                 }
             },

@@ -98,6 +98,20 @@ async fn a_redis_that_refuses_everybody_is_down(
     assert!(!shop.log().contains("hunter2"));
 }
 
+/// The connection to Redis is made in the background, and is not there at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_everything_there_is_no_outage() {
+    let backend = Backend::servers();
+    backend.stock(&[(100, 10)]).await;
+
+    for shop in [Shop::work(&backend), Shop::serve(&backend)] {
+        for dependency in ["database", "queue", "cache"] {
+            shows(&shop.management(), dependency, 1).await;
+            assert_eq!(about(&shop, dependency, "WARN"), Vec::<Value>::new());
+        }
+    }
+}
+
 /// With every line that the shop's own level shows, since a library's would be among them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_one_line_when_it_begins_and_one_when_it_ends() {
