@@ -226,7 +226,7 @@ async fn a_failed_start_names_the_key_and_the_remedy_and_no_secret() {
             "serve",
             ("SHOP_DATABASE_URL", &*wrong_password),
             1,
-            &["database_url", "password"][..],
+            &["database_url", "password", "SQLSTATE 28P01"][..],
         ),
         (
             "work",
@@ -263,4 +263,6 @@ fn assert_sentence(output: &Output, code: i32, words: &[&str]) {
         assert!(sentence.contains(word), "{word} is missing: {sentence}");
     }
     assert!(!stderr.contains("hunter") && !stderr.contains("panicked"), "{stderr}");
+    // Of PostgreSQL's own source code.
+    assert!(!sentence.contains(" at line "), "{sentence}");
 }
