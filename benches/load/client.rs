@@ -76,20 +76,5 @@ where
         });
     }
 
-    let mut latencies: Vec<Duration> = clients.join_all().await.concat();
-    let took = started.elapsed();
-    latencies.sort_unstable();
-    let at = |share: f64| {
-        latencies
-            .get((latencies.len() as f64 * share) as usize)
-            .copied()
-            .unwrap_or_default()
-    };
-
-    Round {
-        rate: latencies.len() as f64 / took.as_secs_f64(),
-        p50: at(0.5),
-        p99: at(0.99),
-        floor: 0.0,
-    }
+    Round::of(clients.join_all().await.concat(), started.elapsed())
 }

@@ -5,12 +5,30 @@ use std::time::Duration;
 /// The measurements of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
-    /// Requests or orders a second.
+    /// How many requests or orders there were.
+    pub count: usize,
+    /// Of them a second.
     pub rate: f64,
     pub p50: Duration,
     pub p99: Duration,
+    pub max: Duration,
     /// The same for the floor, in the same round.
     pub floor: f64,
+}
+
+impl Round {
+    /// What answers with these `latencies` make, sent within a time of `took`.
+    pub fn of(mut latencies: Vec<Duration>, took: Duration) -> Self {
+        latencies.sort_unstable();
+        Self {
+            count: latencies.len(),
+            rate: latencies.len() as f64 / took.as_secs_f64(),
+            p50: percentile(&latencies, 0.5),
+            p99: percentile(&latencies, 0.99),
+            max: latencies.last().copied().unwrap_or_default(),
+            floor: 0.0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -23,12 +41,8 @@ impl Table {
     pub fn rate(&mut self, scenario: &str, floor: &str, rounds: &[Round]) {
         let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
         let latency = |value: fn(&Round) -> Duration| {
-            let milliseconds = median(rounds.iter().map(|round| value(round).as_secs_f64() * 1e3).collect());
-            if milliseconds == 0.0 {
-                String::new()
-            } else {
-                format!("{milliseconds:.2} ms")
-            }
+            let seconds = median(rounds.iter().map(|round| value(round).as_secs_f64()).collect());
+            milliseconds(Duration::from_secs_f64(seconds))
         };
 
         self.add([
@@ -38,6 +52,18 @@ impl Table {
             format!("{:.2}", of(|round| round.rate / round.floor)),
             latency(|round| round.p50),
             latency(|round| round.p99),
+        ]);
+    }
+
+    /// A rate without a floor, its slowest answer, and its latencies.
+    pub fn latencies(&mut self, scenario: &str, round: &Round) {
+        self.add([
+            scenario.to_owned(),
+            format!("{:.0}/s, the slowest {}", round.rate, milliseconds(round.max)),
+            String::new(),
+            String::new(),
+            milliseconds(round.p50),
+            milliseconds(round.p99),
         ]);
     }
 
@@ -52,6 +78,20 @@ impl Table {
         let rows = self.rows.iter().map(|row| format!("| {} |\n", row.join(" | ")));
         header.to_owned() + &rows.collect::<String>()
     }
+}
+
+/// Empty for what was not measured.
+fn milliseconds(latency: Duration) -> String {
+    if latency.is_zero() {
+        return String::new();
+    }
+    format!("{:.2} ms", latency.as_secs_f64() * 1e3)
+}
+
+/// The latency that `share` of the `sorted` ones do not exceed.
+fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    let index = (sorted.len() as f64 * share) as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

@@ -1,5 +1,6 @@
 //! The scenarios: what is measured, each on a database of its own.
 
+mod carts;
 mod create;
 mod embedded;
 mod process;
@@ -8,6 +9,7 @@ mod settle;
 mod setup;
 mod statements;
 mod statistics;
+mod stock;
 mod whole_way;
 
 use crate::report::Table;
@@ -55,6 +57,12 @@ pub async fn measure(wanted: &[String], table: &mut Table) {
     }
     if is_wanted("serves") {
         create::serves(table).await;
+    }
+    if is_wanted("stock changes") {
+        stock::stock_changes(table).await;
+    }
+    if is_wanted("carts") {
+        carts::carts(table).await;
     }
     if is_wanted("embedded") {
         embedded::embedded(table).await;

@@ -52,7 +52,7 @@ pub async fn settle(table: &mut Table, name: &str, products: u64) {
 }
 
 /// Orders a second that `workers` processes settle while the queue is full.
-async fn drain(backend: &Backend, products: u64, workers: usize) -> f64 {
+pub async fn drain(backend: &Backend, products: u64, workers: usize) -> f64 {
     accepted_orders(backend, BATCHED_ORDERS, products);
     let queue = Queue::new(&backend.queue_url, &backend.prefix, 1).expect("a known URL");
     let requests: Vec<SettleRequest> = (1..=BATCHED_ORDERS)

@@ -29,12 +29,17 @@ pub fn empty_backend(binary: &Path) -> Backend {
 
 /// A new database with a catalogue, on the shared servers.
 pub fn backend() -> Backend {
+    backend_of(PRODUCTS)
+}
+
+/// A new database with `products` products, on the shared servers.
+pub fn backend_of(products: u64) -> Backend {
     let backend = empty_backend(&this_build());
     sql(
         &backend,
         &format!(
             "INSERT INTO products (name, price, stock) \
-             SELECT 'product ' || n, 1500, 1000000000 FROM generate_series(1, {PRODUCTS}) n; \
+             SELECT 'product ' || n, 1500, 1000000000 FROM generate_series(1, {products}) n; \
              INSERT INTO stock_movements (product_id, delta, reason) \
              SELECT id, stock, 'initial stock' FROM products; ANALYZE"
         ),

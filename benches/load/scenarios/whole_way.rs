@@ -82,38 +82,17 @@ async fn measure(backend: &Backend, serve: &Process, work: &Process, clients: u6
 
     let used = || [serve.cpu(), work.cpu(), postgres_cpu(), rabbitmq_cpu()];
     let (transactions, cpu) = (committed(backend), used());
-    let latencies = closed_loop(&serve.address, clients, Duration::from_secs(seconds())).await;
-    let orders = latencies.latencies.len() as f64;
+    let round = closed_loop(&serve.address, clients, Duration::from_secs(seconds())).await;
+    let orders = round.count as f64;
 
     let cost = Cost {
         transactions: (committed(backend) - transactions) / orders,
         cpu: std::array::from_fn(|index| (used()[index] - cpu[index]) / orders * 1e6),
     };
-    (latencies.round(), cost)
+    (round, cost)
 }
 
-struct Latencies {
-    latencies: Vec<Duration>,
-    took: Duration,
-}
-
-impl Latencies {
-    fn round(mut self) -> Round {
-        self.latencies.sort_unstable();
-        let at = |share: f64| {
-            let index = (self.latencies.len() as f64 * share) as usize;
-            self.latencies.get(index).copied().unwrap_or_default()
-        };
-        Round {
-            rate: self.latencies.len() as f64 / self.took.as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-            floor: 0.0,
-        }
-    }
-}
-
-async fn closed_loop(address: &str, clients: u64, time: Duration) -> Latencies {
+async fn closed_loop(address: &str, clients: u64, time: Duration) -> Round {
     let started = Instant::now();
     let mut loops = JoinSet::new();
 
@@ -133,11 +112,7 @@ async fn closed_loop(address: &str, clients: u64, time: Duration) -> Latencies {
         });
     }
 
-    let latencies = loops.join_all().await.concat();
-    Latencies {
-        latencies,
-        took: started.elapsed(),
-    }
+    Round::of(loops.join_all().await.concat(), started.elapsed())
 }
 
 async fn one_order(connection: &mut Connection, number: u64) {
