@@ -144,7 +144,7 @@ pub async fn migrate(db: &Db, config: &Config, change: schema::Change) -> anyhow
     Ok(())
 }
 
-/// Makes `configured` the currency of a shop in which nothing has a price yet. Answers with another currency that prices
+/// Makes `configured` the currency of a shop in which nothing has a price yet. Returns another currency that prices
 /// are stored in.
 async fn adopt_currency(db: &Db, configured: &str) -> Result<Option<String>, DbErr> {
     let stored = async || {

@@ -247,18 +247,21 @@ fn stock_changes_refused(detail: String, refused: &[(usize, Error)]) -> Problem 
 }
 
 fn refund_exceeds_payment(detail: String, excess: &Excess) -> Problem {
-    let amount = excess.is_amount.then(|| FieldError {
+    let amount = excess.exceeds_refundable.then(|| FieldError {
         pointer: "/amount".to_owned(),
-        detail: format!("{} can be refunded", excess.amount),
+        detail: format!("{} can be refunded", excess.refundable),
     });
     let items = excess.items.iter().map(|item| FieldError {
         pointer: format!("/items/{}/quantity", item.index),
-        detail: format!("{} units of product {} can be refunded", item.quantity, item.product_id),
+        detail: format!(
+            "{} units of product {} can be refunded",
+            item.refundable, item.product_id
+        ),
     });
 
     Problem::new(REFUND_EXCEEDS_PAYMENT, detail)
         .with_errors(amount.into_iter().chain(items).collect())
-        .with_extension("refundable", &excess.amount)
+        .with_extension("refundable", &excess.refundable)
 }
 
 /// A problem of this type as the document shows it.
@@ -308,8 +311,8 @@ pub fn example(kind: ProblemType, instance: &str) -> Value {
 fn refund_too_large() -> Error {
     Error::RefundExceedsPayment(Box::new(Excess {
         order_id: Uuid::nil(),
-        amount: 3_680,
-        is_amount: true,
+        refundable: 3_680,
+        exceeds_refundable: true,
         items: Vec::new(),
     }))
 }

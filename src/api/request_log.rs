@@ -102,7 +102,7 @@ fn failed(failure: &Failure<'_>) {
     }
 }
 
-/// Notes an outage that makes requests fail. Answers whether enough of them have been logged.
+/// Notes an outage that makes requests fail. Returns whether enough of them have been logged.
 fn is_one_of_many(kind: ProblemType, error: &str) -> bool {
     if kind == DATABASE_UNAVAILABLE {
         !outage::DATABASE.record_failed_request(&error)

@@ -25,7 +25,7 @@ enum State {
 }
 
 impl Coalesce {
-    /// Notes a change. Answers whether the caller is to invalidate now, and to go on with [`Coalesce::next`].
+    /// Notes a change. Returns whether the caller is to invalidate now, and to go on with [`Coalesce::next`].
     pub(super) fn begin(&self) -> bool {
         let mut state = self.state();
         match &mut *state {
@@ -40,7 +40,7 @@ impl Coalesce {
         }
     }
 
-    /// To be called [`INTERVAL`] after each invalidation. Answers whether to invalidate once more.
+    /// To be called [`INTERVAL`] after each invalidation. Returns whether to invalidate once more.
     pub(super) fn next(&self) -> bool {
         let mut state = self.state();
         let again = matches!(*state, State::Recent { again: true });

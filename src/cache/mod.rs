@@ -133,7 +133,7 @@ impl Cache {
     }
 
     /// Names the database that answers are made from. If it is another one than before, or the same after a restart, no answer
-    /// is found that was cached until now. Answers whether that is so.
+    /// is found that was cached until now. Returns whether that is so.
     pub fn use_source(&self, identity: Identity) -> bool {
         let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
         let before = source.identity.as_deref();

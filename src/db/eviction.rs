@@ -25,7 +25,7 @@ const CLEANUP_PERIOD: Duration = Duration::from_secs(60);
 pub(super) struct Eviction {
     state: Mutex<State>,
     /// Wakes the task that looks for the primary.
-    pub doubted: Notify,
+    pub recheck_primary: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Eviction {
     /// Evicts all connections that are open now.
     pub(super) fn evict(&self) {
         self.state().evicted_at = Some(Instant::now());
-        self.doubted.notify_one();
+        self.recheck_primary.notify_one();
     }
 
     /// As [`Eviction::evict`], unless that was done a moment ago.
@@ -76,7 +76,7 @@ impl Eviction {
     /// To be called when a statement or a connection was given up.
     pub(super) fn record_timeout(&self) {
         self.state().timed_out_at = Some(Instant::now());
-        self.doubted.notify_one();
+        self.recheck_primary.notify_one();
     }
 
     /// What to do with a connection that was opened `age` ago and has been idle for `idle_for`.

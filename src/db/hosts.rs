@@ -35,7 +35,7 @@ pub(super) fn urls_of_hosts(url: &str) -> Vec<String> {
 }
 
 /// Connects to the host that takes writes. Where none does, to one that answers: what it refuses is then known by its error.
-/// Answers with the number of the host as well.
+/// Returns the number of the host as well.
 pub(super) async fn connect_to_primary(hosts: &[PgConnectOptions]) -> Result<(usize, PgConnection), sqlx::Error> {
     let mut connections = Vec::new();
     let mut failure = sqlx::Error::PoolTimedOut;
@@ -73,7 +73,7 @@ pub(super) async fn follow_primary(
     loop {
         select! {
             () = stop.cancelled() => return,
-            () = eviction.doubted.notified() => {}
+            () = eviction.recheck_primary.notified() => {}
         }
         let primary = select! {
             () = stop.cancelled() => return,

@@ -26,7 +26,7 @@ pub struct FirstAnswer {
     pub replayed: bool,
 }
 
-/// Claims the key for this transaction, and waits for another transaction that has claimed it. Answers the first answer if
+/// Claims the key for this transaction, and waits for another transaction that has claimed it. Returns the first answer if
 /// the request was done before. Otherwise do it, and [`keep_answer`] in the same transaction.
 ///
 /// # Errors

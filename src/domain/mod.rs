@@ -105,7 +105,7 @@ pub enum Error {
     /// Only what was paid can be paid back.
     #[error("order {0} is not paid")]
     OrderNotPaid(OrderId),
-    #[error("order {} has {} left to refund", .0.order_id, .0.amount)]
+    #[error("order {} has {} left to refund", .0.order_id, .0.refundable)]
     RefundExceedsPayment(Box<refunds::Excess>),
     /// The caller is known and may not do this.
     #[error("not allowed: {0}")]

@@ -36,7 +36,7 @@ pub fn keyed(key: Option<&str>, operation: &str, body: &Value) -> Option<KeyedRe
     })
 }
 
-/// Runs `work` in a transaction, and answers with what it returns. With a key it is done once, and answered alike whenever it
+/// Runs `work` in a transaction, and returns what it returns. With a key it is done once, and answered alike whenever it
 /// is sent again; it is also tried again after a commit whose answer was lost, which is not safe without a key.
 ///
 /// # Errors

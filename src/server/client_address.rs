@@ -36,8 +36,8 @@ fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// Goes back from the peer, from trusted proxy to trusted proxy. What is no address ends the way: the proxy that wrote it
-/// knows no more.
+/// Goes back from the peer, from trusted proxy to trusted proxy. An element that is no address, such as `unknown`, ends the
+/// walk: the last address before it is the client.
 fn last_untrusted(peer: IpAddr, nodes_before: &[Option<IpAddr>], trusted: &[Network]) -> IpAddr {
     let mut client = peer;
     for node in nodes_before {

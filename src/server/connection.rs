@@ -1,5 +1,5 @@
 //! How far the server has come with one connection: known to the stream that reads it, and set by the server that
-//! answers. All of it runs in one task, so the atomics order nothing; they only share.
+//! answers. One task does both, so `Relaxed` is enough.
 
 use std::{
     pin::Pin,
@@ -24,8 +24,8 @@ pub(super) struct Connection(Arc<Shared>);
 struct Shared {
     stage: AtomicU8,
     requests: AtomicUsize,
-    interim_answers: AtomicBool,
-    two_lengths: AtomicUsize,
+    interim_responses: AtomicBool,
+    conflicting_lengths: AtomicUsize,
     half_closed: AtomicBool,
     reader: AtomicWaker,
 }
@@ -48,7 +48,7 @@ pub(super) struct InProgress {
 }
 
 /// The body of an answer. The request is in progress until it is sent.
-pub(super) struct AnswerBody<B> {
+pub(super) struct ResponseBody<B> {
     body: B,
     _in_progress: InProgress,
 }
@@ -56,7 +56,7 @@ pub(super) struct AnswerBody<B> {
 impl Connection {
     /// A request has arrived, at least its line and headers.
     pub fn begin(&self, version: Version) -> InProgress {
-        self.0.interim_answers.store(version >= Version::HTTP_11, Relaxed);
+        self.0.interim_responses.store(version >= Version::HTTP_11, Relaxed);
         self.set_stage(Stage::Handling);
         InProgress {
             connection: self.clone(),
@@ -77,14 +77,14 @@ impl Connection {
         self.0.stage.store(stage as u8, Relaxed);
     }
 
-    /// Whether the client of the request in progress knows answers that others follow (RFC 9110, section 15.2).
-    pub fn knows_interim_answers(&self) -> bool {
-        self.0.interim_answers.load(Relaxed)
+    /// Whether the client of the request in progress understands interim (1xx) responses (RFC 9110, section 15.2).
+    pub fn accepts_interim_responses(&self) -> bool {
+        self.0.interim_responses.load(Relaxed)
     }
 
-    /// Notes which request was the first with two lengths, counted from 1.
-    pub fn set_two_lengths(&self, request: usize) {
-        self.0.two_lengths.store(request, Relaxed);
+    /// Notes which request was the first with conflicting lengths, counted from 1.
+    pub fn set_conflicting_lengths(&self, request: usize) {
+        self.0.conflicting_lengths.store(request, Relaxed);
     }
 
     /// The client sends nothing more. `reader` is woken when the request in progress ends.
@@ -96,14 +96,14 @@ impl Connection {
 
 impl InProgress {
     /// Whether the request has both a `Content-Length` and a `Transfer-Encoding`, of which the library drops the former.
-    pub fn has_two_lengths(&self) -> bool {
-        self.connection.0.two_lengths.load(Relaxed) == self.number
+    pub fn has_conflicting_lengths(&self) -> bool {
+        self.connection.0.conflicting_lengths.load(Relaxed) == self.number
     }
 
     /// The answer is made, and `body` is to be sent.
-    pub fn answer<B>(self, body: B) -> AnswerBody<B> {
+    pub fn answer<B>(self, body: B) -> ResponseBody<B> {
         self.connection.set_stage(Stage::Answering);
-        AnswerBody {
+        ResponseBody {
             body,
             _in_progress: self,
         }
@@ -119,7 +119,7 @@ impl Drop for InProgress {
     }
 }
 
-impl<B: Body + Unpin> Body for AnswerBody<B> {
+impl<B: Body + Unpin> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -1,6 +1,6 @@
 //! Where the bytes that a client sends stand in HTTP/1.1's framing (RFC 9112, sections 2.2, 6 and 7.1): between two
 //! requests or within one. The HTTP library keeps that to itself. It alone decides what a request is; what is found here
-//! decides time limits, who may close their sending side, and whether a request announced two lengths.
+//! decides time limits, who may close their sending side, and whether the lengths that a request announces conflict.
 
 use std::io::BufRead as _;
 
@@ -16,7 +16,7 @@ pub(super) struct Framing {
     head: Head,
     /// The requests whose headers have arrived.
     requests: usize,
-    two_lengths: Option<usize>,
+    conflicting_lengths: Option<usize>,
 }
 
 #[derive(Default)]
@@ -65,8 +65,8 @@ impl Framing {
     }
 
     /// The first request with both a `Content-Length` and a `Transfer-Encoding`, counted from 1.
-    pub fn two_lengths(&self) -> Option<usize> {
-        self.two_lengths
+    pub fn conflicting_lengths(&self) -> Option<usize> {
+        self.conflicting_lengths
     }
 
     /// Passes over as much of a body or chunk as there is, and gives what follows.
@@ -126,7 +126,7 @@ impl Framing {
         let head = std::mem::take(&mut self.head);
         self.requests += 1;
         if head.chunked && head.length.is_some() {
-            self.two_lengths.get_or_insert(self.requests);
+            self.conflicting_lengths.get_or_insert(self.requests);
         }
 
         self.state = match head.length {
@@ -185,7 +185,7 @@ mod tests {
             (
                 framing.is_between_requests(),
                 framing.is_in_head(),
-                framing.two_lengths(),
+                framing.conflicting_lengths(),
             )
         };
         let mut whole = Framing::default();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_request_with_two_lengths_is_known() {
+    fn the_first_request_with_conflicting_lengths_is_known() {
         let (length, chunked) = ("Content-Length: 3\r\n", "Transfer-Encoding: gzip, chunked\r\n");
         let one = "GET / HTTP/1.1\r\nX-Content-Length: 3\r\nTE: trailers\r\n\r\n";
         for headers in [format!("{length}{chunked}"), format!("{chunked}{length}")] {

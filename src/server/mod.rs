@@ -157,7 +157,7 @@ async fn serve(accepted: Accepted, service: Arc<Service>, watcher: Watcher) {
     let answer = service_fn(move |mut request: HyperRequest<Incoming>| {
         let service = Arc::clone(&service);
         let in_progress = progress.begin(request.version());
-        if in_progress.has_two_lengths() {
+        if in_progress.has_conflicting_lengths() {
             request.extensions_mut().insert(TwoLengths);
         }
 

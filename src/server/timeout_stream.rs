@@ -23,9 +23,9 @@ use super::{
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may read nothing while there is something to read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often it is looked whether a client that sends nothing more is still there.
+/// How often a client that has closed its sending side is checked for being gone.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// After so many looks such a client is sent something: most answers are out by then.
+/// After so many checks such a client is sent something: most answers are out by then.
 const CHECKS_BEFORE_PROBE: u32 = 6;
 /// What it is sent. Clients pass over it (RFC 9110, section 15.2); the system of one that is gone resets the connection.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -99,7 +99,7 @@ impl TimeoutStream {
     /// Sends [`PROBE`] where nothing else is being sent, to those who know it.
     fn probe(&self) -> io::Result<()> {
         let is_writing = self.write_deadline.is_some() || self.connection.stage() != Stage::Handling;
-        if is_writing || !self.connection.knows_interim_answers() {
+        if is_writing || !self.connection.accepts_interim_responses() {
             return Ok(());
         }
 
@@ -139,8 +139,8 @@ impl AsyncRead for TimeoutStream {
         let bytes = &buffer.filled()[before..];
         let has_ended = matches!(read, Poll::Ready(Ok(()))) && bytes.is_empty();
         self.framing.read(bytes);
-        if let Some(request) = self.framing.two_lengths() {
-            self.connection.set_two_lengths(request);
+        if let Some(request) = self.framing.conflicting_lengths() {
+            self.connection.set_conflicting_lengths(request);
         }
 
         if has_ended && self.framing.is_between_requests() && self.connection.stage() != Stage::Waiting {

@@ -74,7 +74,7 @@ impl Outage {
         self.log(self.failed(Instant::now()), error);
     }
 
-    /// As [`Outage::record_failure`], for a request. Answers whether the request is to be logged as well.
+    /// As [`Outage::record_failure`], for a request. Returns whether the request is to be logged as well.
     pub fn record_failed_request(&self, error: &impl Display) -> bool {
         self.log(self.failed(Instant::now()), error);
 
@@ -86,7 +86,7 @@ impl Outage {
     }
 
     /// To be called when something failed that may or may not be due to the dependency. It counts during an outage, and begins
-    /// none. Answers whether there is one.
+    /// none. Returns whether there is one.
     pub fn count_failure(&self) -> bool {
         let mut current = self.current();
         if let Some(current) = &mut *current {
@@ -104,7 +104,7 @@ impl Outage {
         }
     }
 
-    /// Answers whether this failure begins an outage.
+    /// Returns whether this failure begins an outage.
     fn failed(&self, now: Instant) -> bool {
         let mut current = self.current();
         if let Some(current) = &mut *current {
@@ -122,7 +122,7 @@ impl Outage {
         true
     }
 
-    /// Answers with the outage that this success ends.
+    /// Returns the outage that this success ends.
     fn succeeded(&self, now: Instant) -> Option<Ended> {
         let mut current = self.current();
         let outage = current.as_mut()?;

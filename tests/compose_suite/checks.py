@@ -10,63 +10,63 @@ NOBODY = "65532"
 PASSWORD = "nobody-knows-it"
 
 
-def starts(on):
+def starts(suite):
     """`up` as it is written, from nothing, until each part is healthy."""
-    on.report.section("up")
-    read = on.project.compose("config", "--quiet", check=False)
-    on.report.equal("docker-compose.yml is read without a warning", (read.returncode, read.stderr), (0, ""))
+    suite.report.section("up")
+    read = suite.project.compose("config", "--quiet", check=False)
+    suite.report.equal("docker-compose.yml is read without a warning", (read.returncode, read.stderr), (0, ""))
 
     # The first `up` also builds the image, if it is not there.
-    on.project.compose("up", "-d", timeout=3600)
-    on.report.eventually("products are answered", lambda: on.shop.get("/products").status == 200)
-    everything_is_healthy(on, "started")
+    suite.project.compose("up", "-d", timeout=3600)
+    suite.report.eventually("products are answered", lambda: suite.shop.get("/products").status == 200)
+    everything_is_healthy(suite, "started")
     for service in ONE_SHOTS:
-        on.report.check(f"{service} has ended with 0", on.project.container(service).ended_well())
-    both_have_all_parts(on, "started")
-    on.report.equal("Swagger UI is there", on.shop.get("/docs").status, 200)
+        suite.report.check(f"{service} has ended with 0", suite.project.container(service).ended_well())
+    both_have_all_parts(suite, "started")
+    suite.report.equal("Swagger UI is there", suite.shop.get("/docs").status, 200)
 
 
-def everything_is_healthy(on, after):
-    unhealthy = lambda: [service for service in SERVICES if on.project.container(service).health != "healthy"]
-    on.report.eventually(f"{after}: every container is healthy", lambda: not unhealthy(), seen=unhealthy)
+def everything_is_healthy(suite, after):
+    unhealthy = lambda: [service for service in SERVICES if suite.project.container(service).health != "healthy"]
+    suite.report.eventually(f"{after}: every container is healthy", lambda: not unhealthy(), seen=unhealthy)
 
 
-def both_have_all_parts(on, after):
+def both_have_all_parts(suite, after):
     for service in PROCESSES:
-        has_all_parts(on, service, after)
+        has_all_parts(suite, service, after)
 
 
-def has_all_parts(on, service, after):
-    health = partial(on.health, service)
-    on.report.eventually(f"{after}: {service} has all of its parts", lambda: health() == UP, seen=health)
+def has_all_parts(suite, service, after):
+    health = partial(suite.health, service)
+    suite.report.eventually(f"{after}: {service} has all of its parts", lambda: health() == UP, seen=health)
 
 
-def notices(on, service, dependency, what):
+def notices(suite, service, dependency, what):
     """That an outage is one for this process, and that it says so."""
-    health = partial(on.health, service)
-    on.report.eventually(f"{what}: {service} notices", lambda: health().get(dependency) == "down", seen=health)
+    health = partial(suite.health, service)
+    suite.report.eventually(f"{what}: {service} notices", lambda: health().get(dependency) == "down", seen=health)
 
 
-def containers(on):
+def containers(suite):
     """What the containers may not do, and how much their logs may hold."""
-    on.report.section("containers")
+    suite.report.section("containers")
     for service in PROCESSES:
-        container = on.project.container(service)
+        container = suite.project.container(service)
         status = container.process_status()
-        on.report.equal(f"{service} is not root", status["Uid"].split(), [NOBODY] * 4)
+        suite.report.equal(f"{service} is not root", status["Uid"].split(), [NOBODY] * 4)
         rights = {status[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")}
-        on.report.equal(f"{service} has no capability", rights, {"0" * 16})
-        on.report.equal(f"{service} can gain no rights", status["NoNewPrivs"], "1")
+        suite.report.equal(f"{service} has no capability", rights, {"0" * 16})
+        suite.report.equal(f"{service} can gain no rights", status["NoNewPrivs"], "1")
         options = root_options(container.pid)
-        on.report.check(f"the root of {service} is read-only", "ro" in options, options)
+        suite.report.check(f"the root of {service} is read-only", "ro" in options, options)
 
-    inspected = [Container(identity).inspect() for identity in on.project.containers(all_states=True)]
+    inspected = [Container(identity).inspect() for identity in suite.project.containers(all_states=True)]
     unlimited = [
         container["Name"]
         for container in inspected
         if not {"max-size", "max-file"} <= set(container["HostConfig"]["LogConfig"]["Config"])
     ]
-    on.report.check("every container's log has a limit", inspected and not unlimited, unlimited)
+    suite.report.check("every container's log has a limit", inspected and not unlimited, unlimited)
 
 
 def root_options(pid):
@@ -75,57 +75,57 @@ def root_options(pid):
         return next(fields[5].split(",") for fields in map(str.split, lines) if fields[4] == "/")
 
 
-def walk(on):
+def walk(suite):
     """One order to PAID and one to FAILED. Gives the first as it is answered from then on."""
-    on.report.section("an order")
-    products = on.shop.get("/products").body["items"]
-    on.report.equal("the demo catalogue is there", len(products), 50)
+    suite.report.section("an order")
+    products = suite.shop.get("/products").body["items"]
+    suite.report.equal("the demo catalogue is there", len(products), 50)
 
-    order = on.shop.order((3, 2), (5, 1))
-    on.report.equal("an order is made", (order.status, order.body.get("status")), (201, "PENDING"))
+    order = suite.shop.order((3, 2), (5, 1))
+    suite.report.equal("an order is made", (order.status, order.body.get("status")), (201, "PENDING"))
     order_id = order.body["order_id"]
-    on.report.equal("it is read", on.shop.get(f"/orders/{order_id}").body.get("status"), "PENDING")
-    on.report.equal("its payment is accepted", on.shop.pay(order_id).status, 202)
-    becomes(on, "PAID", "it", order_id)
+    suite.report.equal("it is read", suite.shop.get(f"/orders/{order_id}").body.get("status"), "PENDING")
+    suite.report.equal("its payment is accepted", suite.shop.pay(order_id).status, 202)
+    becomes(suite, "PAID", "it", order_id)
 
-    left = on.shop.get("/products/7").body["stock"]
-    last, late = (on.shop.order((7, quantity)).body["order_id"] for quantity in (left, 1))
+    left = suite.shop.get("/products/7").body["stock"]
+    last, late = (suite.shop.order((7, quantity)).body["order_id"] for quantity in (left, 1))
     for name, order, status in (("the order of the last units", last, "PAID"), ("one that comes late", late, "FAILED")):
-        on.report.check(f"{name} is accepted", on.shop.pay(order).status in (200, 202))
-        becomes(on, status, name, order)
-    failed = on.shop.get(f"/orders/{late}").body
-    on.report.equal("the stock was short", failed.get("failure", {}).get("reason"), "insufficient_stock")
-    on.report.equal("it cannot be paid any more", on.shop.pay(late).status, 409)
-    on.ledger_is_clean("both are settled")
-    return on.shop.get(f"/orders/{order_id}").body
+        suite.report.check(f"{name} is accepted", suite.shop.pay(order).status in (200, 202))
+        becomes(suite, status, name, order)
+    failed = suite.shop.get(f"/orders/{late}").body
+    suite.report.equal("the stock was short", failed.get("failure", {}).get("reason"), "insufficient_stock")
+    suite.report.equal("it cannot be paid any more", suite.shop.pay(late).status, 409)
+    suite.ledger_is_clean("both are settled")
+    return suite.shop.get(f"/orders/{order_id}").body
 
 
-def becomes(on, status, name, order_id):
-    order = lambda: on.shop.settled(order_id).body
-    on.report.eventually(f"{name} becomes {status}", lambda: order().get("status") == status, seen=order)
+def becomes(suite, status, name, order_id):
+    order = lambda: suite.shop.settled(order_id).body
+    suite.report.eventually(f"{name} becomes {status}", lambda: order().get("status") == status, seen=order)
 
 
-def cache(on):
+def cache(suite):
     """Redis is used: pages are kept there, and found there once the process has forgotten its own."""
-    on.report.section("the cache")
-    redis = on.project.container("redis")
+    suite.report.section("the cache")
+    redis = suite.project.container("redis")
     keys = lambda: redis.execute("redis-cli", "keys", "shop:*").stdout.split()
-    page_is_kept = lambda: on.shop.get("/products").status == 200 and any("page" in key for key in keys())
-    on.report.eventually("Redis holds pages", page_is_kept, seen=keys)
-    is_found_in_redis(on, "the shop reads")
+    page_is_kept = lambda: suite.shop.get("/products").status == 200 and any("page" in key for key in keys())
+    suite.report.eventually("Redis holds pages", page_is_kept, seen=keys)
+    is_found_in_redis(suite, "the shop reads")
 
 
-def is_found_in_redis(on, when):
-    hits = lambda: on.shop.metric("shop_cache_hits_total", tier="shared")
+def is_found_in_redis(suite, when):
+    hits = lambda: suite.shop.metric("shop_cache_hits_total", tier="shared")
     before = hits()
-    rises = lambda: on.shop.get("/products").status == 200 and hits() > before
-    on.report.eventually(f"{when}: pages are found in Redis", rises, seen=lambda: f"{hits()} hits")
+    rises = lambda: suite.shop.get("/products").status == 200 and hits() > before
+    suite.report.eventually(f"{when}: pages are found in Redis", rises, seen=lambda: f"{hits()} hits")
 
 
-def refusing_cache(on):
+def refusing_cache(suite):
     """A Redis that runs and refuses everybody is noticed, does no harm, and is used again as soon as it may be."""
-    on.report.section("a cache that refuses")
-    redis = on.project.container("redis")
+    suite.report.section("a cache that refuses")
+    redis = suite.project.container("redis")
     client = ("redis-cli", "--no-auth-warning", "-a", PASSWORD)
     ways = {
         # Connections that were let in stay so, and are ended.
@@ -142,39 +142,39 @@ def refusing_cache(on):
         for command in refuse:
             redis.execute(*command)
         for service in PROCESSES:
-            notices(on, service, "cache", way)
-        on.report.equal(f"{way}: products are answered", on.shop.get("/products").status, 200)
-        on.report.equal(f"{way}: carts are not", on.shop.request("POST", "/carts").status, 503)
-        on.report.eventually(f"{way}: an order is settled", lambda: on.shop.settles(1))
+            notices(suite, service, "cache", way)
+        suite.report.equal(f"{way}: products are answered", suite.shop.get("/products").status, 200)
+        suite.report.equal(f"{way}: carts are not", suite.shop.request("POST", "/carts").status, 503)
+        suite.report.eventually(f"{way}: an order is settled", lambda: suite.shop.settles(1))
         # Not only for a moment: a command that takes too long looks like a refusal.
         for service in PROCESSES:
-            on.report.equal(f"{way}: {service} still says so", on.health(service).get("cache"), "down")
+            suite.report.equal(f"{way}: {service} still says so", suite.health(service).get("cache"), "down")
 
         redis.execute(*allow)
-        both_have_all_parts(on, f"{way}, then everything")
-        is_found_in_redis(on, f"{way}, then everything")
+        both_have_all_parts(suite, f"{way}, then everything")
+        is_found_in_redis(suite, f"{way}, then everything")
 
 
-def stops_and_starts(on, order):
+def stops_and_starts(suite, order):
     """`down` and `up` keep what is stored. Both roles end by themselves when they are asked to."""
-    on.report.section("down and up")
+    suite.report.section("down and up")
     for service in PROCESSES:
-        container = on.project.container(service)
+        container = suite.project.container(service)
         docker("stop", container.id)
-        on.report.check(f"{service} ends by itself, with 0", container.ended_well(), container.inspect()["State"])
+        suite.report.check(f"{service} ends by itself, with 0", container.ended_well(), container.inspect()["State"])
 
-    on.project.compose("down")
-    on.report.equal("down: no container is left", on.project.containers(all_states=True), [])
+    suite.project.compose("down")
+    suite.report.equal("down: no container is left", suite.project.containers(all_states=True), [])
 
-    on.project.compose("up", "-d")
-    on.report.eventually("up: an order is settled", lambda: on.shop.settles(1))
-    on.report.equal("the order of before is as it was", on.shop.get(f"/orders/{order['order_id']}").body, order)
-    everything_is_healthy(on, "up again")
-    on.ledger_is_clean("up again")
+    suite.project.compose("up", "-d")
+    suite.report.eventually("up: an order is settled", lambda: suite.shop.settles(1))
+    suite.report.equal("the order of before is as it was", suite.shop.get(f"/orders/{order['order_id']}").body, order)
+    everything_is_healthy(suite, "up again")
+    suite.ledger_is_clean("up again")
 
 
-def leaves_nothing(on):
+def leaves_nothing(suite):
     """`down --volumes` deletes everything that is stored."""
-    on.project.compose("down", "--volumes", "--remove-orphans")
-    volumes = docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={on.project.name}")
-    on.report.equal("down --volumes: nothing is left", volumes.stdout, "")
+    suite.project.compose("down", "--volumes", "--remove-orphans")
+    volumes = docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={suite.project.name}")
+    suite.report.equal("down --volumes: nothing is left", volumes.stdout, "")

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shop::entities::order::OrderStatus;
 
 use crate::{
-    history,
+    history::{self, HoldEnds},
     support::{Answer, Backend, Client, EventListener, Shop, all_settled, ledger_report},
 };
 
@@ -82,7 +82,7 @@ async fn nothing_is_lost_when_the_process_dies_at_a_failpoint(
     }
 
     all_settled(&app).await;
-    history::assert_steps(&app, false).await;
+    history::assert_steps(&app, HoldEnds::AsMade).await;
     let report = ledger_report(&app).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.orders, i64::try_from(ORDERS).expect("few"));

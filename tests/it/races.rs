@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    history,
+    history::{self, HoldEnds},
     support::{
         Answer, Backend, Client, EventListener, Shop, all_settled, count, end_holds, eventually, ledger_report,
         level_of,
@@ -177,7 +177,7 @@ async fn of_pay_cancel_and_expiry_one_wins_and_no_answer_is_contradicted(
     })
     .await;
 
-    history::assert_steps(&app, true).await;
+    history::assert_steps(&app, HoldEnds::MovedByTheTest).await;
     let states = states_of(&app, &orders).await;
     for outcome in &outcomes {
         assert_true(outcome, states[&outcome.order]);

@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::{
-    history,
+    history::{self, HoldEnds},
     servers::{Postgres, RabbitMq, Redis},
-    support::{Backend, Crowd, EventListener, Shop, accepted, all_settled, eventually, ledger_report},
+    support::{Backend, Crowd, EventListener, Shop, accepted, all_settled, eventually, ledger_report, with_hold},
 };
 
 const CUSTOMERS: u64 = 12;
@@ -102,7 +102,7 @@ async fn whatever_fails_every_answer_stays_true() {
     assert!(report.is_clean(), "{report:?}");
     assert_events(&world.backend, &outcomes).await;
 
-    let steps = history::assert_steps(&app, false).await;
+    let steps = history::assert_steps(&app, HoldEnds::AsMade).await;
     for step in ["made", "accepted", "paid", "insufficient_stock", "cancelled", "expired"] {
         assert!(steps.contains_key(step), "no order was {step}: {steps:?}");
     }
@@ -111,7 +111,7 @@ async fn whatever_fails_every_answer_stays_true() {
 /// Makes orders that nobody pays and whose hold ends soon, until it is aborted.
 async fn make_short_holds(app: App) {
     loop {
-        history::held(&app, Duration::from_millis(500)).await;
+        with_hold(&app, Duration::from_millis(500)).await;
         sleep(Duration::from_millis(100)).await;
     }
 }

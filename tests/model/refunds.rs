@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use shop::{
     domain::refunds::{
         NewRefund, RefundItem,
-        limit::{Account, PaidLine, amount},
+        limit::{PaidLine, RefundBalance, refund_amount},
     },
     entities::order::OrderStatus,
 };
@@ -98,16 +98,16 @@ impl Transaction<'_> {
         if row.status != OrderStatus::Paid && !self.is(Mutant::RefundOfUnpaid) {
             return None;
         }
-        amount(&request.new_refund(), &self.account(request.order)).ok()
+        refund_amount(&request.new_refund(), &self.balance(request.order)).ok()
     }
 
     /// What was paid and refunded.
-    fn account(&self, order: usize) -> Account {
+    fn balance(&self, order: usize) -> RefundBalance {
         let ordered = self.wishes[order].units;
         let refunds = self.database.refunds.iter();
         let refunds = refunds.filter(|refund| self.requests[refund.request].order == order);
 
-        let mut account = Account {
+        let mut balance = RefundBalance {
             paid: PRICE * ordered.iter().sum::<i64>(),
             refunded: 0,
             lines: (0..PRODUCTS)
@@ -121,12 +121,12 @@ impl Transaction<'_> {
             refunded_units: HashMap::new(),
         };
         for refund in refunds {
-            account.refunded += refund.amount;
+            balance.refunded += refund.amount;
             for (product, units) in self.requests[refund.request].units.into_iter().enumerate() {
-                *account.refunded_units.entry(key(product)).or_default() += units;
+                *balance.refunded_units.entry(key(product)).or_default() += units;
             }
         }
-        account
+        balance
     }
 
     /// Inserts the refund with all of its parts but one that is left out, and answers its id.

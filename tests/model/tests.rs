@@ -1,5 +1,5 @@
 //! An explicit-state model of the shop. It runs the rules of production, [`decide`](shop::domain::settlement::decide),
-//! [`transition`](shop::domain::transition::transition) and [`amount`](shop::domain::refunds::limit::amount), in every order in which a few orders, two workers, a queue that loses,
+//! [`transition`](shop::domain::transition::transition) and [`refund_amount`](shop::domain::refunds::limit::refund_amount), in every order in which a few orders, two workers, a queue that loses,
 //! doubles and reorders messages, and crashes between any two steps can bring them. `docs/model.md` says what that proves.
 
 mod effects;

@@ -79,5 +79,5 @@ fn change(number: u64) -> Outgoing {
         let product = 1 + ((number * LINES + line) * 7_919) % PRODUCTS;
         json!({ "product_id": product, "delta": 1, "reason": "delivery 4711" })
     };
-    post("/stock-changes", Value::from_iter((0..LINES).map(line)).to_string())
+    post("/stock-changes", (0..LINES).map(line).collect::<Value>().to_string())
 }

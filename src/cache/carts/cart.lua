@@ -1,7 +1,7 @@
 -- Every operation on a cart. Redis runs it as a whole, so two of them never mix.
 --
--- KEYS[1]  the cart, a hash. Its fields: `owner` (empty for nobody), `expires_at` (in microseconds), `next` (the number
---          of the next line), and for every line its product id with `number quantity`. From the first checkout on:
+-- KEYS[1]  the cart, a hash. Its fields: `owner` (empty for nobody), `expires_at` (in microseconds), `next_line` (the
+--          number of the next line), and for every line its product id with `number quantity`. From the first checkout on:
 --          `user` (whose order it becomes), `attempts` (checkouts that may still succeed), `frozen_until` (in
 --          milliseconds), and in the end `order`.
 -- ARGV     the operation; the user who asks (empty for anybody); how long the cart lives from now on, in milliseconds,
@@ -50,7 +50,7 @@ local operations = {}
 
 function operations.create()
   redis.call('DEL', KEYS[1])
-  set('owner', asker, 'next', 0)
+  set('owner', asker, 'next_line', 0)
   return changed()
 end
 
@@ -68,13 +68,13 @@ function operations.put(product, quantity, max_lines)
     return changed()
   end
 
-  local place = string.match(get(product) or '', '^%d+')
-  if not place then
+  local line = string.match(get(product) or '', '^%d+')
+  if not line then
     if lines() >= tonumber(max_lines) then return { 'full' } end
-    place = number('next')
-    set('next', place + 1)
+    line = number('next_line')
+    set('next_line', line + 1)
   end
-  set(product, place .. ' ' .. quantity)
+  set(product, line .. ' ' .. quantity)
   return changed()
 end
 

@@ -157,7 +157,7 @@ impl CartRequest<'_> {
         };
 
         let started = Instant::now();
-        let answer = within(self.left, redis::run(redis, self.key, &access, operation)).await;
+        let answer = with_timeout(self.left, redis::run(redis, self.key, &access, operation)).await;
         self.left = self.left.saturating_sub(started.elapsed());
         answer.unwrap_or_else(|| Err(Error::CartsUnavailable("Redis did not answer in time".to_owned())))
     }
@@ -165,7 +165,7 @@ impl CartRequest<'_> {
 
 /// What `answer` gives within `max_wait`. A process that is busy sees late what has come in time: when the time is up,
 /// whatever has arrived by then is read first.
-async fn within<T>(max_wait: Duration, answer: impl Future<Output = T>) -> Option<T> {
+async fn with_timeout<T>(max_wait: Duration, answer: impl Future<Output = T>) -> Option<T> {
     /// A task needs one turn to read the connection, and another one to hand the answer over.
     const READY_ROUNDS: usize = 3;
 

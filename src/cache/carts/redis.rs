@@ -91,7 +91,7 @@ fn read_cart(fields: &[Bytes]) -> Option<Cart> {
             "owner" => owner = Some(value.parse().ok()?),
             "order" => order_id = Some(value.parse().ok()?),
             "expires_at" => expires_at = Some(Timestamp(value.parse().ok()?)),
-            "next" | "user" | "attempts" | "frozen_until" => {}
+            "next_line" | "user" | "attempts" | "frozen_until" => {}
             _ => lines.push(read_line(name, value)?),
         }
     }
@@ -134,7 +134,19 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_cart_are_in_the_order_in_which_they_were_put_in() {
-        let cart = read(&["owner", "7", "12", "3 1", "9", "1 2", "expires_at", "5", "next", "3"]).expect("a cart");
+        let cart = read(&[
+            "owner",
+            "7",
+            "12",
+            "3 1",
+            "9",
+            "1 2",
+            "expires_at",
+            "5",
+            "next_line",
+            "3",
+        ])
+        .expect("a cart");
         let lines: Vec<(i64, i64)> = cart.lines.iter().map(|line| (line.product_id, line.quantity)).collect();
         assert_eq!((cart.owner, cart.expires_at), (Some(7), Timestamp(5)));
         assert_eq!(lines, [(9, 2), (12, 1)]);

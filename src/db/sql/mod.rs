@@ -108,13 +108,13 @@ impl Sql {
         Statement::from_sql_and_values(backend, text, values)
     }
 
-    /// Runs the statement and answers how many rows it changed.
+    /// Runs the statement and returns how many rows it changed.
     pub async fn execute(self, connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
         let result = connection.execute_raw(self.build(connection)).await?;
         Ok(result.rows_affected())
     }
 
-    /// Runs this INSERT of `count` rows into a table whose `id` counts up, and answers the ids in the order of the rows.
+    /// Runs this INSERT of `count` rows into a table whose `id` counts up, and returns the ids in the order of the rows.
     /// All rows must be inserted.
     pub async fn insert_numbered(self, connection: &impl ConnectionTrait, count: usize) -> Result<Vec<i64>, DbErr> {
         let mut statement = self.build(connection);

@@ -34,7 +34,7 @@ pub struct NewProduct {
 }
 
 /// Adds those of `products` whose name the catalogue does not have yet, in their order and in the currency of the shop,
-/// each with the movement that explains its first stock. Answers how many were added. SKUs are left out.
+/// each with the movement that explains its first stock. Returns how many were added. SKUs are left out.
 pub async fn add_missing(txn: &DatabaseTransaction, now: Timestamp, products: &[NewProduct]) -> Result<usize, Error> {
     let numbers = |number: fn(&NewProduct) -> i64| Column::BigInt(products.iter().map(number).collect());
     let texts = |text: fn(&NewProduct) -> String| Column::Text(products.iter().map(text).collect());

@@ -56,7 +56,7 @@ pub struct MovementPage {
     pub more: bool,
 }
 
-/// Records movements, and answers their ids in the same order.
+/// Records movements, and returns their ids in the same order.
 pub(in crate::domain) async fn record(
     txn: &DatabaseTransaction,
     now: Timestamp,

@@ -68,7 +68,7 @@ pub async fn change_stock(
     }
 }
 
-/// Changes the stock of several products, each of which `changes` names once. Answers the products in the order of the
+/// Changes the stock of several products, each of which `changes` names once. Returns the products in the order of the
 /// changes. No movement is recorded where the stock is as it is to be already.
 ///
 /// # Errors
@@ -186,7 +186,7 @@ fn delta(change: &StockChange, shelf: Option<Shelf>) -> Result<i64, Error> {
     Ok(delta)
 }
 
-/// Adds the deltas to the stock of locked products, and answers the products as they are then. Each change is relative, so
+/// Adds the deltas to the stock of locked products, and returns the products as they are then. Each change is relative, so
 /// that it adds up with the orders that were settled before the lock.
 async fn apply(
     txn: &DatabaseTransaction,

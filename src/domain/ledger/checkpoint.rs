@@ -151,7 +151,7 @@ pub async fn period_is_closed(connection: &impl ConnectionTrait) -> Result<bool,
 }
 
 /// Stores the result for all processes, and gives the lease back. After a clean check the totals go on to its mark. After a
-/// full one that was not, the next check reads everything as well, until one is clean again. Answers false, and stores
+/// full one that was not, the next check reads everything as well, until one is clean again. Returns false, and stores
 /// nothing, if another process has taken the lease over.
 pub async fn record(
     txn: &DatabaseTransaction,

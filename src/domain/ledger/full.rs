@@ -19,7 +19,7 @@ pub async fn check(connection: &impl ConnectionTrait, now: Timestamp, max_age: D
     Ok(report)
 }
 
-/// Checks the ledger, and answers what it has added up for each product.
+/// Checks the ledger, and returns what it has added up for each product.
 pub(super) async fn check_products(
     connection: &impl ConnectionTrait,
     now: Timestamp,

@@ -45,7 +45,7 @@ impl Lease {
         Ok((claimed == 1).then_some(Self { holder }))
     }
 
-    /// Says that the holder is alive. Answers whether it still holds the lease.
+    /// Says that the holder is alive. Returns whether it still holds the lease.
     pub async fn renew(&self, connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
         let renewed = sql("
             UPDATE ledger

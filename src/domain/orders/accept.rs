@@ -25,7 +25,7 @@ type Accepted<'a> = BTreeMap<OrderId, Option<&'a String>>;
 
 /// Accepts the payment of those orders that are PENDING and that their caller may see. The first acceptance stands,
 /// however often it is asked for. An order whose hold has ended is expired instead: whoever is answered so is never
-/// contradicted. Answers with each order as it is now, in the order of `asked`.
+/// contradicted. Returns each order as it is now, in the order of `asked`.
 ///
 /// # Errors
 /// For one order: [`Error::OrderNotFound`], also when the caller may not see it, and [`Error::PaymentReferenceUsed`]. For
@@ -88,7 +88,7 @@ pub async fn accept_payments(
     Ok(asked.iter().map(answer).collect())
 }
 
-/// Answers how many of the orders were accepted just now.
+/// Returns how many of the orders were accepted just now.
 async fn write(txn: &DatabaseTransaction, now: Timestamp, accepted: &Accepted<'_>) -> Result<u64, Error> {
     if accepted.is_empty() {
         return Ok(0);

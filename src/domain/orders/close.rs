@@ -32,7 +32,7 @@ pub struct Cancelled {
     pub newly_cancelled: bool,
 }
 
-/// Cancels those orders that no payment was accepted for and that their caller may see. Answers in the order of `asked`.
+/// Cancels those orders that no payment was accepted for and that their caller may see. Returns results in the order of `asked`.
 ///
 /// # Errors
 /// For one order: [`Error::OrderNotFound`], also when the caller may not see it, [`Error::PaymentAccepted`],
@@ -101,7 +101,7 @@ pub async fn count_open_holds(connection: &impl ConnectionTrait) -> Result<i64, 
     Ok(counted.first().copied().unwrap_or_default())
 }
 
-/// Expires up to `limit` orders whose hold has ended at `now` without a payment, and answers when each hold ended. Orders
+/// Expires up to `limit` orders whose hold has ended at `now` without a payment, and returns when each hold ended. Orders
 /// that another transaction has locked are left to the next call. What cannot be read, or has a status that this version does
 /// not know, is left alone, so that it keeps nobody else's units on hold.
 pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -> Result<Vec<Timestamp>, Error> {

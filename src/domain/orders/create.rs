@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Writes the orders whose products all exist, at the catalogue's prices. Answers in the order of `orders`.
+/// Writes the orders whose products all exist, at the catalogue's prices. Returns results in the order of `orders`.
 ///
 /// # Errors
 /// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`],
@@ -121,7 +121,7 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
     Ok(Order { row, items })
 }
 
-/// Inserts those that can be, and answers the ids that are new. What is missing from the answer has a row already, or its
+/// Inserts those that can be, and returns the ids that are new. What is missing from the answer has a row already, or its
 /// reference belongs to another order.
 async fn insert_orders(
     txn: &DatabaseTransaction,

@@ -12,7 +12,7 @@ use super::{
 use crate::domain::{Error, OrderId, ProductId, UserId, stock_level};
 
 /// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
-/// [`Error::InsufficientStock`]. Answers the orders that were made before, which set nothing aside again. Does nothing in
+/// [`Error::InsufficientStock`]. Returns the orders that were made before, which set nothing aside again. Does nothing in
 /// a batch without holds.
 pub(super) async fn reserve(
     txn: &DatabaseTransaction,

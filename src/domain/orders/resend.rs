@@ -10,7 +10,7 @@ use crate::{
     entities::Timestamp,
 };
 
-/// Claims up to `limit` orders that were accepted, are still PENDING and are due at `now`, and answers their ids. Each
+/// Claims up to `limit` orders that were accepted, are still PENDING and are due at `now`, and returns their ids. Each
 /// is due again later, after twice as long each time, up to [`MAX_NOTIFY_INTERVAL`].
 ///
 /// An order that would be due later than that was written by a clock that was ahead, or by hand: it is due now. So is one
@@ -66,7 +66,7 @@ pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids:
     Ok(())
 }
 
-/// Makes every order that was accepted and is still PENDING due at `now`; answers how many there are.
+/// Makes every order that was accepted and is still PENDING due at `now`; returns how many there are.
 pub async fn make_all_due(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
     let due = sql("
         UPDATE orders

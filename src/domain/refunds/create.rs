@@ -7,7 +7,7 @@ use sea_orm::DatabaseTransaction;
 
 use super::{
     NewRefund, Refund, RefundId, RefundItem,
-    limit::{Account, PaidLine, amount},
+    limit::{PaidLine, RefundBalance, refund_amount},
 };
 use crate::{
     db::sql::{Column, sql},
@@ -26,7 +26,7 @@ struct OrderRow {
     currency: String,
 }
 
-/// Refunds a PAID order. Whoever is asked to do so checks that the caller is an administrator.
+/// Refunds a PAID order. The caller must have checked that the request is an administrator's.
 ///
 /// # Errors
 /// [`Error::OrderNotFound`], [`Error::OrderNotPaid`], [`Error::RefundExceedsPayment`], and [`Error::StockOutOfRange`] when
@@ -39,8 +39,8 @@ pub async fn create(
     low_stock_at: i64,
 ) -> Result<Refund, Error> {
     let order = lock_order(txn, new.order_id).await?;
-    let account = read_account(txn, new.order_id, order.total_price).await?;
-    let amount = amount(new, &account)?;
+    let balance = read_balance(txn, new.order_id, order.total_price).await?;
+    let amount = refund_amount(new, &balance)?;
 
     let mut items = new.items.clone();
     items.sort_unstable_by_key(|item| item.product_id);
@@ -99,7 +99,7 @@ async fn lock_order(txn: &DatabaseTransaction, id: OrderId) -> Result<OrderRow, 
 }
 
 /// What was paid and refunded. The order is locked, so nothing is added to it meanwhile.
-async fn read_account(txn: &DatabaseTransaction, order_id: OrderId, paid: i64) -> Result<Account, Error> {
+async fn read_balance(txn: &DatabaseTransaction, order_id: OrderId, paid: i64) -> Result<RefundBalance, Error> {
     let lines: Vec<(ProductId, i64, i64)> = sql("
         SELECT product_id, quantity, unit_price
           FROM order_items
@@ -132,7 +132,7 @@ async fn read_account(txn: &DatabaseTransaction, order_id: OrderId, paid: i64) -
         quantity,
         unit_price,
     };
-    Ok(Account {
+    Ok(RefundBalance {
         paid,
         refunded: refunds.iter().map(|(_, amount)| amount).sum(),
         lines: lines.into_iter().map(line).collect(),

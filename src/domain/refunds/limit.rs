@@ -17,7 +17,7 @@ pub struct PaidLine {
 
 /// What was paid for an order, and what of it was refunded before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct RefundBalance {
     /// Minor units.
     pub paid: i64,
     /// Minor units of all refunds before.
@@ -27,14 +27,14 @@ pub struct Account {
     pub refunded_units: HashMap<ProductId, i64>,
 }
 
-/// Why a refund is more than it may be.
+/// Why a refund is more than can be refunded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {
     pub order_id: OrderId,
-    /// What can be refunded, in minor units.
-    pub amount: i64,
+    /// Minor units that can be refunded.
+    pub refundable: i64,
     /// Whether the refund asks for more than that.
-    pub is_amount: bool,
+    pub exceeds_refundable: bool,
     /// The items of the refund that have more units than can be refunded.
     pub items: Vec<ExcessItem>,
 }
@@ -46,18 +46,18 @@ pub struct ExcessItem {
     pub index: usize,
     pub product_id: ProductId,
     /// Units that can be refunded; 0 also for a product that the order does not have.
-    pub quantity: i64,
+    pub refundable: i64,
 }
 
 /// The amount of the refund, in minor units. Pure, so that the model runs it too (`tests/model`).
 ///
 /// # Errors
 /// [`Error::RefundExceedsPayment`].
-pub fn amount(new: &NewRefund, account: &Account) -> Result<i64, Error> {
-    let line_of = |item: &RefundItem| account.lines.iter().find(|line| line.product_id == item.product_id);
+pub fn refund_amount(new: &NewRefund, balance: &RefundBalance) -> Result<i64, Error> {
+    let line_of = |item: &RefundItem| balance.lines.iter().find(|line| line.product_id == item.product_id);
     let left = |item: &RefundItem| {
         let ordered = line_of(item).map_or(0, |line| line.quantity);
-        let refunded = account.refunded_units.get(&item.product_id).copied().unwrap_or(0);
+        let refunded = balance.refunded_units.get(&item.product_id).copied().unwrap_or(0);
         (ordered - refunded).max(0)
     };
 
@@ -70,19 +70,19 @@ pub fn amount(new: &NewRefund, account: &Account) -> Result<i64, Error> {
 
     let excess = Excess {
         order_id: new.order_id,
-        amount: (account.paid - account.refunded).max(0),
-        is_amount: amount > account.paid - account.refunded,
+        refundable: (balance.paid - balance.refunded).max(0),
+        exceeds_refundable: amount > balance.paid - balance.refunded,
         items: (0..)
             .zip(&new.items)
             .filter(|(_, item)| item.quantity > left(item))
             .map(|(index, item)| ExcessItem {
                 index,
                 product_id: item.product_id,
-                quantity: left(item),
+                refundable: left(item),
             })
             .collect(),
     };
-    if excess.is_amount || !excess.items.is_empty() {
+    if excess.exceeds_refundable || !excess.items.is_empty() {
         return Err(Error::RefundExceedsPayment(Box::new(excess)));
     }
     Ok(amount)
@@ -94,13 +94,13 @@ mod tests {
 
     use super::*;
 
-    fn account() -> Account {
+    fn balance() -> RefundBalance {
         let line = |product_id, quantity, unit_price| PaidLine {
             product_id,
             quantity,
             unit_price,
         };
-        Account {
+        RefundBalance {
             paid: 1_000,
             refunded: 0,
             lines: vec![line(1, 3, 200), line(2, 4, 100)],
@@ -124,37 +124,40 @@ mod tests {
     }
 
     /// The money that is left, whether the refund asks for more, and the items with too many units.
-    fn excess(new: &NewRefund, account: &Account) -> (i64, bool, Vec<(usize, i64)>) {
-        let Err(Error::RefundExceedsPayment(excess)) = amount(new, account) else {
+    fn excess(new: &NewRefund, balance: &RefundBalance) -> (i64, bool, Vec<(usize, i64)>) {
+        let Err(Error::RefundExceedsPayment(excess)) = refund_amount(new, balance) else {
             panic!("{new:?} is allowed");
         };
-        let items = excess.items.iter().map(|item| (item.index, item.quantity));
-        (excess.amount, excess.is_amount, items.collect())
+        let items = excess.items.iter().map(|item| (item.index, item.refundable));
+        (excess.refundable, excess.exceeds_refundable, items.collect())
     }
 
     #[test]
     fn an_amount_that_is_left_out_is_the_price_of_the_items() {
-        assert_eq!(amount(&refund(None, &[(1, 2), (2, 1)]), &account()).ok(), Some(500));
-        assert_eq!(amount(&refund(Some(20), &[(1, 2)]), &account()).ok(), Some(20));
-        assert_eq!(amount(&refund(Some(0), &[(1, 2)]), &account()).ok(), Some(0));
+        assert_eq!(
+            refund_amount(&refund(None, &[(1, 2), (2, 1)]), &balance()).ok(),
+            Some(500)
+        );
+        assert_eq!(refund_amount(&refund(Some(20), &[(1, 2)]), &balance()).ok(), Some(20));
+        assert_eq!(refund_amount(&refund(Some(0), &[(1, 2)]), &balance()).ok(), Some(0));
     }
 
     #[test]
     fn a_refund_never_exceeds_what_is_left() {
-        let mut account = account();
-        account.refunded = 600;
-        account.refunded_units = [(1, 3), (2, 1)].into();
+        let mut balance = balance();
+        balance.refunded = 600;
+        balance.refunded_units = [(1, 3), (2, 1)].into();
 
-        assert_eq!(amount(&refund(Some(400), &[(2, 3)]), &account).ok(), Some(400));
-        assert_eq!(excess(&refund(Some(401), &[]), &account), (400, true, vec![]));
-        assert_eq!(excess(&refund(None, &[(2, 4)]), &account), (400, false, vec![(0, 3)]));
+        assert_eq!(refund_amount(&refund(Some(400), &[(2, 3)]), &balance).ok(), Some(400));
+        assert_eq!(excess(&refund(Some(401), &[]), &balance), (400, true, vec![]));
+        assert_eq!(excess(&refund(None, &[(2, 4)]), &balance), (400, false, vec![(0, 3)]));
         assert_eq!(
-            excess(&refund(Some(500), &[(2, 3), (1, 1), (9, 1)]), &account),
+            excess(&refund(Some(500), &[(2, 3), (1, 1), (9, 1)]), &balance),
             (400, true, vec![(1, 0), (2, 0)])
         );
-        assert_eq!(excess(&refund(Some(i64::MAX), &[(1, i64::MAX)]), &account).2, [(0, 0)]);
+        assert_eq!(excess(&refund(Some(i64::MAX), &[(1, i64::MAX)]), &balance).2, [(0, 0)]);
         assert_eq!(
-            excess(&refund(None, &[(2, i64::MAX)]), &account),
+            excess(&refund(None, &[(2, i64::MAX)]), &balance),
             (400, true, vec![(0, 3)])
         );
     }

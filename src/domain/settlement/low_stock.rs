@@ -21,7 +21,7 @@ pub(super) struct Taken {
     pub released: i64,
 }
 
-/// Subtracts `taken` from stock and holds, and answers which products became low by this.
+/// Subtracts `taken` from stock and holds, and returns which products became low by this.
 pub(super) async fn take_stock(
     txn: &DatabaseTransaction,
     now: Timestamp,

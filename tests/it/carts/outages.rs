@@ -135,7 +135,7 @@ async fn what_is_not_a_cart_in_redis_is_no_cart() {
     let fields = [
         "expires_at",
         "soon",
-        "next",
+        "next_line",
         "many",
         "attempts",
         "x",

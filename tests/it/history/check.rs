@@ -13,7 +13,7 @@ use shop::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{record::Change, step::is_step};
+use super::{HoldEnds, record::Change, step::is_step};
 
 /// What may change about an order. All else is fixed when it is made.
 const CHANGING: [&str; 10] = [
@@ -54,15 +54,15 @@ struct Row {
 }
 
 /// Checks all changes of a database, in the order in which they were recorded. Tests that make holds end sooner do so by hand,
-/// which `holds_are_moved` allows.
-pub fn check(changes: &[Change], holds_are_moved: bool) -> Findings {
+/// which `hold_ends` says.
+pub fn check(changes: &[Change], hold_ends: HoldEnds) -> Findings {
     let mut findings = Findings::default();
     let mut latest: HashMap<String, &Value> = HashMap::new();
 
     for change in changes.iter().filter(|change| change.table == "orders") {
         let row = |value: &Option<Value>| value.as_ref().map(Row::of);
         let (before, after) = (row(&change.before), row(&change.after));
-        match step(before.as_ref(), after.as_ref(), holds_are_moved) {
+        match step(before.as_ref(), after.as_ref(), hold_ends) {
             Ok(kind) => *findings.steps.entry(kind).or_default() += 1,
             Err(fault) => findings.faults.push(format!("{fault}: {change:?}")),
         }
@@ -87,7 +87,7 @@ pub fn check(changes: &[Change], holds_are_moved: bool) -> Findings {
 }
 
 /// The kind of the step, or what is wrong with it.
-fn step(before: Option<&Row>, after: Option<&Row>, holds_are_moved: bool) -> Result<&'static str, &'static str> {
+fn step(before: Option<&Row>, after: Option<&Row>, hold_ends: HoldEnds) -> Result<&'static str, &'static str> {
     let (Some(old), Some(new)) = (before, after) else {
         let is_made = is_step(
             None,
@@ -119,7 +119,7 @@ fn step(before: Option<&Row>, after: Option<&Row>, holds_are_moved: bool) -> Res
             ..new.state
         } == old.state
     };
-    if holds_are_moved && old.state.has_open_hold() && is_moved(new) {
+    if hold_ends == HoldEnds::MovedByTheTest && old.state.has_open_hold() && is_moved(new) {
         return Ok("the test has moved the end of the hold");
     }
 

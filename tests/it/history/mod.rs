@@ -1,20 +1,16 @@
 //! What really happens to rows is what the model explores. Tests that kill processes and servers record every change of every
 //! order's row, and hold each one to the same transition relation: `step` is the model's own file.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sea_orm::ConnectionTrait as _;
 use shop::{
     app::App,
-    domain::{
-        Caller, Error, OrderId,
-        orders::{self, Labels, Line, NewOrder},
-    },
+    domain::{Caller, OrderId, orders},
     entities::Timestamp,
 };
-use uuid::Uuid;
 
-use crate::support::{Backend, Shop, accepted, all_settled, publish};
+use crate::support::{Backend, Shop, accepted, all_settled, publish, with_hold};
 
 mod check;
 mod record;
@@ -23,10 +19,17 @@ mod step;
 
 pub use record::record;
 
-/// Asserts that every change since [`record`] was a step, and answers how many of each kind there were.
-pub async fn assert_steps(app: &App, holds_are_moved: bool) -> std::collections::BTreeMap<&'static str, usize> {
+/// Whether the test itself changes when holds end, as `end_holds` does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HoldEnds {
+    AsMade,
+    MovedByTheTest,
+}
+
+/// Asserts that every change since [`record`] was a step, and returns how many of each kind there were.
+pub async fn assert_steps(app: &App, hold_ends: HoldEnds) -> BTreeMap<&'static str, usize> {
     let changes = record::read(app).await;
-    let findings = check::check(&changes, holds_are_moved);
+    let findings = check::check(&changes, hold_ends);
     assert!(
         findings.faults.is_empty(),
         "{:#?}",
@@ -38,34 +41,6 @@ pub async fn assert_steps(app: &App, holds_are_moved: bool) -> std::collections:
         findings.steps
     );
     findings.steps
-}
-
-/// An order of one unit of product 1 whose units are set aside, for a shorter time than the API allows. `None` while the
-/// database is away.
-pub async fn held(app: &App, hold: Duration) -> Option<OrderId> {
-    let order = NewOrder {
-        id: Uuid::now_v7(),
-        user_id: 7,
-        lines: vec![Line {
-            product_id: 1,
-            quantity: 1,
-        }],
-        currency: "USD".to_owned(),
-        idempotency_key: None,
-        hold: Some(hold),
-        labels: Labels::default(),
-        created_at: Timestamp::now(),
-    };
-    let id = order.id;
-    let made = app
-        .db
-        .transaction(|txn| {
-            let order = order.clone();
-            async move { orders::create(&txn, &[order]).await }
-        })
-        .await;
-    let made: Result<Vec<Result<_, Error>>, Error> = made;
-    made.ok()?.iter().all(Result::is_ok).then_some(id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,15 +55,15 @@ async fn a_change_that_is_no_step_is_found() {
     all_settled(&app).await;
     // They would expire the hold that ends.
     drop(workers);
-    let waits = held(&app, Duration::from_secs(600)).await.expect("held");
-    let late = held(&app, Duration::from_millis(1)).await.expect("held");
-    let cancels = held(&app, Duration::from_secs(600)).await.expect("held");
+    let waits = with_hold(&app, Duration::from_secs(600)).await.expect("held");
+    let late = with_hold(&app, Duration::from_millis(1)).await.expect("held");
+    let cancels = with_hold(&app, Duration::from_secs(600)).await.expect("held");
     let cancelled = app
         .db
         .transaction(|txn| async move { orders::cancel(&txn, Timestamp::now(), &[(Caller::Admin, cancels)]).await })
         .await;
     assert!(cancelled.expect("written").iter().all(Result::is_ok));
-    let steps = assert_steps(&app, false).await;
+    let steps = assert_steps(&app, HoldEnds::AsMade).await;
     assert_eq!(
         (steps["made"], steps["accepted"], steps["paid"], steps["cancelled"]),
         (4, 1, 1, 1)
@@ -97,7 +72,7 @@ async fn a_change_that_is_no_step_is_found() {
     let mut known = 0;
     for (what, statement) in forbidden(paid, cancels, late, waits) {
         app.db.write().execute_unprepared(&statement).await.expect(what);
-        let faults = check::check(&record::read(&app).await, false).faults;
+        let faults = check::check(&record::read(&app).await, HoldEnds::AsMade).faults;
         assert!(faults.len() > known, "{what} is not found");
         known = faults.len();
     }
@@ -167,7 +142,7 @@ async fn a_step_without_what_belongs_to_it_is_found() {
     let backend = Backend::servers();
     let app = backend.stock(&[(100, 50)]).await;
     record(&app).await;
-    let order = held(&app, Duration::from_secs(600)).await.expect("held");
+    let order = with_hold(&app, Duration::from_secs(600)).await.expect("held");
 
     let cancel = format!(
         r#"UPDATE orders SET status = 'FAILED', failure = '{{"reason": "cancelled", "lines": []}}', settled_at = updated, updated_at = updated
@@ -175,7 +150,7 @@ async fn a_step_without_what_belongs_to_it_is_found() {
     );
     app.db.write().execute_unprepared(&cancel).await.expect("written");
 
-    let findings = check::check(&record::read(&app).await, false);
+    let findings = check::check(&record::read(&app).await, HoldEnds::AsMade);
     assert_eq!(findings.steps["cancelled"], 1);
     let [units, event] = &*findings.faults else {
         panic!("{findings:#?}")

@@ -176,6 +176,34 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
     new.iter().map(|order| order.id).collect()
 }
 
+/// An order of one unit of product 1 whose units are set aside, for a shorter time than the API allows. `None` while the
+/// database is away.
+pub async fn with_hold(app: &App, hold: Duration) -> Option<OrderId> {
+    let order = NewOrder {
+        id: Uuid::now_v7(),
+        user_id: 7,
+        lines: vec![Line {
+            product_id: 1,
+            quantity: 1,
+        }],
+        currency: "USD".to_owned(),
+        idempotency_key: None,
+        hold: Some(hold),
+        labels: Labels::default(),
+        created_at: Timestamp::now(),
+    };
+    let id = order.id;
+    let made = app
+        .db
+        .transaction(|txn| {
+            let order = order.clone();
+            async move { orders::create(&txn, &[order]).await }
+        })
+        .await;
+    let made: Result<Vec<Result<_, Error>>, Error> = made;
+    made.ok()?.iter().all(Result::is_ok).then_some(id)
+}
+
 /// Publishes a settle request for each order, as after an accepted payment.
 pub async fn publish(app: &App, orders: &[OrderId]) {
     let requests: Vec<SettleRequest> = orders

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::{
     Backend, a_minute_ago, accepted, all_settled, count, end_holds, identity, ledger_report, level_of, publish,
+    with_hold,
 };
 pub use broker::{EventListener, channel};
 pub use client::{Answer, Client};
