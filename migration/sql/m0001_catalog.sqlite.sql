@@ -25,8 +25,8 @@ CREATE TABLE products (
     -- Whole minor units of currency (1999 is 19.99 USD). Orders keep the price they were made at.
     price       INTEGER NOT NULL CONSTRAINT products_price_not_negative CHECK (price >= 0),
     -- ISO 4217. Left out of an INSERT, it is the currency of the shop.
-    currency    TEXT    NOT NULL DEFAULT '' CONSTRAINT products_currency_is_iso_4217
-                        CHECK (currency = '' OR currency GLOB '[A-Z][A-Z][A-Z]'),
+    currency    TEXT    NOT NULL DEFAULT '' CONSTRAINT products_currency_has_three_letters
+                        CHECK (length(currency) IN (0, 3)),
     -- Units on the shelf: the sum of stock_movements less the units in PAID orders.
     stock       INTEGER NOT NULL CONSTRAINT products_stock_not_negative CHECK (stock >= 0),
     -- Units of the stock that are on hold: those in PENDING orders with expires_at.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::{
     proxy::Proxy,
     servers::RabbitMq,
-    support::{Backend, Shop, all_settled, count, eventually, ledger_report},
+    support::{Backend, Shop, all_settled, count, eventually, ledger_report, level_of},
 };
 
 async fn through_proxy() -> (Backend, Proxy, App) {
@@ -54,6 +54,23 @@ async fn a_commit_whose_answer_was_lost_is_repeated_only_where_that_is_harmless(
     all_settled(&app).await;
     assert_eq!(count(&app, "PAID").await, 1);
     assert_eq!(catalog::find(app.db.read(), 1).await.expect("found").stock, 1_007);
+    assert!(ledger_report(&app).await.is_clean());
+}
+
+/// The transaction that runs again finds the units on hold, for this very order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_whose_commit_was_not_answered_is_set_aside_once_and_is_not_short() {
+    let (backend, proxy, app) = through_proxy().await;
+    let shop = Shop::serve(&backend);
+    let client = shop.client();
+
+    proxy.lose_next_commit();
+    let held = client.hold(&[(1, 1_000)], 600).await;
+    assert!(proxy.has_lost_commit());
+    assert_eq!(held.status, 201, "{held:?}");
+    assert_eq!(level_of(&app, 1).await, (1_000, 1_000));
+    client.hold(&[(1, 1)], 600).await.problem(409, "insufficient-stock");
+    assert_eq!(count(&app, "PENDING").await, 1);
     assert!(ledger_report(&app).await.is_clean());
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     db::sql::{Column, sql},
-    domain::{Error, OrderId, ProductId, money},
+    domain::{Error, OrderId, ProductId, money, stock_level::StockLevel},
     entities::{
         Timestamp,
         order::{self, OrderStatus},
@@ -27,9 +27,12 @@ use crate::{
 /// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`],
 /// [`Error::InsufficientStock`], [`Error::ReferenceTaken`]. For all: the database's.
 pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
-    let prices = prices_of(txn, orders).await?;
+    let (prices, levels) = read_products(txn, orders).await?;
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
-    let mut earlier = hold::reserve(txn, orders, &mut candidates).await?;
+    let mut earlier = match &levels {
+        Some(levels) => hold::reserve(txn, orders, &mut candidates, levels).await?,
+        None => Vec::new(),
+    };
 
     let written = insert_orders(txn, &candidates).await?;
     insert_items(txn, &mut candidates, &written).await?;
@@ -58,9 +61,20 @@ pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Ve
     Ok(orders.iter().zip(candidates).map(answer).collect())
 }
 
-async fn prices_of(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<HashMap<ProductId, i64>, Error> {
+type Prices = HashMap<ProductId, i64>;
+type Levels = HashMap<ProductId, StockLevel>;
+
+/// The prices of the products that can be ordered. If any order is to be held, all products of the batch are locked as well,
+/// and their levels read.
+async fn read_products(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<(Prices, Option<Levels>), Error> {
     let ordered = orders.iter().flat_map(|order| &order.lines).map(|line| line.product_id);
     let ordered: BTreeSet<ProductId> = ordered.collect();
+    let ordered: Vec<ProductId> = ordered.into_iter().collect();
+
+    if orders.iter().any(|order| order.hold.is_some()) {
+        let (prices, levels) = lock_products(txn, ordered).await?;
+        return Ok((prices, Some(levels)));
+    }
 
     // What is taken off the list cannot be ordered, as if it did not exist.
     let prices: Vec<(ProductId, i64)> = sql("
@@ -68,10 +82,38 @@ async fn prices_of(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Has
           FROM products
          WHERE id = ANY(:ids) AND active
          ORDER BY id")
-    .list("ids", Column::BigInt(ordered.into_iter().collect()))
+    .list("ids", Column::BigInt(ordered))
     .tuples(txn)
     .await?;
-    Ok(prices.into_iter().collect())
+    Ok((prices.into_iter().collect(), None))
+}
+
+/// Locks in id order, as everywhere.
+async fn lock_products(txn: &DatabaseTransaction, ids: Vec<ProductId>) -> Result<(Prices, Levels), Error> {
+    let products: Vec<(ProductId, i64, i64, i64)> = sql("
+        SELECT id, price, stock, held
+          FROM products
+         WHERE id = ANY(:ids) AND active
+         ORDER BY id
+           FOR NO KEY UPDATE")
+    .list("ids", Column::BigInt(ids))
+    .tuples(txn)
+    .await?;
+
+    let price = |(id, price, _, _): &_| (*id, *price);
+    let level = |(id, _, stock, held): &_| {
+        (
+            *id,
+            StockLevel {
+                stock: *stock,
+                held: *held,
+            },
+        )
+    };
+    Ok((
+        products.iter().map(price).collect(),
+        products.iter().map(level).collect(),
+    ))
 }
 
 /// The order as it will be stored, or why it cannot be.

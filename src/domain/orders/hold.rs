@@ -1,7 +1,7 @@
 //! Holds: an order can be made with its units set aside until a payment is accepted, in the transaction that makes it. The
 //! products are locked first, so that what is seen available stays so until the commit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sea_orm::DatabaseTransaction;
 
@@ -9,29 +9,56 @@ use super::{
     NewOrder, Order,
     replay::{find_earlier, has_reference_of, is_made_by},
 };
-use crate::domain::{Error, OrderId, ProductId, UserId, stock_level};
+use crate::{
+    domain::{
+        Error, OrderId, ProductId, UserId,
+        stock_level::{self, StockLevel},
+    },
+    entities::order::ShortLine,
+};
 
 /// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
-/// [`Error::InsufficientStock`]. Returns the orders that were made before, which set nothing aside again. Does nothing in
-/// a batch without holds.
+/// [`Error::InsufficientStock`]. Returns the orders that were made before, which set nothing aside again. The products are
+/// locked, and `levels` are theirs.
 pub(super) async fn reserve(
     txn: &DatabaseTransaction,
     orders: &[NewOrder],
     candidates: &mut [Result<Order, Error>],
+    levels: &HashMap<ProductId, StockLevel>,
 ) -> Result<Vec<Order>, Error> {
-    let held: Vec<&Order> = candidates.iter().flatten().filter(|order| has_hold(order)).collect();
-    if held.is_empty() {
-        return Ok(Vec::new());
+    let with_hold: Vec<&NewOrder> = orders.iter().filter(|new| new.hold.is_some()).collect();
+    let any_named = with_hold.iter().any(|new| names_of(new).next().is_some());
+
+    // Under the lock: of two requests with one key, the second sees what the first has made.
+    let mut earlier = if any_named {
+        find_earlier(txn, with_hold.clone()).await?
+    } else {
+        Vec::new()
+    };
+    let mut short = find_short(orders, candidates, levels.clone(), &earlier);
+    // Orders without names were made before only if this transaction runs again, because the answer to its commit was lost.
+    // Then their own units are missing from what is available.
+    if !short.is_empty() && !any_named {
+        earlier = find_earlier(txn, with_hold).await?;
+        short = find_short(orders, candidates, levels.clone(), &earlier);
     }
 
-    let mut levels = stock_level::lock(txn, units_of(held.into_iter()).into_keys().collect()).await?;
-    // Under the lock: of two requests with one key, the second sees what the first has made.
-    let with_hold = orders.iter().filter(|new| new.hold.is_some()).collect();
-    let earlier = find_earlier(txn, with_hold).await?;
+    for (index, lines) in short {
+        candidates[index] = Err(Error::InsufficientStock(lines));
+    }
+    Ok(earlier)
+}
 
-    let mut made: HashSet<Name> = HashSet::new();
-    for (new, candidate) in orders.iter().zip(candidates) {
-        let Ok(order) = &*candidate else { continue };
+/// The orders with a hold that are short, by their index. `earlier` are those that exist already.
+fn find_short(
+    orders: &[NewOrder],
+    candidates: &[Result<Order, Error>],
+    mut levels: HashMap<ProductId, StockLevel>,
+    earlier: &[Order],
+) -> Vec<(usize, Vec<ShortLine>)> {
+    let (mut made, mut short) = (HashSet::new(), Vec::new());
+    for (index, (new, candidate)) in orders.iter().zip(candidates).enumerate() {
+        let Ok(order) = candidate else { continue };
         // It will not be written: it was made before, or its reference is taken.
         let is_known = |earlier: &Order| is_made_by(earlier, new) || has_reference_of(earlier, new);
         let is_repeated = earlier.iter().any(is_known) || names_of(new).any(|name| made.contains(&name));
@@ -41,10 +68,10 @@ pub(super) async fn reserve(
 
         match stock_level::set_aside(&units_of([order].into_iter()), &mut levels) {
             Ok(()) => made.extend(names_of(new)),
-            Err(short) => *candidate = Err(Error::InsufficientStock(short)),
+            Err(lines) => short.push((index, lines)),
         }
     }
-    Ok(earlier)
+    short
 }
 
 /// What only one order of a user can have.
