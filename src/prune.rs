@@ -1,6 +1,8 @@
 //! Deletes old orders, so that the database need not keep them for ever. The ledger stays provable: what deleted PAID orders
 //! have sold becomes a stock movement, in the transaction that deletes them.
 
+use std::collections::BTreeSet;
+
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use crate::{
@@ -80,14 +82,12 @@ pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, E
 
     loop {
         let batch = db.transaction(|txn| async move { delete_orders(&txn, now, cutoff, after).await });
-        let batch: Vec<(OrderId, String)> = batch.await?;
-        for (id, status) in &batch {
+        let batch: Result<Option<Batch>, Error> = batch.await;
+        let Some(batch) = batch? else { break };
+        for status in &batch.deleted {
             deleted.count(status, 1);
-            after = *id;
         }
-        if batch.is_empty() {
-            break;
-        }
+        after = batch.last;
     }
     loop {
         let keys: u64 = db
@@ -100,14 +100,22 @@ pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, E
     }
 }
 
-/// Deletes the first old orders with an id above `after`.
+/// What one transaction has looked at.
+struct Batch {
+    /// The status of each order that it has deleted.
+    deleted: Vec<String>,
+    /// The next transaction goes on after this order.
+    last: OrderId,
+}
+
+/// Deletes the first old orders with an id above `after`. `None` if there are none.
 async fn delete_orders(
     txn: &DatabaseTransaction,
     now: Timestamp,
     cutoff: Timestamp,
     after: OrderId,
-) -> Result<Vec<(OrderId, String)>, Error> {
-    let orders: Vec<(OrderId, String)> = sql(concat!(
+) -> Result<Option<Batch>, Error> {
+    let mut orders: Vec<(OrderId, String)> = sql(concat!(
         "SELECT id, status FROM orders WHERE id > :after AND ",
         is_old!(),
         " ORDER BY id LIMIT :limit FOR NO KEY UPDATE"
@@ -118,9 +126,11 @@ async fn delete_orders(
     .bind("first_young", first_id_at(cutoff))
     .tuples(txn)
     .await?;
-    if orders.is_empty() {
-        return Ok(orders);
-    }
+    let Some((last, _)) = orders.last().cloned() else {
+        return Ok(None);
+    };
+    let refunded = refunded_since(txn, cutoff, &orders).await?;
+    orders.retain(|(id, _)| !refunded.contains(id));
 
     let ids = |status: Option<&str>| {
         let matching = orders
@@ -137,7 +147,27 @@ async fn delete_orders(
     ] {
         sql(delete).list("ids", ids(None)).execute(txn).await?;
     }
-    Ok(orders)
+    let deleted = orders.into_iter().map(|(_, status)| status).collect();
+    Ok(Some(Batch { deleted, last }))
+}
+
+/// Those of these locked orders that have a young refund after all. A refund locks its order and does not change it, so
+/// PostgreSQL does not look again at an order whose lock it has waited for; only a later statement sees that refund. None is
+/// made from now on.
+async fn refunded_since(
+    txn: &DatabaseTransaction,
+    cutoff: Timestamp,
+    locked: &[(OrderId, String)],
+) -> Result<BTreeSet<OrderId>, Error> {
+    let refunded: Vec<OrderId> = sql("
+        SELECT order_id
+          FROM refunds
+         WHERE order_id = ANY(:ids) AND created_at >= :cutoff")
+    .list("ids", Column::Uuid(locked.iter().map(|(id, _)| *id).collect()))
+    .timestamp("cutoff", cutoff)
+    .scalars(txn)
+    .await?;
+    Ok(refunded.into_iter().collect())
 }
 
 /// What these orders have sold is from now on a movement of its products. The totals of the last periodic check count it

@@ -63,7 +63,9 @@ pub async fn claim(
             answer,
             replayed: id != keyed.id,
         })),
-        _ => Err(Error::Internal(format!("the key {} has no answer", keyed.key))),
+        // `shop prune` has deleted the key between the two statements, so the next attempt can claim it.
+        None => Err(Error::Busy(format!("the key {} was deleted meanwhile", keyed.key))),
+        Some(_) => Err(Error::Internal(format!("the key {} has no answer", keyed.key))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Deleting old orders: what they sold stays accounted for, nothing young or open goes, and payments are never lost to it.
 
+mod races;
+
 use std::time::Duration;
 
 use rstest::rstest;
@@ -9,7 +11,7 @@ use shop::{
     app::App,
     db,
     domain::{
-        Caller, Error,
+        Caller, Error, OrderId,
         ids::first_id_at,
         ledger::Checked,
         orders::{self, Labels, Line, NewOrder},
@@ -183,7 +185,7 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
 }
 
 /// `count` orders of one unit of product 1, made, paid and settled at `at`.
-async fn settled_at(app: &App, at: Timestamp, count: u128) {
+async fn settled_at(app: &App, at: Timestamp, count: u128) -> Vec<OrderId> {
     let new = |number: u128| NewOrder {
         id: uuid::Uuid::from_u128(first_id_at(at).as_u128() + number),
         user_id: 7,
@@ -200,15 +202,16 @@ async fn settled_at(app: &App, at: Timestamp, count: u128) {
 
     let new: Vec<NewOrder> = (0..count).map(new).collect();
     let ids: Vec<_> = new.iter().map(|order| order.id).collect();
-    let (new, ids) = (&new, &ids);
+    let (new, all) = (&new, &ids);
     let settled = app.db.transaction(|txn| async move {
         orders::create(&txn, new).await?;
-        let payments: Vec<_> = ids.iter().map(|id| (Caller::Admin, *id).into()).collect();
+        let payments: Vec<_> = all.iter().map(|id| (Caller::Admin, *id).into()).collect();
         orders::accept_payments(&txn, at, &payments).await?;
-        settlement::settle(&txn, at, ids, 0).await
+        settlement::settle(&txn, at, all, 0).await
     });
     let settled: Result<_, Error> = settled.await;
     assert_eq!(settled.expect("settled").settled.len(), ids.len());
+    ids
 }
 
 #[rstest]
