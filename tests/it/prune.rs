@@ -9,16 +9,16 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shop::{
     app::App,
+    cli::prune::{self, Old},
     db,
     domain::{
-        Caller, Error, OrderId,
+        Caller, Error, OrderId, idempotency,
         ids::first_id_at,
         ledger::Checked,
-        orders::{self, Labels, Line, NewOrder},
+        orders::{self, Labels, Line, NewOrder, OldOrders},
         settlement,
     },
     entities::Timestamp,
-    prune::{self, Old},
     tasks::auditor,
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -87,12 +87,18 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
     assert_eq!(level, (STOCK - 10 - 19 - 39 - 80, 3));
 
     let old = Old {
-        paid: 2,
-        failed: 1,
-        unpaid: 1,
+        orders: OldOrders {
+            paid: 2,
+            failed: 1,
+            unpaid: 1,
+        },
         keys: 1,
     };
-    assert_eq!(prune::count(app.db.read(), cutoff).await.expect("counted"), old);
+    let counted = Old {
+        orders: orders::count_old(app.db.read(), cutoff).await.expect("counted"),
+        keys: idempotency::count_old(app.db.read(), cutoff).await.expect("counted"),
+    };
+    assert_eq!(counted, old);
     for expected in [old, Old::default()] {
         let now = Timestamp::now();
         assert_eq!(prune::delete(&app.db, now, cutoff).await.expect("deleted"), expected);
@@ -158,7 +164,11 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
     let (mut known, mut unknown, mut deleted) = (0, 0, 0);
     while !customers.is_empty() {
         let cutoff = a_moment(&app).await;
-        deleted += prune::delete(&app.db, cutoff, cutoff).await.expect("deleted").paid;
+        deleted += prune::delete(&app.db, cutoff, cutoff)
+            .await
+            .expect("deleted")
+            .orders
+            .paid;
         let report = ledger_report(&app).await;
         assert!(report.is_clean(), "{report:?}");
         while let Some(ended) = customers.try_join_next() {
@@ -169,7 +179,11 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
 
     all_settled(&app).await;
     let cutoff = a_moment(&app).await;
-    deleted += prune::delete(&app.db, cutoff, cutoff).await.expect("deleted").paid;
+    deleted += prune::delete(&app.db, cutoff, cutoff)
+        .await
+        .expect("deleted")
+        .orders
+        .paid;
     assert_eq!(count(&app, "PAID").await, 0);
     assert!(
         (known..=known + unknown).contains(&deleted),

@@ -6,6 +6,7 @@ use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::json;
 use shop::{
     app::App,
+    cli::prune::{self, Old},
     db,
     domain::{
         OrderId,
@@ -13,7 +14,6 @@ use shop::{
         refunds::{self, NewRefund, RefundItem},
     },
     entities::Timestamp,
-    prune::{self, Old},
 };
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ async fn a_refund_that_is_being_made_keeps_its_order() {
     };
     let (deleted, ()) = tokio::join!(pruning, committing);
 
-    assert_eq!(deleted.paid, 2, "{deleted:?}");
+    assert_eq!(deleted.orders.paid, 2, "{deleted:?}");
     assert_eq!(psql(&backend, "SELECT id FROM orders"), orders[1].to_string());
     assert_eq!(psql(&backend, "SELECT id FROM refunds"), new.id.to_string());
     assert_eq!(psql(&backend, "SELECT count(movement_id) FROM refund_items"), "1");
@@ -112,7 +112,10 @@ async fn a_refund_that_is_being_made_keeps_its_order() {
 
     // Once the refund is old too, the order goes.
     let later = Timestamp::now().plus(HOUR);
-    assert_eq!(prune::delete(&app.db, now, later).await.expect("deleted").paid, 1);
+    assert_eq!(
+        prune::delete(&app.db, now, later).await.expect("deleted").orders.paid,
+        1
+    );
     assert!(ledger_report(&app).await.is_clean());
 }
 
@@ -129,7 +132,7 @@ async fn an_order_whose_key_is_deleted_just_then_is_made_anew() {
     let (deleted, second) =
         while_all_is_deleted(&app, &backend, "orders", client.post_with_key("/orders", "key", &order)).await;
 
-    assert_eq!(deleted.unpaid, 1, "{deleted:?}");
+    assert_eq!(deleted.orders.unpaid, 1, "{deleted:?}");
     assert_eq!(second.status, 201, "{second:?}");
     assert_ne!(second.body["order_id"], first.body["order_id"]);
 }
