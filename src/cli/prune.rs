@@ -34,8 +34,8 @@ pub struct Old {
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
-    /// Delete orders that were made and settled longer ago than this, and orders that were made before and never paid: 400d.
-    /// At least 1d.
+    /// Delete orders that were made and settled longer ago than this, orders that were made before and never paid, and
+    /// administrators' idempotency keys that are older: 400d. At least 1d.
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     older_than: Duration,
     /// Only say what would be deleted.
@@ -111,5 +111,5 @@ pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, E
 fn described(old: &Old) -> String {
     let Old { orders, keys } = old;
     let OldOrders { paid, failed, unpaid } = orders;
-    format!("{paid} PAID, {failed} FAILED and {unpaid} unpaid orders, and {keys} keys of administrators")
+    format!("{paid} PAID, {failed} FAILED and {unpaid} unpaid orders, and {keys} idempotency keys of administrators")
 }

@@ -238,7 +238,7 @@ async fn the_command_says_what_it_would_delete_and_wants_a_yes(#[values("embedde
     // More than one transaction deletes.
     settled_at(&app, day(401), 2_100).await;
     settled_at(&app, day(399), 30).await;
-    let old = "2100 PAID, 0 FAILED and 0 unpaid orders, and 0 keys of administrators";
+    let old = "2100 PAID, 0 FAILED and 0 unpaid orders, and 0 idempotency keys of administrators";
 
     let prune = |more: &[&str]| {
         let output = run_to_end(&backend, &[&["prune", "--older-than", "400d"], more].concat(), &[]);
