@@ -170,6 +170,38 @@ fn the_debian_package_names_files_that_there_are() {
     assert!(first.starts_with(&format!("shop ({}-1) ", version())), "{first}");
 }
 
+/// Neither has a copy of the repository beside it.
+#[test]
+fn package_and_image_have_every_script_for_the_database_in_one_place() {
+    const EXAMPLES: &str = "usr/share/doc/shop/examples";
+    let manifest = parse_toml("Cargo.toml");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"]
+        .as_array()
+        .expect("assets")
+        .clone();
+    let dockerfile = read("Dockerfile");
+    let scripts = files(&Path::new(ROOT).join("config"), "sql");
+    assert!(scripts.len() > 2, "{scripts:?}");
+
+    for script in scripts {
+        let script = script
+            .strip_prefix(ROOT)
+            .expect("below")
+            .to_str()
+            .expect("UTF-8")
+            .to_owned();
+        let folder = script.split('/').nth(1).expect("config/FOLDER/FILE");
+        let packaged = [&script, &format!("{EXAMPLES}/{folder}/"), "644"];
+        assert!(
+            assets.iter().any(|asset| strings(asset) == packaged),
+            "not in the package: {script}"
+        );
+        let copied = format!("\nCOPY config/{folder} /{EXAMPLES}/{folder}\n");
+        assert!(dockerfile.contains(&copied), "not in the image: {script}");
+    }
+    assert!(read("docs/backup.md").contains(&format!("`/{EXAMPLES}`")));
+}
+
 #[test]
 fn a_page_for_man_is_made_of_every_command() {
     let backend = Backend::embedded();
