@@ -1,5 +1,6 @@
 //! Deleting old orders: what they sold stays accounted for, nothing young or open goes, and payments are never lost to it.
 
+mod archive;
 mod races;
 
 use std::time::Duration;
