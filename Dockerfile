@@ -50,6 +50,9 @@ LABEL org.opencontainers.image.title="shop" \
 COPY --from=build /out/shop /usr/local/bin/shop
 # Settings for a container, read by who passes `--config /etc/shop/docker.toml`, as docker-compose.yml does.
 COPY --chown=65532:65532 config/docker.toml /etc/shop/docker.toml
+# Scripts for administrators of the database, in the place that the Debian package has for them: docs/backup.md#the-scripts.
+COPY config/postgres /usr/share/doc/shop/examples/postgres
+COPY config/sqlite /usr/share/doc/shop/examples/sqlite
 # The only place that is ever written to, so that the root file system can be read-only (`--read-only`). It holds the
 # embedded SQLite database, whose default path is relative to the working directory.
 COPY --from=build --chown=65532:65532 /out/data /data

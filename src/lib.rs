@@ -36,7 +36,7 @@
 //!
 //! A module may import what stands to its right. [`http`] and [`domain`] do not import each other: only
 //! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
-//! stand [`batch`] and [`prune`], which import [`domain`], [`seed`], which imports [`app`], and [`failpoints`] and
+//! stand [`batch`], which imports [`domain`], [`seed`], which imports [`app`], and [`failpoints`] and
 //! [`gathering`], which import nothing.
 
 pub mod api;
@@ -52,7 +52,6 @@ pub mod failpoints;
 pub mod gathering;
 pub mod http;
 pub mod intake;
-pub mod prune;
 pub mod queue;
 pub mod seed;
 pub mod server;

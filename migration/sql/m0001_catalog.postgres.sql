@@ -82,14 +82,14 @@ CREATE TABLE stock_movements (
 
 CREATE INDEX stock_movements_product_id_id ON stock_movements (product_id, id);
 
-COMMENT ON TABLE  stock_movements                 IS 'Every change of stock that is not a sale. Rows are added and never changed.';
+COMMENT ON TABLE  stock_movements                 IS 'Every change of stock but the sales of orders that exist, and what deleted orders had sold. Rows are added and never changed.';
 COMMENT ON COLUMN stock_movements.id              IS 'Counts up.';
 COMMENT ON COLUMN stock_movements.product_id      IS 'The product whose stock changed.';
-COMMENT ON COLUMN stock_movements.delta           IS 'Units put on the shelf (positive) or written off (negative), never 0.';
-COMMENT ON COLUMN stock_movements.reason          IS 'Why, in the words of whoever changed it.';
+COMMENT ON COLUMN stock_movements.delta           IS 'Units put on the shelf (positive), written off or sold by orders that are deleted (negative), never 0.';
+COMMENT ON COLUMN stock_movements.reason          IS 'Why, in the words of whoever changed it, or of shop prune.';
 COMMENT ON COLUMN stock_movements.idempotency_key IS 'The Idempotency-Key of the request that changed it; NULL without one.';
-COMMENT ON COLUMN stock_movements.user_id         IS 'The administrator who changed it; NULL where users are not known, and for the seed.';
-COMMENT ON COLUMN stock_movements.created_at      IS 'When the stock changed.';
+COMMENT ON COLUMN stock_movements.user_id         IS 'The administrator who changed it; NULL where users are not known, for the seed, and for deleted orders.';
+COMMENT ON COLUMN stock_movements.created_at      IS 'When the stock changed. For what deleted orders had sold, when they were deleted: the stock had changed when they were settled.';
 COMMENT ON INDEX  stock_movements_product_id_id   IS 'Lists the movements of a product, newest first. Serves shop verify, which adds them up.';
 
 CREATE TABLE idempotency_keys (

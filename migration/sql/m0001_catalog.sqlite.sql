@@ -49,16 +49,18 @@ CREATE TRIGGER products_default_currency AFTER INSERT ON products WHEN NEW.curre
     UPDATE products SET currency = (SELECT currency FROM shop) WHERE id = NEW.id;
 END;
 
--- Every change of stock that is not a sale. Rows are added and never changed.
+-- Every change of stock but the sales of orders that exist, and what deleted orders had sold. Rows are added and never
+-- changed.
 CREATE TABLE stock_movements (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     product_id      INTEGER NOT NULL CONSTRAINT stock_movements_of_a_product REFERENCES products (id),
-    -- Units put on the shelf (positive) or written off (negative).
+    -- Units put on the shelf (positive), written off or sold by orders that are deleted (negative).
     delta           INTEGER NOT NULL CONSTRAINT stock_movements_delta_not_zero CHECK (delta <> 0),
     reason          TEXT    NOT NULL,
     -- The Idempotency-Key of the request that changed it, and the administrator who did, where they are known.
     idempotency_key TEXT,
     user_id         INTEGER,
+    -- When the stock changed. For what deleted orders had sold, when they were deleted.
     created_at      INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000000 AS INTEGER))
 ) STRICT;
 

@@ -1,4 +1,4 @@
-//! The shop itself, its products, every movement of their stock that is not a sale, and what administrators did once.
+//! The shop itself, its products, every movement of their stock but the sales, and what administrators did once.
 
 use sea_orm_migration::prelude::*;
 

@@ -14,7 +14,7 @@ mod lifecycle;
 mod migrate;
 mod openapi;
 mod output;
-mod prune;
+pub mod prune;
 mod seed;
 mod serve;
 mod token;

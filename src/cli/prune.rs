@@ -13,17 +13,29 @@ use super::{
 use crate::{
     app,
     config::Config,
-    db::{self, url},
-    prune::{self, Old},
+    db::{self, Db, url},
+    domain::{
+        Error, OrderId, idempotency,
+        orders::{self, OldOrders, PrunedBatch},
+    },
+    entities::Timestamp,
 };
 
 /// Younger orders are never deleted: clients may still send their requests again.
 const MIN_AGE: Duration = Duration::from_hours(24);
 
+/// What there is to delete, or was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Old {
+    pub orders: OldOrders,
+    /// Idempotency keys of administrators.
+    pub keys: u64,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Prune {
-    /// Delete orders that were made and settled longer ago than this, and orders that were made before and never paid: 400d.
-    /// At least 1d.
+    /// Delete orders that were made and settled longer ago than this, orders that were made before and never paid, and
+    /// administrators' idempotency keys that are older: 400d. At least 1d.
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     older_than: Duration,
     /// Only say what would be deleted.
@@ -44,7 +56,11 @@ impl Prune {
         let cutoff = now.minus(self.older_than);
 
         let old = db
-            .report(None, |txn| async move { prune::count(&*txn, cutoff).await })
+            .report(None, |txn| async move {
+                let orders = orders::count_old(&*txn, cutoff).await?;
+                let keys = idempotency::count_old(&*txn, cutoff).await?;
+                Ok::<_, Error>(Old { orders, keys })
+            })
             .await
             .context("the orders could not be read")?;
         if self.dry_run {
@@ -54,7 +70,7 @@ impl Prune {
             self.confirmation
                 .ask(&loss, &url::database_name(&config.database.url))
                 .await?;
-            let deleted = prune::delete(&db, now, cutoff).await;
+            let deleted = delete(&db, now, cutoff).await;
             let deleted = deleted.context("not all of them could be deleted; run the command again to go on")?;
             print_line(format_args!("deleted {}", described(&deleted)))?;
         }
@@ -64,12 +80,36 @@ impl Prune {
     }
 }
 
+/// Deletes what is older than `cutoff`, transaction by transaction, and answers how much that was. What an earlier call has
+/// left is deleted by the next one.
+///
+/// # Errors
+/// The database's. What was deleted before stays so.
+pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, Error> {
+    let mut deleted = Old::default();
+    let mut after = OrderId::nil();
+
+    loop {
+        let batch = db.transaction(|txn| async move { orders::delete_old(&txn, now, cutoff, after).await });
+        let batch: Option<PrunedBatch> = batch.await?;
+        let Some(batch) = batch else { break };
+        deleted.orders += batch.deleted;
+        after = batch.last;
+    }
+
+    loop {
+        let keys: Result<u64, Error> = db
+            .transaction(|txn| async move { idempotency::delete_old(&txn, cutoff).await })
+            .await;
+        match keys? {
+            0 => return Ok(deleted),
+            keys => deleted.keys += keys,
+        }
+    }
+}
+
 fn described(old: &Old) -> String {
-    let Old {
-        paid,
-        failed,
-        unpaid,
-        keys,
-    } = old;
-    format!("{paid} PAID, {failed} FAILED and {unpaid} unpaid orders, and {keys} keys of administrators")
+    let Old { orders, keys } = old;
+    let OldOrders { paid, failed, unpaid } = orders;
+    format!("{paid} PAID, {failed} FAILED and {unpaid} unpaid orders, and {keys} idempotency keys of administrators")
 }

@@ -1,11 +1,14 @@
 //! Requests of administrators that are done once, however often they are sent. The key commits in the transaction of what
 //! the request does, together with the first answer, which is given again whenever the request comes again.
 
-use sea_orm::DatabaseTransaction;
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
 use super::Error;
 use crate::{db::sql::sql, entities::Timestamp};
+
+/// The most keys that one transaction deletes.
+const PRUNED_AT_ONCE: i64 = 1_000;
 
 /// A request under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,9 @@ pub async fn claim(
             answer,
             replayed: id != keyed.id,
         })),
-        _ => Err(Error::Internal(format!("the key {} has no answer", keyed.key))),
+        // `shop prune` has deleted the key between the two statements, so the next attempt can claim it.
+        None => Err(Error::Busy(format!("the key {} was deleted meanwhile", keyed.key))),
+        Some(_) => Err(Error::Internal(format!("the key {} has no answer", keyed.key))),
     }
 }
 
@@ -75,4 +80,31 @@ pub async fn keep_answer(txn: &DatabaseTransaction, keyed: &KeyedRequest, answer
         .execute(txn)
         .await?;
     Ok(())
+}
+
+/// How many keys were claimed before `cutoff`. Reads all of them.
+pub async fn count_old(connection: &impl ConnectionTrait, cutoff: Timestamp) -> Result<u64, Error> {
+    let counted: Vec<i64> = sql("SELECT COUNT(*) FROM idempotency_keys WHERE created_at < :cutoff")
+        .timestamp("cutoff", cutoff)
+        .scalars(connection)
+        .await?;
+    Ok(counted
+        .iter()
+        .map(|count| u64::try_from(*count).unwrap_or_default())
+        .sum())
+}
+
+/// Deletes a thousand of the keys that were claimed before `cutoff`, and answers how many that were.
+pub async fn delete_old(txn: &DatabaseTransaction, cutoff: Timestamp) -> Result<u64, Error> {
+    let deleted = sql("
+        DELETE FROM idempotency_keys
+         WHERE idempotency_key IN (SELECT idempotency_key
+                                     FROM idempotency_keys
+                                    WHERE created_at < :cutoff
+                                    LIMIT :limit)")
+    .timestamp("cutoff", cutoff)
+    .bind("limit", PRUNED_AT_ONCE)
+    .execute(txn)
+    .await?;
+    Ok(deleted)
 }

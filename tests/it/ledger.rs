@@ -4,7 +4,10 @@ use rstest::rstest;
 use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 
-use crate::support::{Backend, Shop, accepted, all_settled, eventually, run_to_end};
+use crate::{
+    docs::pages::{blocks, read},
+    support::{Backend, Shop, accepted, all_settled, eventually, run_to_end},
+};
 
 #[rstest]
 #[tokio::test]
@@ -37,6 +40,35 @@ async fn the_ledger_check_finds_tampering(#[values("embedded", "servers")] backe
     }
 
     assert!(verify().status.success());
+}
+
+/// By the very statements of the runbook, which are about product 7.
+#[rstest]
+#[case("stock = stock + 3", "+3", "runbook-units-are-there")]
+#[case("stock = stock + 3", "+3", "runbook-units-are-not-there")]
+#[case("held = held + 2", "+2", "runbook-holds")]
+#[tokio::test]
+async fn the_runbook_mends_what_the_check_has_found(
+    #[values("embedded", "servers")] backend: &str,
+    #[case] tampering: &str,
+    #[case] off_by: &str,
+    #[case] repair: &str,
+) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10); 7]).await;
+    let page = blocks(&read("docs/operations.md"));
+    let repair = page.iter().find(|block| block.is(repair)).expect("the block");
+
+    let tamper = format!("UPDATE products SET {tampering} WHERE id = 7");
+    app.db.write().execute_unprepared(&tamper).await.expect("tampers");
+    let found = run_to_end(&backend, &["verify"], &[]);
+    assert_eq!(found.status.code(), Some(1));
+    let printed = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(printed.contains(off_by), "{printed}");
+
+    app.db.write().execute_unprepared(&repair.body).await.expect("repairs");
+    let mended = run_to_end(&backend, &["verify"], &[]);
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stdout));
 }
 
 /// What somebody may do to the database by hand, how to undo it, and what the check then names.

@@ -26,6 +26,7 @@ mod front_page;
 mod history;
 mod holds;
 mod hostile;
+mod kubernetes;
 mod large_baskets;
 mod ledger;
 mod ledger_since;

@@ -170,6 +170,38 @@ fn the_debian_package_names_files_that_there_are() {
     assert!(first.starts_with(&format!("shop ({}-1) ", version())), "{first}");
 }
 
+/// Neither has a copy of the repository beside it.
+#[test]
+fn package_and_image_have_every_script_for_the_database_in_one_place() {
+    const EXAMPLES: &str = "usr/share/doc/shop/examples";
+    let manifest = parse_toml("Cargo.toml");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"]
+        .as_array()
+        .expect("assets")
+        .clone();
+    let dockerfile = read("Dockerfile");
+    let scripts = files(&Path::new(ROOT).join("config"), "sql");
+    assert!(scripts.len() > 2, "{scripts:?}");
+
+    for script in scripts {
+        let script = script
+            .strip_prefix(ROOT)
+            .expect("below")
+            .to_str()
+            .expect("UTF-8")
+            .to_owned();
+        let folder = script.split('/').nth(1).expect("config/FOLDER/FILE");
+        let packaged = [&script, &format!("{EXAMPLES}/{folder}/"), "644"];
+        assert!(
+            assets.iter().any(|asset| strings(asset) == packaged),
+            "not in the package: {script}"
+        );
+        let copied = format!("\nCOPY config/{folder} /{EXAMPLES}/{folder}\n");
+        assert!(dockerfile.contains(&copied), "not in the image: {script}");
+    }
+    assert!(read("docs/backup.md").contains(&format!("`/{EXAMPLES}`")));
+}
+
 #[test]
 fn a_page_for_man_is_made_of_every_command() {
     let backend = Backend::embedded();
@@ -259,6 +291,11 @@ fn every_container_of_kubernetes_is_hardened_and_runs_a_command_with_a_database_
 
     let manifests = files(&Path::new(ROOT).join("config/kubernetes"), "yaml");
     for document in manifests.iter().flat_map(|file| parse_yaml(file)) {
+        if document["kind"] == "Deployment" {
+            // One machine that dies takes not all processes of a kind with it.
+            let spread = &document["spec"]["template"]["spec"]["topologySpreadConstraints"][0];
+            assert_eq!(spread["labelSelector"], document["spec"]["selector"], "{document}");
+        }
         let containers = &document["spec"]["template"]["spec"]["containers"];
         for container in containers.as_array().into_iter().flatten() {
             assert_is_hardened(container);

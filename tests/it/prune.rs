@@ -1,5 +1,8 @@
 //! Deleting old orders: what they sold stays accounted for, nothing young or open goes, and payments are never lost to it.
 
+mod archive;
+mod races;
+
 use std::time::Duration;
 
 use rstest::rstest;
@@ -7,16 +10,16 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shop::{
     app::App,
+    cli::prune::{self, Old},
     db,
     domain::{
-        Caller, Error,
+        Caller, Error, OrderId, idempotency,
         ids::first_id_at,
         ledger::Checked,
-        orders::{self, Labels, Line, NewOrder},
+        orders::{self, Labels, Line, NewOrder, OldOrders},
         settlement,
     },
     entities::Timestamp,
-    prune::{self, Old},
     tasks::auditor,
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -85,12 +88,18 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
     assert_eq!(level, (STOCK - 10 - 19 - 39 - 80, 3));
 
     let old = Old {
-        paid: 2,
-        failed: 1,
-        unpaid: 1,
+        orders: OldOrders {
+            paid: 2,
+            failed: 1,
+            unpaid: 1,
+        },
         keys: 1,
     };
-    assert_eq!(prune::count(app.db.read(), cutoff).await.expect("counted"), old);
+    let counted = Old {
+        orders: orders::count_old(app.db.read(), cutoff).await.expect("counted"),
+        keys: idempotency::count_old(app.db.read(), cutoff).await.expect("counted"),
+    };
+    assert_eq!(counted, old);
     for expected in [old, Old::default()] {
         let now = Timestamp::now();
         assert_eq!(prune::delete(&app.db, now, cutoff).await.expect("deleted"), expected);
@@ -156,7 +165,11 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
     let (mut known, mut unknown, mut deleted) = (0, 0, 0);
     while !customers.is_empty() {
         let cutoff = a_moment(&app).await;
-        deleted += prune::delete(&app.db, cutoff, cutoff).await.expect("deleted").paid;
+        deleted += prune::delete(&app.db, cutoff, cutoff)
+            .await
+            .expect("deleted")
+            .orders
+            .paid;
         let report = ledger_report(&app).await;
         assert!(report.is_clean(), "{report:?}");
         while let Some(ended) = customers.try_join_next() {
@@ -167,7 +180,11 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
 
     all_settled(&app).await;
     let cutoff = a_moment(&app).await;
-    deleted += prune::delete(&app.db, cutoff, cutoff).await.expect("deleted").paid;
+    deleted += prune::delete(&app.db, cutoff, cutoff)
+        .await
+        .expect("deleted")
+        .orders
+        .paid;
     assert_eq!(count(&app, "PAID").await, 0);
     assert!(
         (known..=known + unknown).contains(&deleted),
@@ -183,7 +200,7 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
 }
 
 /// `count` orders of one unit of product 1, made, paid and settled at `at`.
-async fn settled_at(app: &App, at: Timestamp, count: u128) {
+async fn settled_at(app: &App, at: Timestamp, count: u128) -> Vec<OrderId> {
     let new = |number: u128| NewOrder {
         id: uuid::Uuid::from_u128(first_id_at(at).as_u128() + number),
         user_id: 7,
@@ -200,15 +217,16 @@ async fn settled_at(app: &App, at: Timestamp, count: u128) {
 
     let new: Vec<NewOrder> = (0..count).map(new).collect();
     let ids: Vec<_> = new.iter().map(|order| order.id).collect();
-    let (new, ids) = (&new, &ids);
+    let (new, all) = (&new, &ids);
     let settled = app.db.transaction(|txn| async move {
         orders::create(&txn, new).await?;
-        let payments: Vec<_> = ids.iter().map(|id| (Caller::Admin, *id).into()).collect();
+        let payments: Vec<_> = all.iter().map(|id| (Caller::Admin, *id).into()).collect();
         orders::accept_payments(&txn, at, &payments).await?;
-        settlement::settle(&txn, at, ids, 0).await
+        settlement::settle(&txn, at, all, 0).await
     });
     let settled: Result<_, Error> = settled.await;
     assert_eq!(settled.expect("settled").settled.len(), ids.len());
+    ids
 }
 
 #[rstest]
@@ -221,7 +239,7 @@ async fn the_command_says_what_it_would_delete_and_wants_a_yes(#[values("embedde
     // More than one transaction deletes.
     settled_at(&app, day(401), 2_100).await;
     settled_at(&app, day(399), 30).await;
-    let old = "2100 PAID, 0 FAILED and 0 unpaid orders, and 0 keys of administrators";
+    let old = "2100 PAID, 0 FAILED and 0 unpaid orders, and 0 idempotency keys of administrators";
 
     let prune = |more: &[&str]| {
         let output = run_to_end(&backend, &[&["prune", "--older-than", "400d"], more].concat(), &[]);

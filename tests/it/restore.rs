@@ -1,20 +1,15 @@
 //! The drill of docs/backup.md, with its own commands: a backup, the archived log, and a restore to an earlier moment.
 
+mod drill;
 mod sqlite;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
+use drill::Drill;
 use rstest::rstest;
 use serde_json::{Value, json};
 use shop::{app::App, entities::Timestamp};
 
 use crate::{
     carts,
-    docs::pages::{ROOT, blocks, read},
-    servers::{Postgres, search_path, shared},
     support::{
         Answer, Backend, Client, EventListener, Shop, all_settled, end_holds, eventually, ledger_report, level_of,
         run_to_end,
@@ -24,114 +19,6 @@ use crate::{
 /// How many products are added after the moment. PostgreSQL itself skips some 32 ids after a recovery.
 const LOST_PRODUCTS: usize = 40;
 const STOCK: i64 = 1_000;
-
-/// The block of docs/backup.md that is marked with this word.
-fn block(word: &str) -> String {
-    let all = blocks(&read("docs/backup.md"));
-    let mut marked = all.into_iter().filter(|block| block.is(word));
-    let block = marked.next().unwrap_or_else(|| panic!("no block is marked {word}"));
-    assert!(marked.next().is_none(), "two blocks are marked {word}");
-    block.body
-}
-
-/// Runs a script as somebody who looks after the shop does, beside its program.
-fn run_script(script: &str, folder: &Path, backend: &Backend) {
-    let program = Path::new(env!("CARGO_BIN_EXE_shop")).parent().expect("a folder");
-    let mut path = program.as_os_str().to_owned();
-    path.push(":");
-    path.push(search_path());
-
-    let mut bash = Command::new("bash");
-    bash.args(["-euo", "pipefail", "-c", script])
-        .current_dir(folder)
-        .env("PATH", path)
-        .env("ADMIN_URL", &backend.database_url)
-        .envs(backend.environment());
-    let output = bash.output().expect("bash is on every machine");
-    assert!(
-        output.status.success(),
-        "{script}\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// PostgreSQL with an archive of its log, and a shop on it.
-struct Drill {
-    postgres: Postgres,
-    backups: PathBuf,
-    backend: Backend,
-}
-
-impl Drill {
-    fn start() -> Self {
-        let backups = Postgres::new_folder();
-        let make_log = format!("mkdir {}/log", backups.display());
-        shared().postgres.run_script(&make_log);
-        let archive = block("drill-archive").replace("/var/backups/shop", &backups.display().to_string());
-        let postgres = Postgres::start_with(&archive);
-
-        let mut backend = Backend::servers();
-        backend.database_url = postgres.create_database();
-        Self {
-            postgres,
-            backups,
-            backend,
-        }
-    }
-
-    /// The block, for this server's folders.
-    fn block(&self, word: &str) -> String {
-        block(word)
-            .replace("/var/backups/shop", &self.backups.display().to_string())
-            .replace(
-                "/var/lib/postgresql/15/main",
-                &self.postgres.data_folder().display().to_string(),
-            )
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        self.postgres.psql(&self.postgres.maintenance_url(), sql)
-    }
-
-    /// This moment, as a setting of the recovery.
-    fn moment(&self, target: &str) -> String {
-        let value = if target == "recovery_target_time" {
-            self.psql("SELECT clock_timestamp()")
-        } else {
-            self.psql("SELECT pg_create_restore_point('before-the-mistake')");
-            "before-the-mistake".to_owned()
-        };
-        format!("{target} = '{value}'")
-    }
-
-    /// Waits until the archive has all that was written until now.
-    async fn archive_log(&self) {
-        let written = self.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
-        self.psql("SELECT pg_switch_wal()");
-        eventually("the log is archived", || async {
-            let archived = self.psql("SELECT last_archived_wal FROM pg_stat_archiver");
-            (archived >= written).then_some(())
-        })
-        .await;
-    }
-
-    /// Restores the database to `moment`, and does what is to be done after that.
-    async fn restore(&self, moment: &str) {
-        let shown = "recovery_target_time = '2026-11-25 15:58:29.789668+00'";
-        let script = self.block("drill-restore");
-        assert!(script.contains(shown), "{script}");
-
-        self.postgres.stop();
-        self.postgres.run_script(&script.replace(shown, moment));
-        self.postgres.start_again();
-        eventually("the recovery is over", || async {
-            (self.psql("SELECT pg_is_in_recovery()") == "f").then_some(())
-        })
-        .await;
-        run_script(&self.block("drill-after"), Path::new(ROOT), &self.backend);
-    }
-}
 
 /// What the shop had answered before the moment.
 struct Kept {
@@ -196,7 +83,7 @@ async fn until_the_moment(drill: &Drill, app: &App, client: &Client) -> Kept {
     let paid = client.order(&[(1, 1)]).await;
     client.pay(&paid).await;
     client.settled(&paid).await;
-    drill.postgres.run_script(&drill.block("drill-backup"));
+    drill.back_up();
     worker.terminate();
 
     let kept = Kept {
@@ -273,6 +160,36 @@ async fn a_restore_to_a_moment_between_two_orders_keeps_what_was_answered_before
     assert!(run_to_end(&drill.backend, &["verify"], &[]).status.success());
     drop(worker);
     events_of_lost_orders_have_been_published(&drill.backend, &kept, &lost).await;
+}
+
+/// What the first one has told PostgreSQL is not in the backup that is taken after it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_restore_knows_nothing_of_the_moment_of_an_earlier_one(
+    #[values("recovery_target_name", "the end of the archive")] target: &str,
+) {
+    let drill = Drill::start();
+    drill.backend.stock(&[(100, STOCK)]).await.close().await;
+    drill.back_up();
+    let moment = drill.moment("recovery_target_time");
+    drill.add_product("lost");
+    drill.archive_log().await;
+    drill.restore(&moment).await;
+
+    drill.back_up();
+    drill.add_product("kept");
+    let moment = if target == "recovery_target_name" {
+        drill.moment(target)
+    } else {
+        String::new()
+    };
+    drill.add_product("last");
+    drill.archive_log().await;
+    drill.restore(&moment).await;
+
+    let kept = ["product 1", "kept", "last"];
+    let kept = if moment.is_empty() { &kept[..] } else { &kept[..2] };
+    assert_eq!(drill.products(), kept);
 }
 
 async fn nothing_is_shown_of_what_is_lost(client: &Client, kept: &Kept, lost: &Lost) {

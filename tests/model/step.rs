@@ -30,7 +30,7 @@ pub fn is_step(before: Option<&OrderState>, after: Option<&OrderState>, now: Tim
     match (before, after) {
         (None, Some(after)) => is_first(after, now),
         (Some(before), Some(after)) => successors(before, now).contains(after),
-        // Orders are never deleted.
+        // No action deletes an order. `shop prune` does, and neither the model nor the recorded tests run it.
         (_, None) => false,
     }
 }

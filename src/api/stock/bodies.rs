@@ -96,13 +96,14 @@ pub struct StockLevelBody {
 pub struct MovementBody {
     /// A whole number, counted up.
     id: i64,
-    /// Units that were added, or written off if negative.
+    /// Units that were added; if negative, they were written off, or sold by orders that are deleted since.
     #[oai(validator(minimum(value = "-1000000000000"), maximum(value = "1000000000000")))]
     delta: i64,
     /// In the words of whoever changed it.
     #[oai(validator(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     reason: String,
-    /// The administrator who changed it; left out where users are not known, and for the seed.
+    /// The administrator who changed it; left out where users are not known, for the seed, and for deleted
+    /// orders.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<i64>,
@@ -114,7 +115,7 @@ pub struct MovementBody {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_id: Option<Uuid>,
-    /// When it changed.
+    /// When it changed; for what deleted orders had sold, when they were deleted.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }

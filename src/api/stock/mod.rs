@@ -108,7 +108,7 @@ impl StockApi {
     /// List a product's stock movements
     ///
     /// For administrators. Newest first, a page at a time: every change of the stock that is not a sale, why it was made,
-    /// by whom, and under which key.
+    /// by whom, and under which key; and what orders had sold that are deleted since.
     #[oai(
         path = "/products/:id/movements",
         method = "get",

@@ -1,5 +1,5 @@
-//! Stock movements: every change of stock that is not a sale, with why, under which key, and by whom. With the PAID orders
-//! they explain every unit on the shelf.
+//! Stock movements: every change of stock but the sales of orders that exist, with why, under which key, and by whom; and what
+//! deleted orders had sold. With the PAID orders they explain every unit on the shelf.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, FromQueryResult};
 use uuid::Uuid;

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 /// For one order: [`Error::UnknownProducts`], [`Error::TotalTooLarge`], [`Error::IdempotencyKeyReused`],
-/// [`Error::InsufficientStock`], [`Error::ReferenceTaken`]. For all: the database's.
+/// [`Error::InsufficientStock`], [`Error::ReferenceTaken`]. For all: the database's, and [`Error::Busy`].
 pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let (prices, levels) = read_products(txn, orders).await?;
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
@@ -52,13 +52,18 @@ pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Ve
         }
         replay(new, &earlier).unwrap_or_else(|| {
             candidate?;
-            Err(Error::Internal(format!(
-                "order {} was neither written nor found",
-                new.id
-            )))
+            Err(Error::Busy(format!("order {} was neither written nor found", new.id)))
         })
     };
-    Ok(orders.iter().zip(candidates).map(answer).collect())
+    let answers: Vec<_> = orders.iter().zip(candidates).map(answer).collect();
+
+    // The order that had the key or the reference was there when this one was inserted, and is not any more: `shop prune` has
+    // deleted it. The next attempt can write this one.
+    let is_busy = |answer: &&Result<Created, Error>| matches!(answer, Err(Error::Busy(_)));
+    match answers.iter().find(is_busy) {
+        Some(Err(busy)) => Err(busy.clone()),
+        _ => Ok(answers),
+    }
 }
 
 type Prices = HashMap<ProductId, i64>;

@@ -1,6 +1,7 @@
 //! Orders before they are settled: making them, with their units set aside or without, accepting their payment, cancelling
-//! and expiring them, finding them, and asking for those that nobody has settled yet. What writes takes a whole batch, so that locks, round trips and the commit's fsync are paid once for
-//! all who asked meanwhile; each order is answered for itself.
+//! and expiring them, finding them, and asking for those that nobody has settled yet. What writes takes a whole batch, so that
+//! locks, round trips and the commit's fsync are paid once for all who asked meanwhile; each order is answered for itself.
+//! And deleting them when they are old.
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ mod close;
 mod create;
 mod find;
 mod hold;
+mod prune;
 mod replay;
 mod resend;
 
@@ -24,6 +26,7 @@ pub use accept::accept_payments;
 pub use close::{Cancelled, cancel, count_open_holds, expire_due, is_any_expired};
 pub use create::create;
 pub use find::{count_known, find, find_rows, list, progress};
+pub use prune::{OldOrders, PrunedBatch, count_old, delete_old};
 pub use replay::find_by_key;
 pub use resend::{claim_due, make_all_due, release_due};
 

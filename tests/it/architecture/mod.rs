@@ -22,13 +22,12 @@ use source::Source;
 ///
 /// So `http` and `domain` know nothing of each other: they meet in `api` alone, whose `errors` turns an error of the
 /// domain into a problem document.
-const RULE: [&str; 9] = [
+const RULE: [&str; 8] = [
     "main → cli → api → intake → tasks → app → {queue, cache} → domain → db → entities",
     "api → http → telemetry → config",
     "cli → server → http",
     "{queue, cache} → telemetry",
     "cli → seed → app",
-    "cli → prune → domain",
     "intake → batch → domain",
     "{intake, tasks} → failpoints",
     "{batch, queue} → gathering",

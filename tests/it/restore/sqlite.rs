@@ -1,11 +1,16 @@
 //! The drill for SQLite: a copy that is made while the shop is running, and put in the place of the file.
 
-use std::fs;
+use std::{fs, path::Path, time::Duration};
 
 use rstest::rstest;
 use serde_json::json;
+use tokio::time::sleep;
 
-use super::{STOCK, add_product, block, run_script, status_of};
+use super::{
+    STOCK, add_product,
+    drill::{block, run_script},
+    status_of,
+};
 use crate::{
     carts,
     docs::pages::ROOT,
@@ -26,7 +31,7 @@ async fn a_sqlite_file_is_restored_from_a_copy_that_was_made_while_it_was_used(
     let app = backend.stock(&[(100, STOCK)]).await;
     app.close().await;
     let config = format!("{ROOT}/config/");
-    let run_block = |word: &str| run_script(&block(word).replace("config/", &config), &backend.folder, &backend);
+    let run = |script: &str| run_script(&script.replace("config/", &config), &backend.folder, &backend);
 
     let mut shop = Shop::serve(&backend);
     let client = shop.client();
@@ -38,16 +43,28 @@ async fn a_sqlite_file_is_restored_from_a_copy_that_was_made_while_it_was_used(
     };
     let kept = paid().await;
     let held = client.held_order(&[(1, 2)]).await;
-    run_block("drill-sqlite-backup");
+    // Twice, as it is done every day.
+    for _ in 0..2 {
+        run(&block("drill-sqlite-backup"));
+        sleep(Duration::from_secs(1)).await;
+    }
+    let copy = named(&backend.folder, "shop-").pop().expect("a copy was made");
 
-    let lost = paid().await;
+    let lost_order = paid().await;
     let (lost_product, cart) = (add_product(&client).await, carts::cart_of(&client, &[(1, 1)]).await);
     assert!(shop.terminate().success());
 
-    run_block("drill-sqlite-restore");
+    let restore = block("drill-sqlite-restore");
+    let shown = "shop-20261125T030000Z.db";
+    assert!(restore.contains(shown), "{restore}");
+    run(&restore.replace(shown, &copy));
+    let lost = named(&backend.folder, "lost-").pop().expect("a folder");
     if cache == "Redis" {
         // As where the copy was written over the file, which is then the same one as before.
-        let (file, before) = (backend.folder.join("shop.db"), backend.folder.join("lost/shop.db"));
+        let (file, before) = (
+            backend.folder.join("shop.db"),
+            backend.folder.join(lost).join("shop.db"),
+        );
         fs::copy(&file, &before).expect("written over");
         fs::rename(&before, &file).expect("in its place");
     }
@@ -55,7 +72,7 @@ async fn a_sqlite_file_is_restored_from_a_copy_that_was_made_while_it_was_used(
     let shop = Shop::serve(&backend);
     let client = shop.client();
     assert_eq!(status_of(&client, &kept).await, (200, json!("PAID")));
-    assert_eq!(status_of(&client, &lost).await.0, 404);
+    assert_eq!(status_of(&client, &lost_order).await.0, 404);
     carts::find(&client, &cart).await.problem(404, "not-found");
     assert!(add_product(&client).await > lost_product);
     client.pay(&held).await;
@@ -68,4 +85,13 @@ async fn a_sqlite_file_is_restored_from_a_copy_that_was_made_while_it_was_used(
     );
     let product = client.get("/products/1").await;
     assert_eq!(product.body["stock"], STOCK - 1 - 2);
+}
+
+/// What has a name that begins so, in order.
+fn named(folder: &Path, beginning: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().expect("UTF-8"));
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(beginning)).collect();
+    names.sort();
+    names
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, Permissions},
     ops::Deref,
     os::unix::{
@@ -121,11 +121,16 @@ impl Postgres {
 
     /// A superuser who has to give a password, unlike all other users.
     pub fn require_password(&self, user: &str, password: &str) {
-        let file = self.folder.join("pg_hba.conf");
-        let others = fs::read_to_string(&file).expect("it was made by initdb");
-        fs::write(&file, format!("host all {user} 127.0.0.1/32 scram-sha-256\n{others}")).expect("ours");
         let create = format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'");
         self.psql(&url(self.port, "postgres"), &create);
+        self.ask_for_passwords(user);
+    }
+
+    /// These users, with commas between them, have to give a password from now on.
+    pub fn ask_for_passwords(&self, users: &str) {
+        let file = self.folder.join("pg_hba.conf");
+        let others = fs::read_to_string(&file).expect("it was made by initdb");
+        fs::write(&file, format!("host all {users} 127.0.0.1/32 scram-sha-256\n{others}")).expect("ours");
         self.psql(&url(self.port, "postgres"), "SELECT pg_reload_conf()");
     }
 
@@ -135,10 +140,11 @@ impl Postgres {
         run().output(&mut psql).trim_end().to_owned()
     }
 
-    /// Runs a shell script as an administrator on the machine of the server does: as the user whom its files belong to.
-    pub fn run_script(&self, script: &str) {
+    /// Runs a shell script as an administrator on the machine of the server does: as the user whom its files belong to, with
+    /// `path` as its `PATH`.
+    pub fn run_script(&self, script: &str, path: &OsStr) {
         let mut bash = command("bash", &self.folder);
-        bash.env("PATH", search_path())
+        bash.env("PATH", path)
             .envs([("PGHOST", "127.0.0.1"), ("PGUSER", "postgres")])
             .env("PGPORT", self.port.to_string())
             .args(["-euo", "pipefail", "-c", script]);
@@ -149,11 +155,10 @@ impl Postgres {
         &self.folder
     }
 
-    /// An empty folder that servers may write to.
-    pub fn new_folder() -> PathBuf {
-        let (_, folder) = run().new_folder("backups");
-        give_away(&folder);
-        folder
+    /// The folder that this program of the server is in.
+    pub fn folder_of(name: &str) -> PathBuf {
+        let program = program(name, "postgresql", &program_folders());
+        program.parent().expect("a folder").to_owned()
     }
 
     fn start_on(port: u16, name: &str, folder: &Path) -> Result<Self, PortTaken> {

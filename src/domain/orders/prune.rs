@@ -1,42 +1,40 @@
-//! Deletes old orders, so that the database need not keep them for ever. The ledger stays provable: what deleted PAID orders
+//! Deleting old orders, so that the database need not keep them for ever. The ledger stays provable: what deleted PAID orders
 //! have sold becomes a stock movement, in the transaction that deletes them.
+
+use std::{collections::BTreeSet, ops::AddAssign};
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use crate::{
-    db::{
-        Db,
-        sql::{Column, sql},
-    },
+    db::sql::{Column, sql},
     domain::{Error, OrderId, ids::first_id_at},
     entities::Timestamp,
 };
 
-/// The most orders, or keys, that one transaction deletes, so that it takes a fraction of a second.
+/// The most orders that one transaction deletes, so that it takes a fraction of a second.
 const BATCH: i64 = 1_000;
 
 /// What is old: orders that were settled and made before `:cutoff`, unless they were refunded since, and orders that were made
 /// before it and that nobody has paid. An order whose payment was accepted, or with an open hold, is never old.
 macro_rules! is_old {
     () => {
-        "id < :first_young
+        "id < :cutoff_id
          AND (settled_at < :cutoff OR (settled_at IS NULL AND accepted_at IS NULL AND expires_at IS NULL))
          AND NOT EXISTS (SELECT 1 FROM refunds WHERE refunds.order_id = orders.id AND refunds.created_at >= :cutoff)"
     };
 }
 
-/// Old orders by their status, and keys of administrators.
+/// Old orders by their status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Old {
+pub struct OldOrders {
     pub paid: u64,
     pub failed: u64,
     /// PENDING, and never paid.
     pub unpaid: u64,
-    pub keys: u64,
 }
 
-impl Old {
-    fn count(&mut self, status: &str, orders: u64) {
+impl OldOrders {
+    fn add(&mut self, status: &str, orders: u64) {
         match status {
             "PAID" => self.paid += orders,
             "FAILED" => self.failed += orders,
@@ -45,69 +43,50 @@ impl Old {
     }
 }
 
-/// How much is older than `cutoff`.
-pub async fn count(connection: &impl ConnectionTrait, cutoff: Timestamp) -> Result<Old, Error> {
+impl AddAssign for OldOrders {
+    fn add_assign(&mut self, more: Self) {
+        self.paid += more.paid;
+        self.failed += more.failed;
+        self.unpaid += more.unpaid;
+    }
+}
+
+/// What one transaction has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrunedBatch {
+    pub deleted: OldOrders,
+    /// The next transaction goes on after this order.
+    pub last: OrderId,
+}
+
+/// How many orders are older than `cutoff`. Reads all orders.
+pub async fn count_old(connection: &impl ConnectionTrait, cutoff: Timestamp) -> Result<OldOrders, Error> {
     let orders: Vec<(String, i64)> = sql(concat!(
         "SELECT status, COUNT(*) FROM orders WHERE ",
         is_old!(),
         " GROUP BY status"
     ))
     .timestamp("cutoff", cutoff)
-    .bind("first_young", first_id_at(cutoff))
+    .bind("cutoff_id", first_id_at(cutoff))
     .tuples(connection)
     .await?;
-    let keys: Vec<i64> = sql("SELECT COUNT(*) FROM idempotency_keys WHERE created_at < :cutoff")
-        .timestamp("cutoff", cutoff)
-        .scalars(connection)
-        .await?;
 
-    let number = |count: i64| u64::try_from(count).unwrap_or_default();
-    let mut old = Old {
-        keys: keys.iter().copied().map(number).sum(),
-        ..Old::default()
-    };
+    let mut old = OldOrders::default();
     for (status, orders) in orders {
-        old.count(&status, number(orders));
+        old.add(&status, u64::try_from(orders).unwrap_or_default());
     }
     Ok(old)
 }
 
-/// Deletes what is older than `cutoff`, in transactions of 1,000 orders, and answers how much that was. Each leaves the ledger
-/// as right as it was; what an earlier call has left is deleted by the next one.
-pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, Error> {
-    let mut deleted = Old::default();
-    let mut after = OrderId::nil();
-
-    loop {
-        let batch = db.transaction(|txn| async move { delete_orders(&txn, now, cutoff, after).await });
-        let batch: Vec<(OrderId, String)> = batch.await?;
-        for (id, status) in &batch {
-            deleted.count(status, 1);
-            after = *id;
-        }
-        if batch.is_empty() {
-            break;
-        }
-    }
-    loop {
-        let keys: u64 = db
-            .transaction(|txn| async move { delete_keys(&txn, cutoff).await })
-            .await?;
-        deleted.keys += keys;
-        if keys == 0 {
-            return Ok(deleted);
-        }
-    }
-}
-
-/// Deletes the first old orders with an id above `after`.
-async fn delete_orders(
+/// Deletes orders that are older than `cutoff`: the first thousand with an id above `after`. `None` if there are none. Leaves
+/// the ledger as right as it was.
+pub async fn delete_old(
     txn: &DatabaseTransaction,
     now: Timestamp,
     cutoff: Timestamp,
     after: OrderId,
-) -> Result<Vec<(OrderId, String)>, Error> {
-    let orders: Vec<(OrderId, String)> = sql(concat!(
+) -> Result<Option<PrunedBatch>, Error> {
+    let mut orders: Vec<(OrderId, String)> = sql(concat!(
         "SELECT id, status FROM orders WHERE id > :after AND ",
         is_old!(),
         " ORDER BY id LIMIT :limit FOR NO KEY UPDATE"
@@ -115,12 +94,14 @@ async fn delete_orders(
     .bind("after", after)
     .bind("limit", BATCH)
     .timestamp("cutoff", cutoff)
-    .bind("first_young", first_id_at(cutoff))
+    .bind("cutoff_id", first_id_at(cutoff))
     .tuples(txn)
     .await?;
-    if orders.is_empty() {
-        return Ok(orders);
-    }
+    let Some((last, _)) = orders.last().cloned() else {
+        return Ok(None);
+    };
+    let refunded = refunded_since(txn, cutoff, &orders).await?;
+    orders.retain(|(id, _)| !refunded.contains(id));
 
     let ids = |status: Option<&str>| {
         let matching = orders
@@ -137,7 +118,31 @@ async fn delete_orders(
     ] {
         sql(delete).list("ids", ids(None)).execute(txn).await?;
     }
-    Ok(orders)
+
+    let mut deleted = OldOrders::default();
+    for (_, status) in &orders {
+        deleted.add(status, 1);
+    }
+    Ok(Some(PrunedBatch { deleted, last }))
+}
+
+/// Those of these locked orders that have a young refund after all. A refund locks its order and does not change it, so
+/// PostgreSQL does not look again at an order whose lock it has waited for; only a later statement sees that refund. None is
+/// made from now on.
+async fn refunded_since(
+    txn: &DatabaseTransaction,
+    cutoff: Timestamp,
+    locked: &[(OrderId, String)],
+) -> Result<BTreeSet<OrderId>, Error> {
+    let refunded: Vec<OrderId> = sql("
+        SELECT order_id
+          FROM refunds
+         WHERE order_id = ANY(:ids) AND created_at >= :cutoff")
+    .list("ids", Column::Uuid(locked.iter().map(|(id, _)| *id).collect()))
+    .timestamp("cutoff", cutoff)
+    .scalars(txn)
+    .await?;
+    Ok(refunded.into_iter().collect())
 }
 
 /// What these orders have sold is from now on a movement of its products. The totals of the last periodic check count it
@@ -155,18 +160,4 @@ async fn carry_over(txn: &DatabaseTransaction, now: Timestamp, paid: Column) -> 
     .await?;
     sql("UPDATE ledger SET is_clean = false").execute(txn).await?;
     Ok(())
-}
-
-async fn delete_keys(txn: &DatabaseTransaction, cutoff: Timestamp) -> Result<u64, Error> {
-    let deleted = sql("
-        DELETE FROM idempotency_keys
-         WHERE idempotency_key IN (SELECT idempotency_key
-                                     FROM idempotency_keys
-                                    WHERE created_at < :cutoff
-                                    LIMIT :limit)")
-    .timestamp("cutoff", cutoff)
-    .bind("limit", BATCH)
-    .execute(txn)
-    .await?;
-    Ok(deleted)
 }
