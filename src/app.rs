@@ -70,9 +70,9 @@ impl App {
         }
         self.check_currency().await?;
 
-        let identity = self.db.identity().await;
+        let identity = self.db.database_identity().await;
         self.cache
-            .use_source(identity.context("the identity of the database cannot be read")?);
+            .set_database_identity(identity.context("the identity of the database cannot be read")?);
         Ok(())
     }
 

@@ -22,10 +22,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod clock;
 mod connect;
+mod database_identity;
 mod error_class;
 mod eviction;
 mod hosts;
-mod identity;
 pub mod in_flight;
 mod reader;
 pub mod schema;
@@ -37,11 +37,11 @@ pub mod url;
 
 use clock::Clock;
 use connect::{postgres_options, session_options, sqlite_options};
+pub use database_identity::DatabaseIdentity;
+use database_identity::identity_of_file;
 pub use error_class::{DbErrorClass, classify, describe, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
-pub use identity::Identity;
-use identity::identity_of_file;
 pub use reader::Reader;
 pub use session::{MissingOptions, options_are_refused};
 use sql::sql;

@@ -7,7 +7,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{backoff::Backoff, dependencies::is_database_outage};
+use super::{backoff::Backoff, dependencies::record_database_outage};
 use crate::{
     app::App,
     domain::{Error, orders},
@@ -40,7 +40,7 @@ pub async fn run(app: App, stop: CancellationToken) {
             Ok(LIMIT) => Duration::ZERO,
             Ok(_) => POLL_INTERVAL,
             Err(error) => {
-                if !is_database_outage(&error) {
+                if !record_database_outage(&error) {
                     tracing::warn!(%error, "could not expire orders; retrying");
                 }
                 if backoff.wait(&stop).await.is_err() {

@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{backoff::Backoff, dependencies::is_database_outage};
+use super::{backoff::Backoff, dependencies::record_database_outage};
 use crate::{
     app::App,
     domain::{Error, event::Event, outbox},
@@ -104,7 +104,7 @@ async fn claim(app: &App) -> Result<(Vec<i64>, Vec<Event>), Error> {
             .timeout(STATEMENT_TIMEOUT, claim)
             .await
             .inspect_err(|error: &Error| {
-                if !is_database_outage(error) {
+                if !record_database_outage(error) {
                     tracing::warn!(%error, "could not claim events of the outbox; retrying");
                 }
             })?;

@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::dependencies::is_database_outage;
+use super::dependencies::record_database_outage;
 use crate::{
     app::App,
     db,
@@ -72,7 +72,7 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     }
 
     let due = claim_due(app).await.inspect_err(|error: &Error| {
-        if !is_database_outage(error) {
+        if !record_database_outage(error) {
             tracing::warn!(%error, "could not claim the orders that are due; retrying");
         }
     })?;

@@ -17,7 +17,7 @@ mod redis;
 
 use memory::Memory;
 
-use super::{Cache, SharedTier, Source, redis::Redis};
+use super::{Cache, CurrentIdentity, SharedTier, redis::Redis};
 use crate::{
     domain::{
         Error, OrderId, UserId,
@@ -70,7 +70,7 @@ enum Operation {
 
 /// Who runs an operation, in which shop, and when the cart expires after it.
 struct Access {
-    source: Source,
+    database_identity: CurrentIdentity,
     user: Option<UserId>,
     ttl: Duration,
     expires_at: Timestamp,
@@ -146,7 +146,7 @@ impl CartRequest<'_> {
 
     async fn run(&mut self, operation: Operation) -> Result<Cart, Error> {
         let access = Access {
-            source: self.carts.cache.source(),
+            database_identity: self.carts.cache.database_identity(),
             user: self.user,
             ttl: self.carts.ttl,
             expires_at: Timestamp::now().plus(self.carts.ttl),

@@ -186,7 +186,7 @@ async fn carts_in_redis_and_in_memory_do_the_same() {
     let backend = Backend::servers();
     let carts = |url: &str| {
         let cache = Cache::new(url, &backend.prefix, Duration::from_secs(5)).expect("a known URL");
-        cache.use_source(identity("one"));
+        cache.set_database_identity(identity("one"));
         (Carts::new(&cache, Duration::from_secs(60)), cache)
     };
     let ((memory, _), (redis, cache)) = (carts("memory:"), carts(&backend.cache_url));

@@ -11,10 +11,10 @@ use crate::app::App;
 
 /// For how long answers of a database that is gone may be given.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the database may take to say which one it is.
+/// How long the database may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks every second which database it is, until `stop`.
+/// Asks every second for the identity of the database, until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -25,9 +25,9 @@ pub async fn run(app: App, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
 
-        match app.db.timeout(TIMEOUT, app.db.identity()).await {
+        match app.db.timeout(TIMEOUT, app.db.database_identity()).await {
             Ok(identity) => {
-                if app.cache.use_source(identity) {
+                if app.cache.set_database_identity(identity) {
                     tracing::info!(
                         "the database was restarted, restored or made anew; what was cached of it is not used any more"
                     );
