@@ -64,7 +64,7 @@ impl Serve {
 
         let bound = server::bind(bind, "bind").await?;
         let (address, local) = (bound.address, reachable(bound.address));
-        servers.spawn(gauges::run(app.clone(), stop.clone()));
+        servers.spawn(gauges::run(app.clone(), app.queue.is_memory(), stop.clone()));
         servers.spawn(database_identity::run(app.clone(), stop.clone()));
         servers.spawn(dependencies::run(app.clone(), stop.clone()));
 

@@ -34,7 +34,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     started.set(app.clone());
 
-    servers.spawn(gauges::run(app.clone(), stop.clone()));
+    servers.spawn(gauges::run(app.clone(), true, stop.clone()));
     servers.spawn(database_identity::run(app.clone(), stop.clone()));
     servers.spawn(dependencies::run(app.clone(), stop.clone()));
     let mut settlement = spawn_settlement(&app, &stop);

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use sea_orm::DbErr;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use super::poll::{Round, RoundError, Task, poll_until_stopped};
+use crate::{app::App, domain::Error};
 
 /// For how long answers of a database that is gone may be given.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -16,24 +15,19 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks every second for the identity of the database, until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
-    let mut tick = interval(INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let task = Task {
+        action: "ask for the identity of the database",
+        interval: INTERVAL,
+        interval_while_full: INTERVAL,
+    };
+    poll_until_stopped(&stop, task, || ask(&app)).await;
+}
 
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
+async fn ask(app: &App) -> Result<Round, RoundError> {
+    let identity = app.db.timeout(TIMEOUT, app.db.database_identity()).await;
 
-        match app.db.timeout(TIMEOUT, app.db.database_identity()).await {
-            Ok(identity) => {
-                if app.cache.set_database_identity(identity) {
-                    tracing::info!(
-                        "the database was restarted, restored or made anew; what was cached of it is not used any more"
-                    );
-                }
-            }
-            Err::<_, DbErr>(error) => tracing::debug!(%error, "the database does not say which one it is; retrying"),
-        }
+    if app.cache.set_database_identity(identity.map_err(Error::from)?) {
+        tracing::info!("the database was restarted, restored or made anew; what was cached of it is not used any more");
     }
+    Ok(Round::Done)
 }

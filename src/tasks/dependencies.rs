@@ -59,9 +59,8 @@ async fn watch<E: Display, F: Future<Output = Result<(), E>>>(outage: &Outage, p
 /// Records that work failed, if that is because the database is not available. Answers whether it is: then the failure is a
 /// part of the outage, and the log needs nothing else.
 pub(super) fn record_database_outage(error: &Error) -> bool {
-    let is_outage = matches!(error, Error::Unavailable(_) | Error::Reconnect(_));
-    if is_outage {
+    if error.is_outage() {
         DATABASE.record_failure(error);
     }
-    is_outage
+    error.is_outage()
 }

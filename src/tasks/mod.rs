@@ -11,6 +11,7 @@ mod finish;
 pub mod gauges;
 pub mod notifier;
 pub mod order_watch;
+pub mod poll;
 pub mod relay;
 pub mod sweeper;
 pub mod worker;

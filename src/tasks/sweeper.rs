@@ -5,18 +5,17 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::dependencies::record_database_outage;
+use super::poll::{Round, RoundError, Task, poll_until_stopped};
 use crate::{
     app::App,
     db,
     domain::{Error, OrderId, orders},
-    queue::SettleRequest,
+    queue::{QueueError, SettleRequest},
     telemetry::{
         metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
-        outage::{DATABASE, QUEUE},
+        outage::DATABASE,
         traces::new_traceparent,
     },
 };
@@ -46,17 +45,18 @@ pub async fn run(app: App, stop: CancellationToken) {
         make_all_due(&app).await;
     }
 
-    let mut pause = Duration::ZERO;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(pause) => {}
-        }
-        pause = match sweep(&app).await {
-            Ok(SweepOutcome::MoreDue) => MORE_DUE_INTERVAL,
-            Ok(SweepOutcome::Done | SweepOutcome::QueueBusy) | Err(_) => SWEEP_INTERVAL,
-        };
-    }
+    let task = Task {
+        action: "publish settle requests again",
+        interval: SWEEP_INTERVAL,
+        interval_while_full: MORE_DUE_INTERVAL,
+    };
+    poll_until_stopped(&stop, task, || async {
+        Ok(match sweep(&app).await? {
+            SweepOutcome::MoreDue => Round::Full,
+            SweepOutcome::Done | SweepOutcome::QueueBusy => Round::Done,
+        })
+    })
+    .await;
 }
 
 /// Claims the orders that are due, 2,000 at most, and publishes their settle requests. Claims none while the
@@ -64,18 +64,14 @@ pub async fn run(app: App, stop: CancellationToken) {
 /// next one.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when the queue is unreachable; else the error of the claim.
-pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
+/// The queue's, or the error of the claim.
+pub async fn sweep(app: &App) -> Result<SweepOutcome, RoundError> {
     let depth = queue_depth(app).await?;
     if depth >= BUSY_QUEUE {
         return Ok(SweepOutcome::QueueBusy);
     }
 
-    let due = claim_due(app).await.inspect_err(|error: &Error| {
-        if !record_database_outage(error) {
-            tracing::warn!(%error, "could not claim the orders that are due; retrying");
-        }
-    })?;
+    let due = claim_due(app).await?;
     if due.is_empty() {
         return Ok(SweepOutcome::Done);
     }
@@ -87,9 +83,8 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     };
     let requests: Vec<SettleRequest> = due.iter().map(request).collect();
     if let Err(error) = app.queue.publish_settle_requests(&requests).await {
-        QUEUE.record_failure(&error);
         release_due(app, &due).await;
-        return Err(Error::Unavailable(error.to_string()));
+        return Err(error.into());
     }
 
     counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
@@ -101,10 +96,8 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-async fn queue_depth(app: &App) -> Result<u64, Error> {
-    let depth = app.queue.depth().await;
-    let depth = depth.map_err(|error| Error::Unavailable(error.to_string()))?;
-
+async fn queue_depth(app: &App) -> Result<u64, QueueError> {
+    let depth = app.queue.depth().await?;
     gauge!(QUEUE_DEPTH).set(depth as f64);
     Ok(depth)
 }
