@@ -43,7 +43,7 @@ pub use error_class::{DbErrorClass, classify, describe, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
 pub use reader::Reader;
-pub use session::{MissingOptions, options_are_refused};
+pub use session::{MissingOptions, options_are_refused, session_exists, session_id};
 use sql::sql;
 pub use transaction::{Transient, Txn};
 use transaction::{back_off, write_options};
@@ -188,6 +188,11 @@ impl Db {
                 Err(DbErr::Conn(RuntimeErr::Internal(format!("timed out after {limit:?}"))).into())
             }
         }
+    }
+
+    /// To be called when work was abandoned in the middle of a statement, other than by [`Db::timeout`].
+    pub fn record_abandoned(&self) {
+        self.eviction.record_timeout();
     }
 
     /// How many connections are open, and how many of them are idle.

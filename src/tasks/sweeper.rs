@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use super::poll::{Round, RoundError, Task, poll_until_stopped};
 use crate::{
     app::App,
-    db,
     domain::{Error, OrderId, orders},
     queue::{QueueError, SettleRequest},
     telemetry::{
@@ -25,6 +24,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 const MORE_DUE_INTERVAL: Duration = Duration::from_millis(50);
 /// The most orders claimed in one round.
 const CLAIM_LIMIT: usize = 2_000;
+/// How long claiming them, or releasing them, may take.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long making all orders due may take, of which a long outage may have left many.
+const MAKE_ALL_DUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// With so many messages in the queue no requests are missing: the workers are behind.
 const BUSY_QUEUE: u64 = 2_000;
 
@@ -102,26 +105,21 @@ async fn queue_depth(app: &App) -> Result<u64, QueueError> {
     Ok(depth)
 }
 
-/// By the clock of the database, which all processes share.
 async fn claim_due(app: &App) -> Result<Vec<OrderId>, Error> {
-    let (now, limit) = (
-        db::now(app.db.read()).await?,
-        i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX),
-    );
-    app.db
-        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
-        .await
+    let (now, limit) = (app.db.time(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
+    let claim = app
+        .db
+        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await });
+    app.db.timeout(CLAIM_TIMEOUT, claim).await
 }
 
 async fn release_due(app: &App, orders: &[OrderId]) {
-    let release = async {
-        let now = db::now(app.db.read()).await?;
-        app.db
-            .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await })
-            .await
-    };
+    let now = app.db.time();
+    let release = app
+        .db
+        .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
 
-    if let Err::<_, Error>(error) = release.await
+    if let Err::<_, Error>(error) = app.db.timeout(CLAIM_TIMEOUT, release).await
         && !DATABASE.count_failure()
     {
         tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
@@ -130,14 +128,12 @@ async fn release_due(app: &App, orders: &[OrderId]) {
 
 /// The queue inside the process starts empty, so at the start every accepted order is due at once.
 async fn make_all_due(app: &App) {
-    let make_due = async {
-        let now = db::now(app.db.read()).await?;
-        app.db
-            .transaction(|txn| async move { orders::make_all_due(&*txn, now).await })
-            .await
-    };
+    let now = app.db.time();
+    let make_due = app
+        .db
+        .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
 
-    match make_due.await {
+    match app.db.timeout(MAKE_ALL_DUE_TIMEOUT, make_due).await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(
             orders,
