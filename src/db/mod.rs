@@ -275,7 +275,8 @@ pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), Db
     Ok(())
 }
 
-/// The time at the database, which all processes share. On SQLite it is that of the machine.
+/// The time at the database, asked for anew: for commands, which need it once. A process that goes on goes by [`Db::time`].
+/// On SQLite it is that of the machine.
 pub async fn now(connection: &impl ConnectionTrait) -> Result<Timestamp, DbErr> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(Timestamp::now());

@@ -54,6 +54,7 @@ pub struct CartRequest<'a> {
     key: CartKey,
     /// `None` asks for anybody, where users are not known.
     user: Option<UserId>,
+    now: Timestamp,
     /// How much longer it may wait.
     left: Duration,
 }
@@ -91,13 +92,14 @@ impl Carts {
         }
     }
 
-    /// A request of this user to use the cart under `key`.
+    /// A request of this user, made at `now`, to use the cart under `key`.
     #[must_use]
-    pub fn request(&self, key: CartKey, user: Option<UserId>) -> CartRequest<'_> {
+    pub fn request(&self, key: CartKey, user: Option<UserId>, now: Timestamp) -> CartRequest<'_> {
         CartRequest {
             carts: self,
             key,
             user,
+            now,
             left: MAX_WAIT,
         }
     }
@@ -149,7 +151,7 @@ impl CartRequest<'_> {
             database_identity: self.carts.cache.database_identity(),
             user: self.user,
             ttl: self.carts.ttl,
-            expires_at: Timestamp::now().plus(self.carts.ttl),
+            expires_at: self.now.plus(self.carts.ttl),
         };
         let redis = match &self.carts.store {
             Store::Memory(memory) => return memory.run(self.key, &access, operation).await,

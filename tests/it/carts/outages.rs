@@ -14,6 +14,7 @@ use shop::{
         carts::{CartId, CartKey},
         orders::Line,
     },
+    entities::Timestamp,
 };
 use uuid::Uuid;
 
@@ -228,7 +229,7 @@ async fn run(carts: &Carts, key: CartKey, order_id: OrderId, (operation, user, q
         quantity,
     };
 
-    let mut request = carts.request(key, owner);
+    let mut request = carts.request(key, owner, Timestamp::now());
     let outcome = match operation {
         0 => request.create().await,
         1 => request.find().await,
