@@ -1,9 +1,18 @@
 //! What runs in the background of a process: what holds up none of it, and how one learns that it has stopped.
 
-use sea_orm::ConnectionTrait as _;
-use shop::{app::App, db::sql::sql};
+use std::time::Duration;
 
-use crate::support::{Backend, Shop, a_minute_ago, end_holds, eventually};
+use reqwest::Method;
+use sea_orm::ConnectionTrait as _;
+use serde_json::Value;
+use shop::{app::App, db::sql::sql};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    proxy::Proxy,
+    servers::shared,
+    support::{Answer, Backend, Shop, a_minute_ago, end_holds, eventually},
+};
 
 async fn execute(app: &App, statement: &str) {
     app.db.write().execute_unprepared(statement).await.expect(statement);
@@ -46,4 +55,48 @@ async fn counting_the_holds_does_not_keep_them_from_expiring() {
         expired_while_counting(&app).await.then_some(())
     })
     .await;
+}
+
+/// When the watch of orders had to say that it receives no events.
+fn no_events(shop: &Shop) -> Vec<OffsetDateTime> {
+    let log = shop.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["message"].to_string().contains("cannot receive events"));
+    let time = |line: Value| OffsetDateTime::parse(line["timestamp"].as_str().expect("a time"), &Rfc3339);
+    lines.map(|line| time(line).expect("RFC 3339")).collect()
+}
+
+/// A broker that takes a listener and drops it again would be asked as fast as it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_is_lost_is_opened_again_after_a_pause() {
+    let mut backend = Backend::servers();
+    backend.stock(&[(100, 10)]).await;
+    let proxy = Proxy::before(&backend.queue_url).await;
+    backend.queue_url = proxy.url(&backend.queue_url);
+    let shop = Shop::start(&backend, &["serve"], &[("SHOP_LOG", "debug")]);
+    let client = shop.client();
+    let path = format!("/orders/{}", client.order(&[(1, 1)]).await);
+    let waiting = client.request(Method::GET, &path).header("Prefer", "wait=30");
+    let waiting = tokio::spawn(Answer::of(waiting));
+
+    let events = format!("{}.events\t", backend.prefix);
+    eventually("it listens", || async {
+        let bindings = shared()
+            .rabbitmq
+            .ctl(&["list_bindings", "source_name", "destination_name"]);
+        bindings.lines().any(|line| line.starts_with(&events)).then_some(())
+    })
+    .await;
+    proxy.cut();
+    let times = eventually("it has tried again", || async {
+        let times = no_events(&shop);
+        (times.len() > 1).then_some(times)
+    })
+    .await;
+
+    let pause = times[1] - times[0];
+    assert!(pause > Duration::from_millis(900), "{pause}");
+    waiting.abort();
 }
