@@ -16,6 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Asks every second for the identity of the database, until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
     let task = Task {
+        name: Some("database_identity"),
         action: "ask for the identity of the database",
         interval: INTERVAL,
         interval_while_full: INTERVAL,

@@ -25,6 +25,7 @@ const EXPIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Expires every half second until `stop`, and without a pause while more holds have ended.
 pub async fn run(app: App, stop: CancellationToken) {
     let task = Task {
+        name: Some("expiry"),
         action: "expire orders",
         interval: POLL_INTERVAL,
         interval_while_full: Duration::ZERO,

@@ -10,7 +10,9 @@ use super::poll::{Round, RoundError, Task, poll_until_stopped};
 use crate::{
     app::App,
     domain::{Error, orders, outbox},
-    telemetry::metrics::{DATABASE_CONNECTIONS, DEAD_LETTERS_WAITING, HOLDS_OPEN, OUTBOX_DEPTH, upkeep},
+    telemetry::metrics::{
+        DATABASE_CONNECTIONS, DEAD_LETTERS_WAITING, HOLDS_OPEN, OUTBOX_DEPTH, OUTBOX_OLDEST_AGE, upkeep,
+    },
 };
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,6 +23,7 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// that settle orders.
 pub async fn run(app: App, settles_orders: bool, stop: CancellationToken) {
     let task = Task {
+        name: None,
         action: "sample the gauges",
         interval: SAMPLE_INTERVAL,
         interval_while_full: SAMPLE_INTERVAL,
@@ -66,5 +69,8 @@ async fn count_backlog(app: &App) -> Result<(), Error> {
 
     let events = outbox::len(app.db.read()).await?;
     gauge!(OUTBOX_DEPTH).set(events as f64);
+    let oldest = outbox::oldest(app.db.read()).await?;
+    let age = oldest.map(|oldest| oldest.age_at(app.db.time()));
+    gauge!(OUTBOX_OLDEST_AGE).set(age.unwrap_or_default());
     Ok(())
 }

@@ -5,17 +5,24 @@
 
 use std::time::Duration;
 
+use metrics::gauge;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::Error,
+    entities::Timestamp,
     queue::QueueError,
-    telemetry::outage::{DATABASE, QUEUE, Unrecovered},
+    telemetry::{
+        metrics::TASK_LAST_SUCCESS,
+        outage::{DATABASE, QUEUE, Unrecovered},
+    },
 };
 
 /// A task that works in rounds.
 pub(super) struct Task {
+    /// The label of the metric that says when it last succeeded. `None` where nobody depends on that.
+    pub name: Option<&'static str>,
     /// What a round does, for the log: `could not … ; retrying`.
     pub action: &'static str,
     /// The pause after a round, and after one that failed.
@@ -57,11 +64,14 @@ where
     F: Future<Output = Result<Round, RoundError>>,
 {
     let mut failures = Failures::default();
+    // From the start on, so that a task that never succeeds shows as well.
+    record_success(&task);
 
     loop {
         let pause = match round().await {
             Ok(ended) => {
                 failures.end(task.action);
+                record_success(&task);
                 match ended {
                     Round::Done => task.interval,
                     Round::Full => task.interval_while_full,
@@ -77,6 +87,13 @@ where
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
         }
+    }
+}
+
+/// By the clock of this machine: Prometheus compares it with its own, and has no other.
+fn record_success(task: &Task) {
+    if let Some(name) = task.name {
+        gauge!(TASK_LAST_SUCCESS, "task" => name).set(Timestamp::now().to_seconds());
     }
 }
 

@@ -24,6 +24,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Relays every half second until `stop`, and without a pause while more events wait.
 pub async fn run(app: App, stop: CancellationToken) {
     let task = Task {
+        name: Some("relay"),
         action: "publish events of the outbox",
         interval: POLL_INTERVAL,
         interval_while_full: Duration::ZERO,

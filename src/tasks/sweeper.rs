@@ -49,6 +49,7 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 
     let task = Task {
+        name: Some("sweeper"),
         action: "publish settle requests again",
         interval: SWEEP_INTERVAL,
         interval_while_full: MORE_DUE_INTERVAL,
