@@ -22,6 +22,10 @@ use crate::{
 /// The pause before another attempt to connect to a database that is not up yet.
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long each question may take that a process asks when it starts. If PostgreSQL vanishes meanwhile, the process ends, and
+/// its supervisor starts it again.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// Configuration, database, queue and cache. Clones share them.
 #[derive(Clone)]
 pub struct App {
@@ -70,15 +74,15 @@ impl App {
         }
         self.check_currency().await?;
 
-        let identity = self.db.identity().await;
+        let identity = self.db.timeout(START_TIMEOUT, self.db.database_identity()).await;
         self.cache
-            .use_source(identity.context("the identity of the database cannot be read")?);
+            .set_database_identity(identity.context("the identity of the database cannot be read")?);
         Ok(())
     }
 
     /// Warns if a pooler has dropped what the sessions on PostgreSQL asked for.
     pub async fn check_sessions(&self) -> anyhow::Result<()> {
-        let missing = self.db.missing_options().await;
+        let missing = self.db.timeout(START_TIMEOUT, self.db.missing_options()).await;
         let missing = missing.context("the settings of the database sessions cannot be read")?;
 
         if let Some(MissingOptions { found, remedy }) = missing {
@@ -94,7 +98,9 @@ impl App {
 
     async fn check_currency(&self) -> anyhow::Result<()> {
         let configured = &self.config.catalog.currency;
-        let other = adopt_currency(&self.db, configured)
+        let other = self
+            .db
+            .timeout(START_TIMEOUT, adopt_currency(&self.db, configured))
             .await
             .context("the currency of the shop cannot be read")?;
 
@@ -116,7 +122,7 @@ impl App {
 
 /// Fails while migrations are pending, and names them and the command that applies them.
 pub async fn refuse_pending(db: &Db) -> anyhow::Result<()> {
-    let pending = schema::pending(db.read()).await.context(
+    let pending = db.timeout(START_TIMEOUT, schema::pending(db.read())).await.context(
         "cannot read the state of the schema; the user of `database_url` may lack rights that \
          config/postgres/roles.sql grants",
     )?;

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use coalesce::{Coalesce, INTERVAL};
 
 use crate::{
-    db::Identity,
+    db::DatabaseIdentity,
     domain::{Error, OrderId, UserId},
     telemetry::metrics::CACHE,
 };
@@ -64,33 +64,33 @@ pub struct SettledOrder {
 pub struct Cache {
     pages: LocalCache<(u64, String), CachedPage>,
     orders: LocalCache<(u64, OrderId), SettledOrder>,
-    source: Arc<RwLock<Source>>,
+    database_identity: Arc<RwLock<CurrentIdentity>>,
     /// Part of every local page's key: pages from before the last change in this process are never found again.
     generation: Arc<AtomicU64>,
     shared: SharedTier,
     coalesce: Arc<Coalesce>,
 }
 
-/// The database that answers are made from.
+/// The identity of the database that answers are made from.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct CurrentIdentity {
     /// Counts up when its rows may have become older, by a restore for one: part of every local order's key.
-    number: u64,
+    incarnations: u64,
     /// Counts up when another database takes its place: part of every local cart's key.
-    database_number: u64,
+    databases: u64,
     /// `None` until it is known; nothing is shared before.
-    identity: Option<Arc<Identity>>,
+    database_identity: Option<Arc<DatabaseIdentity>>,
 }
 
-impl Source {
+impl CurrentIdentity {
     /// Part of the key of whatever was read from the database.
     fn incarnation(&self) -> Option<&str> {
-        Some(&self.identity.as_ref()?.incarnation)
+        Some(&self.database_identity.as_ref()?.incarnation)
     }
 
     /// Part of the key of whatever outlives a restart of the database.
     fn database(&self) -> Option<&str> {
-        Some(&self.identity.as_ref()?.database)
+        Some(&self.database_identity.as_ref()?.database)
     }
 }
 
@@ -125,7 +125,7 @@ impl Cache {
                 .weigher(|_, order: &SettledOrder| weigh(order.body.len()))
                 .time_to_live(ORDER_TTL)
                 .build(),
-            source: Arc::default(),
+            database_identity: Arc::default(),
             generation: Arc::default(),
             shared,
             coalesce: Arc::default(),
@@ -134,34 +134,37 @@ impl Cache {
 
     /// Names the database that answers are made from. If it is another one than before, or the same after a restart, no answer
     /// is found that was cached until now. Returns whether that is so.
-    pub fn use_source(&self, identity: Identity) -> bool {
-        let mut source = self.source.write().unwrap_or_else(PoisonError::into_inner);
-        let before = source.identity.as_deref();
+    pub fn set_database_identity(&self, identity: DatabaseIdentity) -> bool {
+        let mut current = self.database_identity.write().unwrap_or_else(PoisonError::into_inner);
+        let before = current.database_identity.as_deref();
         if before == Some(&identity) {
             return false;
         }
         let is_another = before.is_some();
         let is_same_database = before.is_some_and(|before| before.database == identity.database);
 
-        *source = Source {
-            number: source.number + 1,
-            database_number: source.database_number + u64::from(!is_same_database),
-            identity: Some(Arc::new(identity)),
+        *current = CurrentIdentity {
+            incarnations: current.incarnations + 1,
+            databases: current.databases + u64::from(!is_same_database),
+            database_identity: Some(Arc::new(identity)),
         };
         self.generation.fetch_add(1, Ordering::AcqRel);
         is_another
     }
 
-    /// The database that is read now. Ask for it before reading what is to be stored under it.
-    pub fn source(&self) -> Source {
-        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The identity of the database that is read now. Ask for it before reading what is to be stored under it.
+    pub fn database_identity(&self) -> CurrentIdentity {
+        self.database_identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Redis, if there is one, and the incarnation of the database, once it is known.
-    fn shared<'a>(&'a self, source: &'a Source) -> Option<(&'a redis::Redis, &'a str)> {
+    fn shared<'a>(&'a self, current: &'a CurrentIdentity) -> Option<(&'a redis::Redis, &'a str)> {
         match &self.shared {
             SharedTier::None => None,
-            SharedTier::Redis(redis) => Some((redis, source.incarnation()?)),
+            SharedTier::Redis(redis) => Some((redis, current.incarnation()?)),
         }
     }
 
@@ -186,8 +189,8 @@ impl Cache {
                 CACHE.missed_pages.increment(1);
                 load.await
             };
-            let source = self.source();
-            let body = match self.shared(&source) {
+            let current = self.database_identity();
+            let body = match self.shared(&current) {
                 None => load.await?,
                 Some((redis, incarnation)) => redis.page(incarnation, key, load).await?,
             };
@@ -215,7 +218,7 @@ impl Cache {
     /// the commit that changed a product.
     pub async fn invalidate_pages(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if let Some((redis, incarnation)) = self.shared(&self.source()) {
+        if let Some((redis, incarnation)) = self.shared(&self.database_identity()) {
             Box::pin(redis.invalidate_pages(incarnation)).await;
         }
     }
@@ -248,8 +251,12 @@ impl Cache {
 
     /// The settled order, if the local tier has it.
     pub async fn local_settled_order(&self, id: OrderId) -> Option<SettledOrder> {
-        let number = self.source.read().unwrap_or_else(PoisonError::into_inner).number;
-        let order = self.orders.get(&(number, id)).await;
+        let incarnations = self
+            .database_identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .incarnations;
+        let order = self.orders.get(&(incarnations, id)).await;
         if order.is_some() {
             CACHE.local_orders.increment(1);
         }
@@ -262,8 +269,8 @@ impl Cache {
             return Some(order);
         }
 
-        let source = self.source();
-        let shared = match self.shared(&source) {
+        let current = self.database_identity();
+        let shared = match self.shared(&current) {
             None => None,
             Some((redis, incarnation)) => Box::pin(redis.order(incarnation, id)).await,
         };
@@ -273,17 +280,17 @@ impl Cache {
         };
 
         CACHE.shared_orders.increment(1);
-        self.orders.insert((source.number, id), order.clone()).await;
+        self.orders.insert((current.incarnations, id), order.clone()).await;
         Some(order)
     }
 
-    /// Stores an order in both tiers, which was read after `source` was. It must be settled: it is served for five minutes,
+    /// Stores an order in both tiers, which was read after `current` was. It must be settled: it is served for five minutes,
     /// whatever becomes of the row.
-    pub async fn put_settled_order(&self, source: &Source, id: OrderId, order: SettledOrder) {
-        if let Some((redis, incarnation)) = self.shared(source) {
+    pub async fn put_settled_order(&self, current: &CurrentIdentity, id: OrderId, order: SettledOrder) {
+        if let Some((redis, incarnation)) = self.shared(current) {
             redis.put_order(incarnation, id, &order, ORDER_TTL);
         }
-        self.orders.insert((source.number, id), order).await;
+        self.orders.insert((current.incarnations, id), order).await;
     }
 
     /// Whether there is no other tier than the local one.

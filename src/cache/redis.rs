@@ -99,13 +99,14 @@ impl Redis {
     }
 
     /// The page from Redis if it was stored under the present generation, else from `load`. The generation is read before
-    /// the database is, so a slow reader never stores an old page under a newer generation. `source` names the database.
-    pub(super) async fn page<F>(&self, source: &str, key: &str, load: F) -> Result<Bytes, Error>
+    /// the database is, so a slow reader never stores an old page under a newer generation. `database` is a part of its
+    /// identity.
+    pub(super) async fn page<F>(&self, database: &str, key: &str, load: F) -> Result<Bytes, Error>
     where
         F: Future<Output = Result<Bytes, Error>>,
     {
-        let generation_key = self.generation_key(source);
-        let page_key = self.key(source, &format!("page:{FORMAT}:{key}"));
+        let generation_key = self.generation_key(database);
+        let page_key = self.key(database, &format!("page:{FORMAT}:{key}"));
         let found = self
             .fail_fast()
             .mget(vec![generation_key.clone(), page_key.clone()])
@@ -136,16 +137,16 @@ impl Redis {
         Ok(body)
     }
 
-    pub(super) async fn invalidate_pages(&self, source: &str) {
-        let (client, key) = (self.fail_fast(), self.generation_key(source));
+    pub(super) async fn invalidate_pages(&self, database: &str) {
+        let (client, key) = (self.fail_fast(), self.generation_key(database));
         let set: Result<(), _> = client.set(key, new_generation(), None, None, false).await;
         if let Err(error) = set {
             tracing::debug!(%error, "could not invalidate the shared cache; its pages are stale until they expire");
         }
     }
 
-    pub(super) async fn order(&self, source: &str, id: OrderId) -> Option<SettledOrder> {
-        let key = self.order_key(source, id);
+    pub(super) async fn order(&self, database: &str, id: OrderId) -> Option<SettledOrder> {
+        let key = self.order_key(database, id);
         let stored: Option<Bytes> = self.fail_fast().get(&key).await.ok()?;
 
         let content = unseal(&key, &stored?)?;
@@ -156,26 +157,26 @@ impl Redis {
         })
     }
 
-    pub(super) fn put_order(&self, source: &str, id: OrderId, order: &SettledOrder, ttl: Duration) {
-        let key = self.order_key(source, id);
+    pub(super) fn put_order(&self, database: &str, id: OrderId, order: &SettledOrder, ttl: Duration) {
+        let key = self.order_key(database, id);
         let stored = seal(&key, &[&order.user_id.to_be_bytes(), &order.body]);
         self.store_in_background(key, stored, ttl);
     }
 
-    /// Runs a Lua script on the one key `name` of the database `source`, and gives the strings that it returns. Sent as a
+    /// Runs a Lua script on the one key `name` of `database`, and gives the strings that it returns. Sent as a
     /// custom command, because the client's own `eval` heeds no options and holds up every other command until it is
     /// answered. The caller bounds how long it waits.
     pub(super) async fn eval(
         &self,
         script: &'static str,
-        source: &str,
+        database: &str,
         name: &str,
         arguments: Vec<String>,
     ) -> Result<Vec<Bytes>, String> {
         /// Where the key stands among the arguments: behind the script and the number of keys.
         const KEY: ClusterHash = ClusterHash::Offset(2);
 
-        let first: [Value; 3] = [script.into(), 1.into(), self.key(source, name).into()];
+        let first: [Value; 3] = [script.into(), 1.into(), self.key(database, name).into()];
         let arguments = first.into_iter().chain(arguments.into_iter().map(Value::from));
 
         let command = CustomCommand::new_static("EVAL", KEY, false);
@@ -249,17 +250,17 @@ impl Redis {
         })
     }
 
-    fn generation_key(&self, source: &str) -> String {
-        self.key(source, "generation")
+    fn generation_key(&self, database: &str) -> String {
+        self.key(database, "generation")
     }
 
-    fn order_key(&self, source: &str, id: OrderId) -> String {
-        self.key(source, &format!("order:{FORMAT}:{id}"))
+    fn order_key(&self, database: &str, id: OrderId) -> String {
+        self.key(database, &format!("order:{FORMAT}:{id}"))
     }
 
     /// In braces a hash tag: all keys of one database live on one node of a cluster and can be read by one command.
-    fn key(&self, source: &str, name: &str) -> String {
-        format!("{prefix}:{{{source}}}:{name}", prefix = self.prefix)
+    fn key(&self, database: &str, name: &str) -> String {
+        format!("{prefix}:{{{database}}}:{name}", prefix = self.prefix)
     }
 }
 

@@ -80,7 +80,7 @@ impl Prune {
     }
 }
 
-/// Deletes what is older than `cutoff`, transaction by transaction, and answers how much that was. What an earlier call has
+/// Deletes what is older than `cutoff`, transaction by transaction, and returns how much that was. What an earlier call has
 /// left is deleted by the next one.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use crate::{
     intake::OrderIntake,
     seed::{self, Plan},
     server,
-    tasks::{dependencies, gauges, order_watch::OrderWatch, source},
+    tasks::{database_identity, dependencies, gauges, order_watch::OrderWatch},
 };
 
 /// The default port of the management server.
@@ -64,8 +64,8 @@ impl Serve {
 
         let bound = server::bind(bind, "bind").await?;
         let (address, local) = (bound.address, reachable(bound.address));
-        servers.spawn(gauges::run(app.clone(), stop.clone()));
-        servers.spawn(source::run(app.clone(), stop.clone()));
+        servers.spawn(gauges::run(app.clone(), app.queue.is_memory(), stop.clone()));
+        servers.spawn(database_identity::run(app.clone(), stop.clone()));
         servers.spawn(dependencies::run(app.clone(), stop.clone()));
 
         let (intake, mut publishing) = OrderIntake::start(&app);

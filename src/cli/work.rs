@@ -10,7 +10,7 @@ use crate::{
     api::health::Role,
     app::App,
     config::Config,
-    tasks::{auditor, dependencies, expiry, gauges, relay, source, sweeper, worker},
+    tasks::{auditor, database_identity, dependencies, expiry, gauges, relay, sweeper, worker},
 };
 
 /// The default port of the management server.
@@ -34,8 +34,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     started.set(app.clone());
 
-    servers.spawn(gauges::run(app.clone(), stop.clone()));
-    servers.spawn(source::run(app.clone(), stop.clone()));
+    servers.spawn(gauges::run(app.clone(), true, stop.clone()));
+    servers.spawn(database_identity::run(app.clone(), stop.clone()));
     servers.spawn(dependencies::run(app.clone(), stop.clone()));
     let mut settlement = spawn_settlement(&app, &stop);
     tracing::info!("working");

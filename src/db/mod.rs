@@ -22,10 +22,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod clock;
 mod connect;
+mod database_identity;
 mod error_class;
 mod eviction;
 mod hosts;
-mod identity;
 pub mod in_flight;
 mod reader;
 pub mod schema;
@@ -37,13 +37,13 @@ pub mod url;
 
 use clock::Clock;
 use connect::{postgres_options, session_options, sqlite_options};
+pub use database_identity::DatabaseIdentity;
+use database_identity::identity_of_file;
 pub use error_class::{DbErrorClass, classify, describe, is_unique_violation};
 use eviction::Eviction;
 use hosts::{connect_to_primary, follow_primary, urls_of_hosts};
-pub use identity::Identity;
-use identity::identity_of_file;
 pub use reader::Reader;
-pub use session::{MissingOptions, options_are_refused};
+pub use session::{MissingOptions, options_are_refused, session_exists, session_id};
 use sql::sql;
 pub use transaction::{Transient, Txn};
 use transaction::{back_off, write_options};
@@ -190,6 +190,11 @@ impl Db {
         }
     }
 
+    /// To be called when work was abandoned in the middle of a statement, other than by [`Db::timeout`].
+    pub fn record_abandoned(&self) {
+        self.eviction.record_timeout();
+    }
+
     /// How many connections are open, and how many of them are idle.
     #[must_use]
     pub fn connections(&self) -> (u32, u32) {
@@ -270,7 +275,8 @@ pub async fn advisory_lock(txn: &DatabaseTransaction, key: i64) -> Result<(), Db
     Ok(())
 }
 
-/// The time at the database, which all processes share. On SQLite it is that of the machine.
+/// The time at the database, asked for anew: for commands, which need it once. A process that goes on goes by [`Db::time`].
+/// On SQLite it is that of the machine.
 pub async fn now(connection: &impl ConnectionTrait) -> Result<Timestamp, DbErr> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(Timestamp::now());

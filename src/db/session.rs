@@ -1,6 +1,7 @@
-//! What every session on PostgreSQL asks for when it connects, and whether it has got it: a pooler in between may drop it.
+//! Sessions on PostgreSQL: what each asks for when it connects, whether it has got it, since a pooler in between may drop it,
+//! and whether the server still has one.
 
-use sea_orm::DbErr;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
 
 use super::{
     Db,
@@ -36,6 +37,31 @@ pub struct MissingOptions {
 #[must_use]
 pub fn options_are_refused(error: &DbErr) -> bool {
     error.to_string().contains("unsupported startup parameter")
+}
+
+/// The id of the session in which this transaction runs, at the server. SQLite has no server: `None`.
+///
+/// # Errors
+/// The database's.
+pub async fn session_id(txn: &DatabaseTransaction) -> Result<Option<i32>, DbErr> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let ids: Vec<i32> = sql("SELECT pg_backend_pid()").scalars(txn).await?;
+    Ok(ids.first().copied())
+}
+
+/// Whether the server, asked through another connection, still has the session. It has none any more after a restart or a
+/// failover, and once it has noticed that nobody is at the other end.
+///
+/// # Errors
+/// The database's.
+pub async fn session_exists(connection: &impl ConnectionTrait, id: i32) -> Result<bool, DbErr> {
+    let ids: Vec<i32> = sql("SELECT pid FROM pg_stat_get_activity(:id)")
+        .bind("id", id)
+        .scalars(connection)
+        .await?;
+    Ok(!ids.is_empty())
 }
 
 impl Db {

@@ -94,7 +94,7 @@ pub async fn count_old(connection: &impl ConnectionTrait, cutoff: Timestamp) -> 
         .sum())
 }
 
-/// Deletes a thousand of the keys that were claimed before `cutoff`, and answers how many that were.
+/// Deletes a thousand of the keys that were claimed before `cutoff`, and returns how many that were.
 pub async fn delete_old(txn: &DatabaseTransaction, cutoff: Timestamp) -> Result<u64, Error> {
     let deleted = sql("
         DELETE FROM idempotency_keys

@@ -141,6 +141,12 @@ impl Error {
             Self::Unavailable(_) | Self::Reconnect(_) | Self::Busy(_) | Self::Internal(_) | Self::CartsUnavailable(_)
         )
     }
+
+    /// Whether the database is not available, to anybody or to this process.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Reconnect(_))
+    }
 }
 
 impl From<DbErr> for Error {

@@ -132,6 +132,14 @@ pub async fn len(connection: &impl ConnectionTrait) -> Result<i64, Error> {
     Ok(counted.first().copied().unwrap_or_default())
 }
 
+/// The time of the fact whose event has been stored for the longest.
+pub async fn oldest(connection: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
+    let times: Vec<Timestamp> = sql("SELECT time FROM outbox ORDER BY id LIMIT 1")
+        .scalars(connection)
+        .await?;
+    Ok(times.first().copied())
+}
+
 /// What no queue carries stays in the outbox, as what cannot be read does, and holds up nothing else.
 fn read(row: &QueryResult) -> Result<Stored, DbErr> {
     let id: String = row.try_get_by_index(1)?;

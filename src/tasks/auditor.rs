@@ -2,7 +2,10 @@
 //! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right, or when
 //! there is none, it reads everything.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI32, Ordering},
+    time::Duration,
+};
 
 use metrics::gauge;
 use tokio::time::{Instant, sleep};
@@ -10,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    db,
+    db::{self, Txn},
     domain::{
         Error,
         ledger::{self, Checked, LEASE, LastCheck, Lease, MAX_AGE},
@@ -25,14 +28,17 @@ use crate::{
     },
 };
 
-/// How long the check of what has changed may take.
+/// How long the check of what has changed may take. While it runs, and while the check of everything does, the server is asked
+/// every five seconds whether it still has the session that reads: so one whose server has vanished ends long before.
 const CHECK_TIMEOUT: Duration = Duration::from_mins(5);
-/// How long the check of everything may take.
+/// How long the check of everything may take, which reads all orders that are stored.
 const FULL_CHECK_TIMEOUT: Duration = Duration::from_mins(30);
+/// How long storing the result may take, the totals of all products with it.
+const RECORD_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a process asks what the last check found, and whether the next one is due.
 const POLL: Duration = Duration::from_secs(5);
-/// How long the database may take to answer that.
-const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the database may take to answer that, and for each other step that reads or writes a row.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the database could not be asked, at most.
 const RETRY: Duration = Duration::from_mins(1);
 /// How long a check waits for the transactions that have not noticed yet that a new period has begun.
@@ -72,7 +78,7 @@ async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
     // Also when this process cannot check, another one may have.
     let checked = check_if_due(app, every).await;
     let last = ledger::last_check(app.db.read());
-    show(&app.db.timeout(POLL_TIMEOUT, last).await?);
+    show(&app.db.timeout(STEP_TIMEOUT, last).await?);
 
     if let Some(Checked { report, .. }) = checked?
         && !report.is_clean()
@@ -93,18 +99,18 @@ async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
 /// # Errors
 /// The database's; [`Error::Busy`] if another process has taken over meanwhile.
 pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>, Error> {
-    let claim = async {
-        let now = db::now(app.db.write()).await?;
-        Lease::claim(app.db.write(), now, every).await
-    };
-    let Some(lease) = app.db.timeout(POLL_TIMEOUT, claim).await? else {
+    let claim = Lease::claim(app.db.write(), app.db.time(), every);
+    let Some(lease) = app.db.timeout(STEP_TIMEOUT, claim).await? else {
         return Ok(None);
     };
 
-    let started = Instant::now();
+    let (started, reader) = (Instant::now(), Reader::default());
     let checked = tokio::select! {
-        checked = check(app, &lease) => checked,
-        lost = keep(app, &lease) => Err(lost),
+        checked = check(app, &lease, &reader) => checked,
+        lost = keep(app, &lease, &reader) => {
+            app.db.record_abandoned();
+            Err(lost)
+        }
     };
     match checked {
         Ok(checked) => {
@@ -120,37 +126,43 @@ pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>,
     }
 }
 
-async fn check(app: &App, lease: &Lease) -> Result<Checked, Error> {
-    ledger::open_period(app.db.write(), lease).await?;
+async fn check(app: &App, lease: &Lease, reader: &Reader) -> Result<Checked, Error> {
+    let open = ledger::open_period(app.db.write(), lease);
+    app.db.timeout(STEP_TIMEOUT, open).await?;
     wait_until_closed(app).await?;
 
-    let now = db::now(app.db.read()).await?;
+    let now = app.db.time();
     let since = app.db.snapshot(Some(CHECK_TIMEOUT), |txn| async move {
+        reader.begin(&txn).await?;
         ledger::check_since_clean(&txn, now, MAX_AGE).await
     });
-    let since = app.db.timeout(CHECK_TIMEOUT, since).await?;
-    let checked = match since {
+    let since = app.db.timeout(CHECK_TIMEOUT, since).await;
+    reader.end();
+    let checked = match since? {
         Some(clean) if clean.report.adds_up() => clean,
-        since => check_everything(app, since).await?,
+        since => check_everything(app, since, reader).await?,
     };
     failpoints::hit(Failpoint::LedgerRead);
 
-    let (now, result) = (db::now(app.db.read()).await?, &checked);
-    let recorded = app
+    let (now, result) = (app.db.time(), &checked);
+    let record = app
         .db
-        .transaction_once(|txn| async move { ledger::record(&txn, now, lease, result).await })
-        .await?;
+        .transaction_once(|txn| async move { ledger::record(&txn, now, lease, result).await });
+    let recorded = app.db.timeout(RECORD_TIMEOUT, record).await?;
     if recorded { Ok(checked) } else { Err(taken_over()) }
 }
 
 /// A full check, which has the last word. If it fails, what is known is `since`.
-async fn check_everything(app: &App, since: Option<Checked>) -> Result<Checked, Error> {
-    let now = db::now(app.db.read()).await?;
+async fn check_everything(app: &App, since: Option<Checked>, reader: &Reader) -> Result<Checked, Error> {
+    let now = app.db.time();
     let full = app.db.report(Some(FULL_CHECK_TIMEOUT), |txn| async move {
+        reader.begin(&txn).await?;
         ledger::check_and_add_up(&txn, now, MAX_AGE).await
     });
+    let full = app.db.timeout(FULL_CHECK_TIMEOUT, full).await;
+    reader.end();
 
-    match (app.db.timeout(FULL_CHECK_TIMEOUT, full).await, since) {
+    match (full, since) {
         (Ok(full), _) => Ok(full),
         (Err(error), Some(since)) => {
             tracing::warn!(%error, "could not check the whole ledger; only what has changed was checked");
@@ -164,33 +176,61 @@ async fn check_everything(app: &App, since: Option<Checked>) -> Result<Checked, 
 /// check read more.
 async fn wait_until_closed(app: &App) -> Result<(), Error> {
     let started = Instant::now();
-    while !ledger::period_is_closed(app.db.read()).await? && started.elapsed() < CLOSING_TIMEOUT {
+    loop {
+        let is_closed = ledger::period_is_closed(app.db.read());
+        if app.db.timeout(STEP_TIMEOUT, is_closed).await? || started.elapsed() >= CLOSING_TIMEOUT {
+            return Ok(());
+        }
         sleep(CLOSING_POLL).await;
     }
-    Ok(())
 }
 
-/// Renews the lease until it is lost.
-async fn keep(app: &App, lease: &Lease) -> Error {
+/// The session that reads the ledger, while it does.
+#[derive(Default)]
+struct Reader(AtomicI32);
+
+impl Reader {
+    /// No session of PostgreSQL has it.
+    const NONE: i32 = 0;
+
+    async fn begin(&self, txn: &Txn) -> Result<(), Error> {
+        let session = db::session_id(txn).await?;
+        self.0.store(session.unwrap_or(Self::NONE), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.0.store(Self::NONE, Ordering::Relaxed);
+    }
+
+    /// Whether the server has it no more, so that no answer will come.
+    async fn is_lost(&self, app: &App) -> Result<bool, Error> {
+        let session = self.0.load(Ordering::Relaxed);
+        let is_there = session == Self::NONE || db::session_exists(app.db.read(), session).await?;
+        // It may have ended meanwhile.
+        Ok(!is_there && self.0.load(Ordering::Relaxed) == session)
+    }
+}
+
+/// Renews the lease until it is lost, or until the session is that reads.
+async fn keep(app: &App, lease: &Lease, reader: &Reader) -> Error {
     loop {
         sleep(LEASE / 3).await;
-        let renew = async {
-            let now = db::now(app.db.write()).await?;
-            lease.renew(app.db.write(), now).await
-        };
+
         // While the database cannot be asked, nobody can take over either.
-        if let Ok(false) = app.db.timeout(POLL_TIMEOUT, renew).await {
+        let renew = lease.renew(app.db.write(), app.db.time());
+        if let Ok(false) = app.db.timeout(STEP_TIMEOUT, renew).await {
             return taken_over();
+        }
+        if let Ok(true) = app.db.timeout(STEP_TIMEOUT, reader.is_lost(app)).await {
+            return Error::Reconnect("the session that reads the ledger is gone".to_owned());
         }
     }
 }
 
 async fn release(app: &App, lease: &Lease) {
-    let release = async {
-        let now = db::now(app.db.write()).await?;
-        lease.release(app.db.write(), now).await
-    };
-    if let Err::<(), Error>(error) = app.db.timeout(POLL_TIMEOUT, release).await {
+    let release = lease.release(app.db.write(), app.db.time());
+    if let Err::<(), Error>(error) = app.db.timeout(STEP_TIMEOUT, release).await {
         tracing::debug!(%error, "could not give back the lease of the ledger check; it runs out by itself");
     }
 }

@@ -56,12 +56,11 @@ async fn watch<E: Display, F: Future<Output = Result<(), E>>>(outage: &Outage, p
     }
 }
 
-/// Whether work failed because the database is not available. Then it is noted as a part of the outage, and the log needs
-/// nothing else.
-pub(super) fn is_database_outage(error: &Error) -> bool {
-    let is_outage = matches!(error, Error::Unavailable(_) | Error::Reconnect(_));
-    if is_outage {
+/// Records that work failed, if that is because the database is not available. Returns whether it is: then the failure is a
+/// part of the outage, and the log needs nothing else.
+pub(super) fn record_database_outage(error: &Error) -> bool {
+    if error.is_outage() {
         DATABASE.record_failure(error);
     }
-    is_outage
+    error.is_outage()
 }

@@ -1,19 +1,18 @@
 //! Expires the orders whose hold has ended without a payment, so that their units are available again. Any number of
 //! processes share the work: each takes what no other transaction has locked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
-use tokio::time::sleep;
+use metrics::{counter, histogram};
 use tokio_util::sync::CancellationToken;
 
-use super::{backoff::Backoff, dependencies::is_database_outage};
+use super::poll::{Round, Task, poll_until_stopped};
 use crate::{
     app::App,
     domain::{Error, orders},
     entities::{Timestamp, order::FailureReason},
     failpoints::{self, Failpoint},
-    telemetry::metrics::{BATCH_SIZE, HOLD_EXPIRY_LAG, HOLDS_OPEN, ORDERS_FAILED},
+    telemetry::metrics::{BATCH_SIZE, HOLD_EXPIRY_LAG, ORDERS_FAILED},
 };
 
 /// A hold is released at the latest two seconds after its end; most of that is left for a backlog and for waiting for locks.
@@ -22,42 +21,19 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const LIMIT: usize = 1_000;
 /// How long one attempt may take.
 const EXPIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the open holds are counted.
-const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Expires every half second until `stop`, and without a pause while more holds have ended.
 pub async fn run(app: App, stop: CancellationToken) {
-    let mut backoff = Backoff::new();
-    let mut counted: Option<Instant> = None;
-
-    loop {
-        if counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
-            counted = Some(Instant::now());
-            count_open(&app).await;
-        }
-
-        let pause = match expire(&app).await {
-            Ok(LIMIT) => Duration::ZERO,
-            Ok(_) => POLL_INTERVAL,
-            Err(error) => {
-                if !is_database_outage(&error) {
-                    tracing::warn!(%error, "could not expire orders; retrying");
-                }
-                if backoff.wait(&stop).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-        };
-        backoff.reset();
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(pause) => {}
-        }
-    }
+    let task = Task {
+        name: Some("expiry"),
+        action: "expire orders",
+        interval: POLL_INTERVAL,
+        interval_while_full: Duration::ZERO,
+    };
+    poll_until_stopped(&stop, task, || async { Ok(Round::of(expire(&app).await?, LIMIT)) }).await;
 }
 
-/// Expires the orders whose hold has ended, 1,000 at most, and answers how many.
+/// Expires the orders whose hold has ended, 1,000 at most, and returns how many.
 ///
 /// # Errors
 /// The database's.
@@ -88,13 +64,4 @@ pub async fn expire(app: &App) -> Result<usize, Error> {
     counter!(ORDERS_FAILED, "reason" => FailureReason::Expired.as_str()).increment(expired.len() as u64);
     tracing::debug!(orders = expired.len(), "expired orders");
     Ok(expired.len())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge")]
-async fn count_open(app: &App) {
-    let open = app.db.timeout(EXPIRE_TIMEOUT, orders::count_open_holds(app.db.read()));
-    match open.await {
-        Ok(open) => gauge!(HOLDS_OPEN).set(open as f64),
-        Err(error) => tracing::debug!(%error, "could not count the open holds"),
-    }
 }

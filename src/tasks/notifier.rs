@@ -1,6 +1,7 @@
 //! Publishes a settle request for every payment that was accepted. It does so after the commit and in batches, so that no
 //! client waits for the queue. A request that is lost costs time and no order: the sweeper publishes it again.
 
+use metrics::counter;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::Span;
 
@@ -8,7 +9,7 @@ use crate::{
     app::App,
     failpoints::{self, Failpoint},
     queue::{Queue, QueueError, SettleRequest},
-    telemetry::{outage::QUEUE, traces},
+    telemetry::{metrics::SETTLE_REQUESTS_DROPPED, outage::QUEUE, traces},
 };
 
 /// The most settle requests that wait for being published. Any further one is left to the sweeper.
@@ -37,7 +38,9 @@ impl Notifier {
     /// Queues a settle request and returns at once. Where too many are queued it is dropped, and the sweeper publishes
     /// it later.
     pub fn notify(&self, request: SettleRequest) {
-        let _ = self.requests.try_send(request);
+        if self.requests.try_send(request).is_err() {
+            counter!(SETTLE_REQUESTS_DROPPED).increment(1);
+        }
     }
 }
 
@@ -47,6 +50,7 @@ async fn publish_all(queue: Queue, exchange: String, mut queued: mpsc::Receiver<
     while queued.recv_many(&mut requests, PUBLISH_BATCH).await > 0 {
         if let Err(error) = publish(&queue, &exchange, &mut requests).await {
             QUEUE.record_failure(&error);
+            counter!(SETTLE_REQUESTS_DROPPED).increment(requests.len() as u64);
         }
         requests.clear();
     }

@@ -20,7 +20,7 @@ use crate::{
     app::App,
     domain::{OrderId, orders},
     entities::order::{self, OrderStatus},
-    queue::Listener,
+    queue::{Listener, QueueError},
 };
 
 /// How long a request that is about to wait waits for the listener to connect.
@@ -165,40 +165,37 @@ impl OrderWatch {
             self.shared.subscribed.notified().await;
 
             while self.has_subscriptions() {
-                match app.queue.listen().await {
-                    Ok(listener) => {
-                        self.shared.listening.send_replace(true);
-                        self.receive(app, listener).await;
-                        self.shared.listening.send_replace(false);
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot receive events; polling the database, reconnecting");
-                        sleep(RETRY_DELAY).await;
-                    }
+                if let Err(error) = self.receive(app).await {
+                    tracing::debug!(%error, "cannot receive events; polling the database, reconnecting");
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Receives until the connection is lost, or until there has been no subscription for [`IDLE_TIMEOUT`]. Events are
-    /// also taken while there is none, so that they do not pile up in the queue.
-    async fn receive(&self, app: &App, mut listener: Listener) {
+    /// Receives until there has been no subscription for [`IDLE_TIMEOUT`].
+    async fn receive(&self, app: &App) -> Result<(), QueueError> {
+        let listener = app.queue.listen().await?;
+
+        self.shared.listening.send_replace(true);
+        let received = self.receive_from(app, listener).await;
+        self.shared.listening.send_replace(false);
+        received
+    }
+
+    /// Events are also taken while there is no subscription, so that they do not pile up in the queue.
+    async fn receive_from(&self, app: &App, mut listener: Listener) -> Result<(), QueueError> {
         let mut idle_since = None;
 
         loop {
-            match timeout(RETRY_DELAY, listener.next()).await {
-                Ok(Ok(settled)) => self.hand_out(app, settled).await,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "lost the connection for events; reconnecting");
-                    return;
-                }
-                Err(_) => {}
+            if let Ok(received) = timeout(RETRY_DELAY, listener.next()).await {
+                self.hand_out(app, received?).await;
             }
 
             if self.has_subscriptions() {
                 idle_since = None;
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() > IDLE_TIMEOUT {
-                return;
+                return Ok(());
             }
         }
     }

@@ -5,18 +5,16 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::dependencies::is_database_outage;
+use super::poll::{Round, RoundError, Task, poll_until_stopped};
 use crate::{
     app::App,
-    db,
     domain::{Error, OrderId, orders},
-    queue::SettleRequest,
+    queue::{QueueError, SettleRequest},
     telemetry::{
         metrics::{QUEUE_DEPTH, SETTLE_REQUESTS_RESENT},
-        outage::{DATABASE, QUEUE},
+        outage::DATABASE,
         traces::new_traceparent,
     },
 };
@@ -26,6 +24,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 const MORE_DUE_INTERVAL: Duration = Duration::from_millis(50);
 /// The most orders claimed in one round.
 const CLAIM_LIMIT: usize = 2_000;
+/// How long claiming them, or releasing them, may take.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long making all orders due may take, of which a long outage may have left many.
+const MAKE_ALL_DUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// With so many messages in the queue no requests are missing: the workers are behind.
 const BUSY_QUEUE: u64 = 2_000;
 
@@ -46,17 +48,19 @@ pub async fn run(app: App, stop: CancellationToken) {
         make_all_due(&app).await;
     }
 
-    let mut pause = Duration::ZERO;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(pause) => {}
-        }
-        pause = match sweep(&app).await {
-            Ok(SweepOutcome::MoreDue) => MORE_DUE_INTERVAL,
-            Ok(SweepOutcome::Done | SweepOutcome::QueueBusy) | Err(_) => SWEEP_INTERVAL,
-        };
-    }
+    let task = Task {
+        name: Some("sweeper"),
+        action: "publish settle requests again",
+        interval: SWEEP_INTERVAL,
+        interval_while_full: MORE_DUE_INTERVAL,
+    };
+    poll_until_stopped(&stop, task, || async {
+        Ok(match sweep(&app).await? {
+            SweepOutcome::MoreDue => Round::Full,
+            SweepOutcome::Done | SweepOutcome::QueueBusy => Round::Done,
+        })
+    })
+    .await;
 }
 
 /// Claims the orders that are due, 2,000 at most, and publishes their settle requests. Claims none while the
@@ -64,18 +68,14 @@ pub async fn run(app: App, stop: CancellationToken) {
 /// next one.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when the queue is unreachable; else the error of the claim.
-pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
+/// The queue's, or the error of the claim.
+pub async fn sweep(app: &App) -> Result<SweepOutcome, RoundError> {
     let depth = queue_depth(app).await?;
     if depth >= BUSY_QUEUE {
         return Ok(SweepOutcome::QueueBusy);
     }
 
-    let due = claim_due(app).await.inspect_err(|error: &Error| {
-        if !is_database_outage(error) {
-            tracing::warn!(%error, "could not claim the orders that are due; retrying");
-        }
-    })?;
+    let due = claim_due(app).await?;
     if due.is_empty() {
         return Ok(SweepOutcome::Done);
     }
@@ -87,9 +87,8 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
     };
     let requests: Vec<SettleRequest> = due.iter().map(request).collect();
     if let Err(error) = app.queue.publish_settle_requests(&requests).await {
-        QUEUE.record_failure(&error);
         release_due(app, &due).await;
-        return Err(Error::Unavailable(error.to_string()));
+        return Err(error.into());
     }
 
     counter!(SETTLE_REQUESTS_RESENT).increment(requests.len() as u64);
@@ -101,34 +100,27 @@ pub async fn sweep(app: &App) -> Result<SweepOutcome, Error> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-async fn queue_depth(app: &App) -> Result<u64, Error> {
-    let depth = app.queue.depth().await;
-    let depth = depth.map_err(|error| Error::Unavailable(error.to_string()))?;
-
+async fn queue_depth(app: &App) -> Result<u64, QueueError> {
+    let depth = app.queue.depth().await?;
     gauge!(QUEUE_DEPTH).set(depth as f64);
     Ok(depth)
 }
 
-/// By the clock of the database, which all processes share.
 async fn claim_due(app: &App) -> Result<Vec<OrderId>, Error> {
-    let (now, limit) = (
-        db::now(app.db.read()).await?,
-        i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX),
-    );
-    app.db
-        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await })
-        .await
+    let (now, limit) = (app.db.time(), i64::try_from(CLAIM_LIMIT).unwrap_or(i64::MAX));
+    let claim = app
+        .db
+        .transaction(|txn| async move { orders::claim_due(&*txn, now, limit).await });
+    app.db.timeout(CLAIM_TIMEOUT, claim).await
 }
 
 async fn release_due(app: &App, orders: &[OrderId]) {
-    let release = async {
-        let now = db::now(app.db.read()).await?;
-        app.db
-            .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await })
-            .await
-    };
+    let now = app.db.time();
+    let release = app
+        .db
+        .transaction(|txn| async move { orders::release_due(&*txn, now, orders).await });
 
-    if let Err::<_, Error>(error) = release.await
+    if let Err::<_, Error>(error) = app.db.timeout(CLAIM_TIMEOUT, release).await
         && !DATABASE.count_failure()
     {
         tracing::warn!(%error, "could not release claimed orders; they become due again by themselves");
@@ -137,14 +129,12 @@ async fn release_due(app: &App, orders: &[OrderId]) {
 
 /// The queue inside the process starts empty, so at the start every accepted order is due at once.
 async fn make_all_due(app: &App) {
-    let make_due = async {
-        let now = db::now(app.db.read()).await?;
-        app.db
-            .transaction(|txn| async move { orders::make_all_due(&*txn, now).await })
-            .await
-    };
+    let now = app.db.time();
+    let make_due = app
+        .db
+        .transaction(|txn| async move { orders::make_all_due(&*txn, now).await });
 
-    match make_due.await {
+    match app.db.timeout(MAKE_ALL_DUE_TIMEOUT, make_due).await {
         Ok(0) => {}
         Ok(orders) => tracing::info!(
             orders,

@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     backoff::{Backoff, Stopped},
-    dependencies::is_database_outage,
+    dependencies::record_database_outage,
     finish::{SettledBatch, finish},
 };
 use crate::{
@@ -158,7 +158,7 @@ async fn settle_until_done(app: &App, orders: &[OrderId], stop: &CancellationTok
                 return settle_one_by_one(app, orders, stop).await;
             }
             Err(error) => {
-                if !is_database_outage(&error) {
+                if !record_database_outage(&error) {
                     tracing::warn!(%error, orders = orders.len(), "could not settle a batch; retrying");
                 }
                 backoff.wait(stop).await?;
@@ -188,7 +188,7 @@ async fn settle_one_by_one(app: &App, orders: &[OrderId], stop: &CancellationTok
                     break;
                 }
                 Err(error) => {
-                    if !is_database_outage(&error) {
+                    if !record_database_outage(&error) {
                         tracing::warn!(%error, order_id = %order, "could not settle an order; retrying");
                     }
                     backoff.wait(stop).await?;

@@ -31,7 +31,9 @@ pub const DEAD_LETTERS_WAITING: &str = "shop_dead_letters_waiting";
 pub const REDELIVERIES: &str = "shop_redeliveries_total";
 pub const DEAD_LETTERS: &str = "shop_dead_letters_total";
 pub const SETTLE_REQUESTS_RESENT: &str = "shop_settle_requests_resent_total";
+pub const SETTLE_REQUESTS_DROPPED: &str = "shop_settle_requests_dropped_total";
 pub const OUTBOX_DEPTH: &str = "shop_outbox_depth";
+pub const OUTBOX_OLDEST_AGE: &str = "shop_outbox_oldest_age_seconds";
 pub const OUTBOX_RELAYED: &str = "shop_outbox_relayed_total";
 pub const CACHE_HITS: &str = "shop_cache_hits_total";
 pub const CACHE_MISSES: &str = "shop_cache_misses_total";
@@ -42,6 +44,7 @@ pub const LEDGER_HOLD_DISCREPANCIES: &str = "shop_ledger_hold_discrepancies";
 pub const LEDGER_ORDER_DISCREPANCIES: &str = "shop_ledger_order_discrepancies";
 pub const LEDGER_OVERDUE: &str = "shop_ledger_orders_overdue";
 pub const LEDGER_CHECKED: &str = "shop_ledger_checked_timestamp_seconds";
+pub const TASK_LAST_SUCCESS: &str = "shop_task_last_success_timestamp_seconds";
 const BUILD_INFO: &str = "shop_build_info";
 pub(super) const HTTP_REQUESTS: &str = "shop_http_requests_total";
 pub(super) const HTTP_DURATION: &str = "shop_http_request_duration_seconds";
@@ -97,6 +100,7 @@ fn install() -> Option<PrometheusHandle> {
         REDELIVERIES,
         DEAD_LETTERS,
         SETTLE_REQUESTS_RESENT,
+        SETTLE_REQUESTS_DROPPED,
         OUTBOX_RELAYED,
     ] {
         counter!(name).increment(0);
@@ -121,6 +125,11 @@ fn describe() {
     describe_gauge!(
         DEPENDENCY_UP,
         "Whether the database, the queue or the cache answers as it should (1) or not (0), at the last probe."
+    );
+    describe_gauge!(
+        TASK_LAST_SUCCESS,
+        Unit::Seconds,
+        "Time when a task in the background last succeeded, or was started, in seconds since the Unix epoch."
     );
     describe_gauge!(BUILD_INFO, "Always 1, with the version of the program as a label.");
 }
@@ -193,6 +202,15 @@ fn describe_queue() {
     describe_counter!(
         SETTLE_REQUESTS_RESENT,
         "Settle requests that were published again because the order was overdue."
+    );
+    describe_counter!(
+        SETTLE_REQUESTS_DROPPED,
+        "Settle requests that were left to the sweeper, because the queue did not take them or too many were waiting."
+    );
+    describe_gauge!(
+        OUTBOX_OLDEST_AGE,
+        Unit::Seconds,
+        "Age of the oldest event in the outbox when this process looked last, 0 if there was none."
     );
     describe_gauge!(
         OUTBOX_DEPTH,

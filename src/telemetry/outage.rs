@@ -3,7 +3,10 @@
 
 use std::{
     fmt::Display,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,8 +14,8 @@ use metrics::gauge;
 
 use super::metrics::DEPENDENCY_UP;
 
-/// An outage has ended after so many probes that succeeded with nothing failing in between: what comes and goes is one
-/// outage.
+/// An outage has ended after so many probes that succeeded with nothing failing in between, and once every task that failed
+/// in it has succeeded: what comes and goes is one outage.
 const QUIET_PROBES: u32 = 2;
 /// Of the requests that an outage makes fail, so many are logged. The others are counted.
 const LOGGED_REQUESTS: u64 = 10;
@@ -27,6 +30,17 @@ pub struct Outage {
     /// What the process does about it, for the log.
     remedy: &'static str,
     current: Mutex<Option<Current>>,
+    /// How many tasks have failed in it and not succeeded since.
+    unrecovered: AtomicUsize,
+}
+
+/// A task that has failed in an outage. The outage is not over before this is dropped.
+pub struct Unrecovered(&'static Outage);
+
+impl Drop for Unrecovered {
+    fn drop(&mut self) {
+        self.0.unrecovered.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Current {
@@ -50,6 +64,7 @@ impl Outage {
             dependency,
             remedy,
             current: Mutex::new(None),
+            unrecovered: AtomicUsize::new(0),
         }
     }
 
@@ -72,6 +87,15 @@ impl Outage {
     /// To be called when something failed because of the dependency. The first failure begins an outage.
     pub fn record_failure(&self, error: &impl Display) {
         self.log(self.failed(Instant::now()), error);
+    }
+
+    /// As [`Outage::record_failure`], for a task that tries again. Keep what this returns until the task has succeeded: probes
+    /// may succeed in between, where a right is missing for one.
+    #[must_use]
+    pub fn record_unrecovered(&'static self, error: &impl Display) -> Unrecovered {
+        self.unrecovered.fetch_add(1, Ordering::Relaxed);
+        self.record_failure(error);
+        Unrecovered(self)
     }
 
     /// As [`Outage::record_failure`], for a request. Returns whether the request is to be logged as well.
@@ -128,7 +152,7 @@ impl Outage {
         let outage = current.as_mut()?;
         let (since, probes) = outage.quiet.map_or((now, 1), |(since, probes)| (since, probes + 1));
         outage.quiet = Some((since, probes));
-        if probes < QUIET_PROBES {
+        if probes < QUIET_PROBES || self.unrecovered.load(Ordering::Relaxed) > 0 {
             return None;
         }
 
@@ -176,6 +200,22 @@ mod tests {
 
         assert!(!outage.count_failure(), "what may have another cause begins none");
         assert!(outage.failed(after(6)), "the next one begins anew");
+    }
+
+    #[test]
+    fn an_outage_lasts_until_the_tasks_that_failed_in_it_have_succeeded() {
+        static OUTAGE: Outage = Outage::new("test", "retrying");
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let first = OUTAGE.record_unrecovered(&"permission denied");
+        let again = OUTAGE.record_unrecovered(&"permission denied");
+
+        drop(first);
+        for second in 1..10 {
+            assert_eq!(OUTAGE.succeeded(after(second)), None, "the task still fails");
+        }
+        drop(again);
+        assert_eq!(OUTAGE.succeeded(after(10)).map(|ended| ended.failures), Some(2));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const TTL: Duration = Duration::from_secs(5);
 
 fn open(backend: &Backend) -> Cache {
     let cache = Cache::new(&backend.cache_url, &backend.prefix, TTL).expect("a known URL");
-    cache.use_source(identity("one"));
+    cache.set_database_identity(identity("one"));
     cache
 }
 
@@ -161,7 +161,7 @@ async fn another_process_sees_the_page_and_the_change() {
         user_id: 42,
         body: Bytes::from_static(b"{}"),
     };
-    one.put_settled_order(&one.source(), id, order.clone()).await;
+    one.put_settled_order(&one.database_identity(), id, order.clone()).await;
     eventually("the other one finds the order", || async {
         other.settled_order(id).await.filter(|found| *found == order)
     })
@@ -217,16 +217,16 @@ async fn nothing_is_found_that_was_cached_of_another_database(#[values("embedded
         user_id: 42,
         body: Bytes::from_static(b"{}"),
     };
-    let source = one.source();
-    one.put_settled_order(&source, id, order.clone()).await;
+    let current = one.database_identity();
+    one.put_settled_order(&current, id, order.clone()).await;
     assert_eq!(page(&one, "old").await, "old");
     assert_eq!(one.settled_order(id).await.as_ref(), Some(&order));
 
     for cache in [&one, &other] {
-        assert!(cache.use_source(identity("two")) && !cache.use_source(identity("two")));
+        assert!(cache.set_database_identity(identity("two")) && !cache.set_database_identity(identity("two")));
         assert_eq!(cache.settled_order(id).await, None);
         assert_eq!(page(cache, "new").await, "new");
     }
-    one.put_settled_order(&source, id, order).await;
+    one.put_settled_order(&current, id, order).await;
     assert_eq!(one.settled_order(id).await, None);
 }

@@ -135,6 +135,10 @@ async fn every_process_goes_by_the_clock_of_the_database() {
         created_at.plus(Duration::from_secs(600))
     );
 
+    let cart = client.post("/carts", &json!({})).await;
+    let week = Duration::from_hours(7 * 24);
+    assert!(time_of(&cart.body["expires_at"]) > created_at.plus(week), "{cart:?}");
+
     // A worker by another clock would have ended the hold by now.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let id = order.body["order_id"].as_str().expect("an id");

@@ -61,6 +61,7 @@ mod soak;
 mod stock_changes;
 mod stopping;
 mod support;
+mod tasks;
 mod telemetry;
 mod topology;
 mod waiting;

@@ -1,10 +1,13 @@
 //! Metrics that operators reach for: requests that wait apart from the others, dead letters, and the process itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::{BasicProperties, options::BasicPublishOptions};
 use reqwest::Method;
 use rstest::rstest;
+use sea_orm::ConnectionTrait as _;
+use shop::entities::Timestamp;
+use tokio::time::sleep;
 
 use crate::support::{Answer, Backend, Client, Shop, channel, eventually, run_to_end};
 
@@ -142,4 +145,92 @@ async fn a_process_shows_what_it_depends_on_and_what_it_uses(#[values("embedded"
         let (open, max) = (value("process_open_fds").await, value("process_max_fds").await);
         assert!(open > 3.0 && open < max, "{open} of {max}");
     }
+}
+
+/// A task that hangs or fails is noticed by a time that stands still.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn each_task_shows_when_it_last_succeeded(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10)]).await;
+    let shop = if backend.is_embedded() {
+        Shop::serve(&backend)
+    } else {
+        Shop::work(&backend)
+    };
+    let management = shop.management();
+
+    for task in ["sweeper", "expiry", "relay", "database_identity"] {
+        let name = format!("shop_task_last_success_timestamp_seconds{{task=\"{task}\"}}");
+        let first = eventually(&name, || sample(&management, &name)).await;
+        eventually(&format!("{name} goes on"), || async {
+            (sample(&management, &name).await? > first).then_some(())
+        })
+        .await;
+    }
+
+    let away = "ALTER TABLE outbox RENAME TO away";
+    app.db.write().execute_unprepared(away).await.expect("renamed");
+    let relay = "shop_task_last_success_timestamp_seconds{task=\"relay\"}";
+    let expiry = "shop_task_last_success_timestamp_seconds{task=\"expiry\"}";
+    eventually("the relay stands still while the expiry goes on", || async {
+        let before = (sample(&management, relay).await?, sample(&management, expiry).await?);
+        sleep(Duration::from_secs(2)).await;
+        let after = (sample(&management, relay).await?, sample(&management, expiry).await?);
+        ((after.0 - before.0).abs() < f64::EPSILON && after.1 > before.1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settle_request_that_the_queue_does_not_take_is_counted() {
+    let backend = Backend::servers();
+    backend.stock(&[(100, 10)]).await;
+    let no_queue = [("SHOP_QUEUE_URL", "amqp://guest:guest@127.0.0.1:1/%2f")];
+    let shop = Shop::start(&backend, &["serve"], &no_queue);
+    let (client, management) = (shop.client(), shop.management());
+    assert_eq!(
+        sample(&management, "shop_settle_requests_dropped_total").await,
+        Some(0.0)
+    );
+
+    let id = client.order(&[(1, 1)]).await;
+    assert_eq!(client.pay(&id).await.status, 202);
+    becomes(&management, "shop_settle_requests_dropped_total", 1.0).await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_age_of_the_oldest_event_of_the_outbox_is_shown(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, 10)]).await;
+    // No queue carries an event of such a type, so it stays.
+    let long = "x".repeat(300);
+    for minutes in [20, 10] {
+        let time = if backend.is_embedded() {
+            Timestamp::now().minus(Duration::from_mins(minutes)).0.to_string()
+        } else {
+            format!("now() - interval '{minutes} minutes'")
+        };
+        let store = format!(
+            "INSERT INTO outbox (event_id, type, subject, time, data, publish_after)
+             VALUES ('{minutes}', '{long}', 'x', {time}, '{{}}', {time})"
+        );
+        app.db.write().execute_unprepared(&store).await.expect("stored");
+    }
+    let shop = if backend.is_embedded() {
+        Shop::serve(&backend)
+    } else {
+        Shop::work(&backend)
+    };
+    let management = shop.management();
+
+    let age = eventually("the age is shown", || {
+        sample(&management, "shop_outbox_oldest_age_seconds")
+    })
+    .await;
+    assert!((1_200.0..1_800.0).contains(&age), "{age}");
+    let delete = "DELETE FROM outbox";
+    app.db.write().execute_unprepared(delete).await.expect("deleted");
+    becomes(&management, "shop_outbox_oldest_age_seconds", 0.0).await;
 }

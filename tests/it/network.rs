@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
+use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
 use serde_json::json;
-use shop::{app::App, domain::catalog};
+use shop::{
+    app::App,
+    db::sql::sql,
+    domain::{catalog, ledger},
+};
 use tokio::time::sleep;
 
 use crate::{
     proxy::Proxy,
     servers::RabbitMq,
-    support::{Backend, Shop, all_settled, count, eventually, ledger_report, level_of},
+    support::{Backend, Shop, accepted, all_settled, count, eventually, ledger_report, level_of},
 };
 
 async fn through_proxy() -> (Backend, Proxy, App) {
@@ -97,6 +103,66 @@ async fn database_connections_that_go_silent_are_replaced() {
     assert_eq!(client.pay(&id).await.status, 202);
     all_settled(&app).await;
     assert!(ledger_report(&app).await.is_clean());
+}
+
+/// Silences the connections while one of them waits for the answer to a statement that holds this text, because somebody else
+/// has locked the table.
+async fn silence_during(app: &App, proxy: &Proxy, table: &str, statement: &str) {
+    let locking = Database::connect(&app.config.database.url).await.expect("connects");
+    let lock = locking.begin().await.expect("begun");
+    let locked = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    lock.execute_unprepared(&locked).await.expect("locked");
+
+    eventually("the statement waits for the table", || async {
+        let waiting: Vec<i64> = sql("
+            SELECT COUNT(*)
+              FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND strpos(query, :statement) > 0")
+        .bind("statement", statement)
+        .scalars(app.db.read())
+        .await
+        .expect("answered");
+        (waiting[0] > 0).then_some(())
+    })
+    .await;
+
+    proxy.silence();
+    lock.rollback().await.expect("unlocked");
+}
+
+/// Nobody but the sweeper knows of the order, because its settle request was never sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweeper_whose_connection_goes_silent_sends_lost_requests_all_the_same() {
+    let (backend, proxy, app) = through_proxy().await;
+    let _worker = Shop::work(&backend);
+
+    silence_during(&app, &proxy, "orders", "notify_attempts + 1").await;
+    accepted(&app, 1, |_| vec![(1, 1)]).await;
+
+    all_settled(&app).await;
+    assert_eq!(count(&app, "PAID").await, 1);
+}
+
+/// It holds a lease meanwhile, and renews it.
+#[rstest]
+#[case::while_a_period_is_opened("stock_movements", "MAX(id), 0) FROM stock_movements")]
+#[case::while_everything_is_read("orders", "COUNT(*) FROM orders")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_check_whose_connection_goes_silent_is_made_again(#[case] table: &str, #[case] statement: &str) {
+    let (backend, proxy, app) = through_proxy().await;
+    let _worker = Shop::start(&backend, &["work"], &[("SHOP_BOOKS_EVERY_SECONDS", "1")]);
+
+    // A ledger that does not add up is always read from end to end.
+    let one_too_many = "UPDATE products SET stock = stock + 1";
+    app.db.write().execute_unprepared(one_too_many).await.expect("written");
+    silence_during(&app, &proxy, table, statement).await;
+    let before = ledger::last_check(app.db.read()).await.expect("read").checked_at;
+
+    eventually("the ledger is checked", || async {
+        let last = ledger::last_check(app.db.read()).await.expect("read").checked_at;
+        (last > before).then_some(())
+    })
+    .await;
 }
 
 fn connections(rabbitmq: &RabbitMq) -> usize {

@@ -287,3 +287,48 @@ fn a_terminal_gets_colours_unless_the_user_wants_none() {
     assert!(has_colours(""));
     assert!(!has_colours("1"));
 }
+
+/// The probes succeed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_a_task_lacks_is_an_outage_until_it_has_it() {
+    const TRIES: usize = 8;
+    let postgres = Postgres::start();
+    let mut backend = Backend::servers();
+    backend.database_url = postgres.create_database();
+    backend.stock(&[(100, 10)]).await;
+    let administrate = |sql: &str| {
+        postgres.psql(&backend.database_url, sql);
+    };
+    administrate("CREATE ROLE clerk LOGIN");
+    administrate(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO clerk",
+    );
+    let mut as_clerk = backend.clone();
+    as_clerk.database_url = backend.database_url.replace("postgres@", "clerk@");
+    let work = Shop::start(&as_clerk, &["work"], &[("SHOP_LOG", "debug")]);
+    shows(&work.management(), "database", 1).await;
+
+    administrate("REVOKE ALL ON outbox FROM clerk");
+    eventually("the relay has tried again and again", || async {
+        let mut refused = about(&work, "database", "DEBUG");
+        refused.retain(|line| line["error"].to_string().contains("permission denied for table outbox"));
+        (refused.len() >= TRIES).then_some(())
+    })
+    .await;
+    shows(&work.management(), "database", 1).await;
+    let begins = about(&work, "database", "WARN");
+    assert_eq!(
+        (begins.len(), about(&work, "database", "INFO").len()),
+        (1, 0),
+        "{}",
+        work.log()
+    );
+    assert!(
+        begins[0]["error"].to_string().contains("SQLSTATE 42501"),
+        "{}",
+        begins[0]
+    );
+
+    administrate("GRANT ALL ON outbox TO clerk");
+    over(&work, "database", 1).await;
+}

@@ -10,10 +10,13 @@ use lapin::{
 use rstest::rstest;
 use serde_json::Value;
 use shop::{
-    domain::{Error, orders},
+    domain::orders,
     entities::Timestamp,
     queue::{Queue, SettleRequest},
-    tasks::sweeper::{self, SweepOutcome},
+    tasks::{
+        poll::RoundError,
+        sweeper::{self, SweepOutcome},
+    },
     telemetry::traces::new_traceparent,
 };
 use uuid::Uuid;
@@ -246,7 +249,7 @@ async fn orders_whose_settle_requests_could_not_be_published_stay_due() {
         .await
         .expect("unbound");
     let refused = sweeper::sweep(&app).await;
-    assert!(matches!(&refused, Err(Error::Unavailable(_))), "{refused:?}");
+    assert!(matches!(&refused, Err(RoundError::Queue(_))), "{refused:?}");
 
     // After a failure the shop pauses before it connects again.
     let depth = eventually("the shop connects again", || async { app.queue.depth().await.ok() }).await;

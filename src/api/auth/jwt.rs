@@ -268,7 +268,8 @@ fn public_key(config: &Config) -> Result<(DecodingKey, Algorithm), ConfigError> 
     })
 }
 
-/// In seconds since the Unix epoch.
+/// In seconds since the Unix epoch, by the clock of this machine: who issues tokens knows nothing of the database's, and a
+/// token is checked also while the database is away.
 fn now() -> f64 {
     Timestamp::now().to_seconds()
 }

@@ -44,7 +44,11 @@ impl CartsApi {
         _body: NoBody,
     ) -> Result<CreateAnswer, CreateProblem> {
         let id = CartId::random()?;
-        let cart = app.carts.request(id.key(), identity.user_id).create().await?;
+        let cart = app
+            .carts
+            .request(id.key(), identity.user_id, app.db.time())
+            .create()
+            .await?;
         counter!(CARTS_CREATED).increment(1);
 
         let location = format!("/carts/{id}");
@@ -65,7 +69,11 @@ impl CartsApi {
     ) -> Result<CartAnswer, FindProblem> {
         let id = id.0.id()?;
 
-        let cart = app.carts.request(id.key(), identity.user_id).find().await?;
+        let cart = app
+            .carts
+            .request(id.key(), identity.user_id, app.db.time())
+            .find()
+            .await?;
 
         let lines = price(&app, &cart.lines).await?;
         Ok(answer(&app, id, &cart, lines)?)
@@ -92,7 +100,7 @@ impl CartsApi {
             quantity: body.0.quantity,
         };
 
-        let mut request = app.carts.request(id.key(), identity.user_id);
+        let mut request = app.carts.request(id.key(), identity.user_id, app.db.time());
         if line.quantity > 0 {
             // Before the database is asked: without the cart it need not be.
             request.find().await?;
@@ -127,7 +135,11 @@ impl CartsApi {
             quantity: 0,
         };
 
-        let cart = app.carts.request(id.key(), identity.user_id).put(none).await?;
+        let cart = app
+            .carts
+            .request(id.key(), identity.user_id, app.db.time())
+            .put(none)
+            .await?;
 
         let lines = price(&app, &cart.lines).await?;
         Ok(answer(&app, id, &cart, lines)?)
@@ -156,7 +168,7 @@ impl CartsApi {
             user_id: body.user_id,
             hold: body.hold_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         };
-        let request = app.carts.request(id.key(), identity.user_id);
+        let request = app.carts.request(id.key(), identity.user_id, app.db.time());
         let created = checkout.run(&app, &intake, request).await?;
         if !created.replayed {
             counter!(CARTS_CHECKED_OUT).increment(1);

@@ -240,7 +240,7 @@ impl OrdersApi {
         #[oai(name = "If-None-Match")]
         if_none_match: Header<IfNoneMatch>,
     ) -> Result<FindAnswer, FindProblem> {
-        let source = app.cache.source();
+        let current = app.cache.database_identity();
         if let Some(cached) = app.cache.settled_order(id.0).await {
             if !caller.can_view(cached.user_id) {
                 return Err(Error::OrderNotFound(id.0).into());
@@ -262,7 +262,7 @@ impl OrdersApi {
         if settled {
             let body = body.clone();
             let settled = SettledOrder { user_id, body };
-            app.cache.put_settled_order(&source, id.0, settled).await;
+            app.cache.put_settled_order(&current, id.0, settled).await;
         }
         Ok(FindAnswer::new(body, &if_none_match.0, applied))
     }

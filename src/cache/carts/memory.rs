@@ -65,7 +65,7 @@ impl Memory {
 
     /// Runs `operation` on the cart under `key`, alone.
     pub(super) async fn run(&self, key: CartKey, access: &Access, operation: Operation) -> Result<Cart, Error> {
-        let key = (access.source.database_number, key);
+        let key = (access.database_identity.databases, key);
         if matches!(operation, Operation::Find) {
             let entry = self.carts.get(&key).await;
             return Ok(open_entry(entry, access)?.cart);
@@ -190,14 +190,14 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cache::Source, domain::carts::CartId, entities::Timestamp};
+    use crate::{cache::CurrentIdentity, domain::carts::CartId, entities::Timestamp};
 
     #[tokio::test]
     async fn when_the_memory_of_carts_is_full_the_least_recently_used_are_dropped() {
         const KEPT: usize = 100;
         let carts = Memory::new(Duration::from_secs(60), 300 * KEPT as u64);
         let access = Access {
-            source: Source::default(),
+            database_identity: CurrentIdentity::default(),
             user: None,
             ttl: Duration::from_secs(60),
             expires_at: Timestamp(0),

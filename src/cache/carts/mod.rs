@@ -17,7 +17,7 @@ mod redis;
 
 use memory::Memory;
 
-use super::{Cache, SharedTier, Source, redis::Redis};
+use super::{Cache, CurrentIdentity, SharedTier, redis::Redis};
 use crate::{
     domain::{
         Error, OrderId, UserId,
@@ -54,6 +54,7 @@ pub struct CartRequest<'a> {
     key: CartKey,
     /// `None` asks for anybody, where users are not known.
     user: Option<UserId>,
+    now: Timestamp,
     /// How much longer it may wait.
     left: Duration,
 }
@@ -70,7 +71,7 @@ enum Operation {
 
 /// Who runs an operation, in which shop, and when the cart expires after it.
 struct Access {
-    source: Source,
+    database_identity: CurrentIdentity,
     user: Option<UserId>,
     ttl: Duration,
     expires_at: Timestamp,
@@ -91,13 +92,14 @@ impl Carts {
         }
     }
 
-    /// A request of this user to use the cart under `key`.
+    /// A request of this user, made at `now`, to use the cart under `key`.
     #[must_use]
-    pub fn request(&self, key: CartKey, user: Option<UserId>) -> CartRequest<'_> {
+    pub fn request(&self, key: CartKey, user: Option<UserId>, now: Timestamp) -> CartRequest<'_> {
         CartRequest {
             carts: self,
             key,
             user,
+            now,
             left: MAX_WAIT,
         }
     }
@@ -146,10 +148,10 @@ impl CartRequest<'_> {
 
     async fn run(&mut self, operation: Operation) -> Result<Cart, Error> {
         let access = Access {
-            source: self.carts.cache.source(),
+            database_identity: self.carts.cache.database_identity(),
             user: self.user,
             ttl: self.carts.ttl,
-            expires_at: Timestamp::now().plus(self.carts.ttl),
+            expires_at: self.now.plus(self.carts.ttl),
         };
         let redis = match &self.carts.store {
             Store::Memory(memory) => return memory.run(self.key, &access, operation).await,

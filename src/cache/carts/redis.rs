@@ -22,8 +22,8 @@ const FORMAT: &str = "1";
 
 /// Runs `operation` on the cart under `key`, of the database that `access` names.
 pub(super) async fn run(redis: &Redis, key: CartKey, access: &Access, operation: Operation) -> Result<Cart, Error> {
-    let source = access.source.database();
-    let source = source.ok_or_else(|| Error::CartsUnavailable("the database is not known yet".to_owned()))?;
+    let database = access.database_identity.database();
+    let database = database.ok_or_else(|| Error::CartsUnavailable("the database is not known yet".to_owned()))?;
 
     let (name, arguments) = match operation {
         Operation::Create => ("create", Vec::new()),
@@ -42,7 +42,7 @@ pub(super) async fn run(redis: &Redis, key: CartKey, access: &Access, operation:
     let arguments = common.into_iter().chain(arguments).collect();
 
     let name = format!("cart:{FORMAT}:{key}");
-    let answer = redis.eval(SCRIPT, source, &name, arguments).await;
+    let answer = redis.eval(SCRIPT, database, &name, arguments).await;
     let answer = answer.map_err(Error::CartsUnavailable)?;
     read_answer(&answer)
 }

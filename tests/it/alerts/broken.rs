@@ -28,7 +28,12 @@ const WORK: [&str; 7] = [
     "ShopBooksNotChecked",
     "ShopOrdersStuck",
 ];
-const QUEUE_AND_CACHE: [&str; 3] = ["ShopDependencyDown", "ShopOutboxGrowing", "ShopOrdersStuck"];
+const QUEUE_AND_CACHE: [&str; 4] = [
+    "ShopDependencyDown",
+    "ShopTaskStalled",
+    "ShopOutboxStuck",
+    "ShopOrdersStuck",
+];
 const DATABASE: [&str; 4] = [
     "ShopQueueGrowing",
     "ShopSlowRequests",
@@ -170,7 +175,10 @@ async fn alerts_fire_when_the_cache_or_the_queue_is_gone() {
     proxy.cut();
     alarm.fires("ShopDependencyDown", ("dependency", "queue")).await;
     assert_eq!(client.cancel(&cancelled).await.status, 202);
-    alarm.fires("ShopOutboxGrowing", OF_ANY).await;
+    execute(&app, "UPDATE outbox SET time = time - interval '10 minutes'").await;
+    alarm.fires("ShopOutboxStuck", OF_ANY).await;
+    alarm.fires("ShopTaskStalled", ("task", "sweeper")).await;
+    alarm.fires("ShopTaskStalled", ("task", "relay")).await;
 
     assert_eq!(client.pay(&paid).await.status, 202);
     let ten_minutes_ago = format!(

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::json;
-use shop::{cache::carts::Carts, domain::carts::CartId, domain::orders::Line};
+use shop::{cache::carts::Carts, domain::carts::CartId, domain::orders::Line, entities::Timestamp};
 
 use super::{answer_to, cart_of, check_out, execute, find, lines, put, remove, two_of};
 use crate::support::{Answer, Backend, Shop, count, eventually, identity};
@@ -208,11 +208,11 @@ async fn a_cart_that_was_changed_after_a_checkout_of_unknown_outcome_is_still_th
 async fn a_cart_does_not_change_while_it_is_being_checked_out(#[values("embedded", "servers")] backend: &str) {
     let backend = Backend::named(backend);
     let app = backend.app().await;
-    app.cache.use_source(identity("one"));
+    app.cache.set_database_identity(identity("one"));
     eventually("the cache is up", || async { app.cache.ping().await.ok() }).await;
     let carts = Carts::new(&app.cache, std::time::Duration::from_secs(60));
     let key = CartId::random().expect("random numbers").key();
-    let request = || carts.request(key, None);
+    let request = || carts.request(key, None, Timestamp::now());
     let line = |quantity| Line {
         product_id: 1,
         quantity,

@@ -14,6 +14,7 @@ use shop::{
         carts::{CartId, CartKey},
         orders::Line,
     },
+    entities::Timestamp,
 };
 use uuid::Uuid;
 
@@ -186,7 +187,7 @@ async fn carts_in_redis_and_in_memory_do_the_same() {
     let backend = Backend::servers();
     let carts = |url: &str| {
         let cache = Cache::new(url, &backend.prefix, Duration::from_secs(5)).expect("a known URL");
-        cache.use_source(identity("one"));
+        cache.set_database_identity(identity("one"));
         (Carts::new(&cache, Duration::from_secs(60)), cache)
     };
     let ((memory, _), (redis, cache)) = (carts("memory:"), carts(&backend.cache_url));
@@ -228,7 +229,7 @@ async fn run(carts: &Carts, key: CartKey, order_id: OrderId, (operation, user, q
         quantity,
     };
 
-    let mut request = carts.request(key, owner);
+    let mut request = carts.request(key, owner, Timestamp::now());
     let outcome = match operation {
         0 => request.create().await,
         1 => request.find().await,

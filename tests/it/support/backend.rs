@@ -11,7 +11,7 @@ use shop::{
     app::{self, App},
     config::{Config, Overrides},
     db::{
-        Identity,
+        DatabaseIdentity,
         schema::Change,
         sql::{Column, sql},
     },
@@ -137,8 +137,8 @@ impl Backend {
 }
 
 /// The identity of a database that is known by this name alone.
-pub fn identity(name: &str) -> Identity {
-    Identity {
+pub fn identity(name: &str) -> DatabaseIdentity {
+    DatabaseIdentity {
         database: name.to_owned(),
         incarnation: format!("{name}.1"),
     }

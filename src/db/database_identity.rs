@@ -1,4 +1,4 @@
-//! Which database this is. What was read from one must not be taken for what another one holds, though both have the same
+//! The identity of a database. What was read from one must not be taken for what another one holds, though both have the same
 //! address, or the same content once.
 
 use std::{os::unix::fs::MetadataExt as _, str::FromStr as _, time::Instant};
@@ -11,7 +11,7 @@ use crate::entities::Timestamp;
 
 /// Texts of letters, digits, dots and dashes, the same for all processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct DatabaseIdentity {
     /// Another one when the database was made anew or is a copy of another one. A restart or a failover leaves it as it is, and
     /// so does a restore, unless `config/postgres/after-restore.sql` is run.
     pub database: String,
@@ -20,18 +20,18 @@ pub struct Identity {
 }
 
 impl Db {
-    /// Which database this is. The answer also sets the clock of [`Db::time`].
+    /// The identity of the database. The answer also sets the clock of [`Db::time`].
     ///
     /// # Errors
     /// The database's, also when it has no schema.
-    pub async fn identity(&self) -> Result<Identity, DbErr> {
+    pub async fn database_identity(&self) -> Result<DatabaseIdentity, DbErr> {
         let no_row = || DbErr::Custom("the table `shop` has lost its row".to_owned());
         if let Some(file) = &self.file {
             let ids: Vec<String> = sql("SELECT lower(hex(database_id)) FROM shop")
                 .scalars(&self.read)
                 .await?;
             let database = format!("{}{file}", ids.first().ok_or_else(no_row)?);
-            return Ok(Identity {
+            return Ok(DatabaseIdentity {
                 incarnation: database.clone(),
                 database,
             });
@@ -49,7 +49,7 @@ impl Db {
         .await?;
         let (database, incarnation, time) = answer.into_iter().next().ok_or_else(no_row)?;
         self.clock.set(asked, time);
-        Ok(Identity {
+        Ok(DatabaseIdentity {
             incarnation: format!("{database}.{incarnation}"),
             database,
         })
