@@ -42,6 +42,14 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros(by)))
     }
 
+    /// The first instant that is not before `limit`, which may say more than microseconds.
+    #[must_use]
+    pub fn not_before(limit: OffsetDateTime) -> Self {
+        let nanos = limit.unix_timestamp_nanos();
+        let micros = nanos.div_euclid(1_000) + i128::from(nanos.rem_euclid(1_000) != 0);
+        Self(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
     /// How long ago `self` was at `now`; zero when it lies ahead.
     #[must_use]
     pub fn age_at(self, now: Self) -> Duration {
@@ -162,6 +170,22 @@ mod tests {
             <Timestamp as sea_query::ValueType>::try_from(instant.into()).ok(),
             Some(instant)
         );
+    }
+
+    #[test]
+    fn a_limit_between_two_microseconds_begins_with_the_later_one() {
+        for (nanos, micros) in [
+            (0, 0),
+            (1, 1),
+            (1_000, 1),
+            (1_001, 2),
+            (-1, 0),
+            (-1_000, -1),
+            (-1_999, -1),
+        ] {
+            let limit = OffsetDateTime::from_unix_timestamp_nanos(nanos).expect("in the calendar");
+            assert_eq!(Timestamp::not_before(limit), Timestamp(micros), "{nanos}");
+        }
     }
 
     #[test]

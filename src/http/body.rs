@@ -23,7 +23,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn read(request: &Request, body: &mut RequestBody, max: u64) -> poem::Result<Bytes> {
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_DRAINED) {
+    let is_too_large = announced.is_some_and(|length| length > max);
+    // A client that asks first has sent nothing yet (RFC 9110, section 10.1.1), and need not.
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    if announced.is_some_and(|length| length > MAX_DRAINED) || (is_too_large && asks_first) {
         return Err(too_large(max).into());
     }
 
@@ -31,6 +34,7 @@ pub(super) async fn read(request: &Request, body: &mut RequestBody, max: u64) ->
         Ok(Ok(Some(bytes))) => return Ok(bytes),
         Ok(Ok(None)) => too_large(max),
         Ok(Err(error)) => Problem::invalid_field("", format!("the body could not be read: {error}")),
+        Err(_) if is_too_large => too_large(max),
         Err(_) => Problem::new(REQUEST_TIMEOUT, "the body did not arrive within 5 seconds"),
     };
     Err(problem.into())

@@ -6,6 +6,7 @@ use std::{marker::PhantomData, time::Duration};
 use futures_util::{Stream, StreamExt as _, stream};
 use poem::{
     IntoResponse, Request, Response,
+    http::{HeaderValue, header},
     web::sse::{Event, SSE},
 };
 use poem_openapi::{
@@ -53,7 +54,12 @@ impl<T: Type> Payload for EventStream<T> {
 
 impl<T: Send> IntoResponse for EventStream<T> {
     fn into_response(self) -> Response {
-        self.sse.into_response()
+        // What the events say belongs to somebody, as all answers do.
+        let mut response = self.sse.into_response();
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 }
 

@@ -143,7 +143,8 @@ impl Parameters {
         let errors = given.iter().flat_map(|(name, values)| match self.find(name) {
             None => vec![field_error(name, self.unknown())],
             Some(_) if values.len() > 1 => vec![field_error(name, "the parameter is given more than once")],
-            Some(index) => self.0[index].errors(&values[0]),
+            // One fault is enough of a value.
+            Some(index) => self.0[index].errors(&values[0]).into_iter().take(1).collect(),
         });
         errors.collect()
     }

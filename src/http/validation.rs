@@ -3,7 +3,7 @@
 
 use std::{
     any::TypeId,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Write as _,
     sync::{Arc, LazyLock, PoisonError, RwLock},
 };
@@ -11,7 +11,7 @@ use std::{
 use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
 use poem::http::HeaderMap;
 use poem_openapi::{registry::Registry, types::ParseFromJSON};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::{
     body,
@@ -70,14 +70,22 @@ pub(super) fn parse<T: ParseFromJSON + ExtraValidation + 'static>(
 
 fn schema_errors<T: ParseFromJSON + ExtraValidation + 'static>(value: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    find_oversized(value, &mut String::new(), &mut errors);
+    let mut faulty: HashSet<String> = HashSet::new();
 
     let validator = validator::<T>();
     if !validator.is_valid(value) {
-        let found = validator.iter_errors(value).take(10 * MAX_ERRORS);
-        errors.extend(found.flat_map(|error| field_errors(&error)));
+        for error in validator.iter_errors(value).take(10 * MAX_ERRORS) {
+            // A text that is empty is also one that is blank: one fault is enough of a value without parts.
+            let has_parts = error.instance().is_object() || error.instance().is_array();
+            if faulty.insert(error.instance_path().to_string()) || has_parts {
+                errors.extend(field_errors(&error));
+            }
+        }
     }
 
+    let mut inexact = Vec::new();
+    find_inexact(value, &mut String::new(), &mut inexact);
+    errors.extend(inexact.into_iter().filter(|error| !faulty.contains(&error.pointer)));
     errors
 }
 
@@ -127,28 +135,46 @@ fn field_error(pointer: impl Into<String>, detail: impl Into<String>) -> FieldEr
     }
 }
 
-/// Finds whole numbers that do not fit 64 bits, which a schema cannot distinguish from others.
-fn find_oversized(value: &Value, pointer: &mut String, errors: &mut Vec<FieldError>) {
+/// Finds whole numbers that were read as others than were written, or do not fit 64 bits. A schema cannot distinguish them
+/// from others.
+fn find_inexact(value: &Value, pointer: &mut String, errors: &mut Vec<FieldError>) {
     let length = pointer.len();
     match value {
-        Value::Number(number) if number.is_u64() && number.as_i64().is_none() && errors.len() < MAX_ERRORS => {
-            errors.push(field_error(pointer.clone(), "the value does not fit 64 bits"));
+        Value::Number(number) if errors.len() < MAX_ERRORS => {
+            let detail = inexactness(number);
+            errors.extend(detail.map(|detail| field_error(pointer.clone(), detail)));
         }
         Value::Array(values) => {
             for (index, value) in values.iter().enumerate() {
                 let _ = write!(pointer, "/{index}");
-                find_oversized(value, pointer, errors);
+                find_inexact(value, pointer, errors);
                 pointer.truncate(length);
             }
         }
         Value::Object(fields) => {
             for (name, value) in fields {
                 let _ = write!(pointer, "/{}", escaped(name));
-                find_oversized(value, pointer, errors);
+                find_inexact(value, pointer, errors);
                 pointer.truncate(length);
             }
         }
         _ => {}
+    }
+}
+
+fn inexactness(number: &Number) -> Option<&'static str> {
+    /// 2 to the power of 63.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if number.as_i64().is_some() {
+        return None;
+    }
+
+    // What was written with a point or an exponent, and can be told exactly, is a whole number by now.
+    let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+    if !(-END..END).contains(&float) {
+        Some("the value does not fit 64 bits")
+    } else {
+        Some("a value as large as this must be written without a point or an exponent")
     }
 }
 

@@ -38,6 +38,18 @@ async fn every_error_in_a_body_is_reported_in_one_answer_and_nothing_is_stored()
             order(json!([item(json!(u64::MAX), json!(1))])),
             &["/items/0/product_id"],
         ),
+        // Larger than any whole number that JSON readers tell from others, beside other faults.
+        (
+            json!({ "user_id": 1, "items": [item(json!(1e20), json!(0))], "hold_seconds": 1 }),
+            &["/hold_seconds", "/items/0/product_id", "/items/0/quantity"],
+        ),
+        (order(json!([item(json!(-1e300), json!(1))])), &["/items/0/product_id"]),
+        (order(json!([item(json!(9.1e15), json!(1))])), &["/items/0/product_id"]),
+        // An empty text is blank as well.
+        (
+            json!({ "user_id": 1, "items": [one()], "reference": "" }),
+            &["/reference"],
+        ),
         (order(json!([one(), one()])), &["/items/1/product_id"]),
         (order(json!([one(), 7, "x"])), &["/items/1", "/items/2"]),
         (json!({ "user_id": 0, "items": [one()] }), &["/user_id"]),

@@ -184,6 +184,7 @@ async fn follow(client: &Client, id: &str, last_event_id: Option<&str>) -> Vec<S
     let response = request_events(client, id, last_event_id).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["cache-control"], "no-store");
     events(response.bytes_stream()).await
 }
 

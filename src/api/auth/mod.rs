@@ -18,7 +18,8 @@ impl<'a> FromRequest<'a> for Identity {
     }
 }
 
-/// A sender who is an administrator, as a parameter of operations that take large bodies: nobody else's is read.
+/// A sender who is an administrator, as a parameter of operations that nobody else may use: whatever else is wrong with the
+/// request, others are told that, and their bodies are not read.
 pub struct Administrator(pub Identity);
 
 impl<'a> FromRequest<'a> for Administrator {

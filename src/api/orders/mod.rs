@@ -127,8 +127,8 @@ impl OrdersApi {
             user_id: user_id.0,
             status: status.0.map(OrderStatus::from),
             reference: reference.0,
-            created_from: created_from.0.map(Timestamp::from),
-            created_to: created_to.0.map(Timestamp::from),
+            created_from: created_from.0.map(Timestamp::not_before),
+            created_to: created_to.0.map(Timestamp::not_before),
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),
             before: cursor.0,
         };

@@ -22,12 +22,12 @@ use bodies::{NewProductBody, ProductBody, ProductChangeBody};
 pub use pages::CachedPages;
 use pages::{load_page, page_key, parse_cursor};
 
-use super::{READ_TIMEOUT, Tag, auth::Identity};
+use super::{READ_TIMEOUT, Tag, auth::Administrator};
 use crate::{
     app::App,
     db::Txn,
     domain::{
-        Caller, Error,
+        Error,
         catalog::{self, MAX_PAGE, Origin, ProductChange, ProductQuery},
     },
     entities::product,
@@ -116,14 +116,12 @@ impl ProductsApi {
     async fn create(
         &self,
         app: Data<&Arc<App>>,
-        sender: Identity,
+        Administrator(sender): Administrator,
         body: ValidJson<NewProductBody>,
         /// Makes it safe to send the request again: with the same key and body it is done once, and answered alike.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<IdempotencyKey>,
     ) -> Result<CreateAnswer, CreateProblem> {
-        sender.caller.require_admin()?;
-
         let Header(IdempotencyKey(key)) = idempotency_key;
         let keyed = once::keyed(key.as_deref(), "createProduct", &json!(body.0));
         let origin = &Origin {
@@ -156,7 +154,7 @@ impl ProductsApi {
     async fn change(
         &self,
         app: Data<&Arc<App>>,
-        caller: Caller,
+        _administrator: Administrator,
         /// The product's id.
         #[oai(example = "example_id")]
         id: Path<i64>,
@@ -165,8 +163,6 @@ impl ProductsApi {
         #[oai(name = "If-Match")]
         if_match: Header<IfMatch>,
     ) -> Result<ChangeAnswer, ChangeProblem> {
-        caller.require_admin()?;
-
         let (change, if_match) = (&body.0.change(), &if_match.0);
         let now = app.db.time();
         let update = app.db.transaction(|txn| async move {

@@ -16,7 +16,7 @@ pub mod bodies;
 use answers::{CreateAnswer, CreateProblem, ListAnswer, ListProblem};
 use bodies::{NewRefundBody, RefundBody, RefundPageBody};
 
-use super::{READ_TIMEOUT, Tag, auth::Identity};
+use super::{READ_TIMEOUT, Tag, auth::Administrator};
 use crate::{
     app::App,
     db::Txn,
@@ -48,7 +48,7 @@ impl RefundsApi {
     async fn create(
         &self,
         app: Data<&Arc<App>>,
-        sender: Identity,
+        Administrator(sender): Administrator,
         /// The order's id.
         id: Path<Uuid>,
         body: ValidJson<NewRefundBody>,
@@ -56,8 +56,6 @@ impl RefundsApi {
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<RequiredIdempotencyKey>,
     ) -> Result<CreateAnswer, CreateProblem> {
-        sender.caller.require_admin()?;
-
         let Header(RequiredIdempotencyKey(key)) = idempotency_key;
         let keyed = once::keyed(Some(&key), "refundOrder", &json!([id.0, body.0]));
         let origin = &Origin {

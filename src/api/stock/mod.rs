@@ -23,10 +23,7 @@ use super::{
 use crate::{
     app::App,
     db::Txn,
-    domain::{
-        Caller,
-        catalog::{self, MAX_PAGE, MovementQuery, Origin, StockChange},
-    },
+    domain::catalog::{self, MAX_PAGE, MovementQuery, Origin, StockChange},
     http::{
         header::Header,
         idempotency::IdempotencyKey,
@@ -49,7 +46,7 @@ impl StockApi {
     async fn change_stock(
         &self,
         app: Data<&Arc<App>>,
-        sender: Identity,
+        Administrator(sender): Administrator,
         /// The product's id.
         id: Path<i64>,
         body: ValidJson<StockChangeBody>,
@@ -57,8 +54,6 @@ impl StockApi {
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<IdempotencyKey>,
     ) -> Result<ChangeAnswer, ChangeProblem> {
-        sender.caller.require_admin()?;
-
         let Header(IdempotencyKey(key)) = idempotency_key;
         let keyed = once::keyed(key.as_deref(), "changeStock", &json!([id.0, body.0]));
         let origin = &origin(&sender, key);
@@ -83,13 +78,13 @@ impl StockApi {
     async fn change_stocks(
         &self,
         app: Data<&Arc<App>>,
-        sender: Administrator,
+        Administrator(sender): Administrator,
         body: ValidJson<Vec<StockLineBody>>,
         /// Makes it safe to send the request again: with the same key and body it is done once, and answered alike.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<IdempotencyKey>,
     ) -> Result<ChangesAnswer, ChangesProblem> {
-        let (Administrator(sender), Header(IdempotencyKey(key))) = (sender, idempotency_key);
+        let Header(IdempotencyKey(key)) = idempotency_key;
         let keyed = once::keyed(key.as_deref(), "changeStocks", &json!(body.0));
         let origin = &origin(&sender, key);
         let changes: &Vec<StockChange> = &body.0.into_iter().map(StockLineBody::change).collect();
@@ -117,7 +112,7 @@ impl StockApi {
     async fn movements(
         &self,
         app: Data<&Arc<App>>,
-        caller: Caller,
+        _administrator: Administrator,
         /// The product's id.
         id: Path<i64>,
         /// The number of movements on a page.
@@ -127,7 +122,6 @@ impl StockApi {
         #[oai(validator(max_length = 18, pattern = "^[0-9]{1,18}$"))]
         cursor: Query<Option<String>>,
     ) -> Result<MovementsAnswer, MovementsProblem> {
-        caller.require_admin()?;
         let query = MovementQuery {
             product_id: id.0,
             limit: u64::try_from(limit.0).unwrap_or(MAX_PAGE).min(MAX_PAGE),

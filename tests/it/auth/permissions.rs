@@ -156,6 +156,10 @@ async fn only_an_administrator_changes_the_catalogue() {
         // Scopes that only contain the name.
         let almost = hs256(&json!({ "sub": "7", "exp": in_seconds(600), "scope": "shop:admins xshop:admin" }));
         send(Some(almost)).await.problem(403, "forbidden");
+        // Nobody else learns what is wrong with the rest of the request.
+        let wrong = json!({ "colour": "red" });
+        let answer = super::send(&client, method.clone(), path, Some(&user(7)), Some(wrong)).await;
+        answer.problem(403, "forbidden");
         assert_eq!(send(Some(admin())).await.status, done);
     }
 

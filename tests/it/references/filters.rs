@@ -55,6 +55,18 @@ async fn orders_are_listed_by_reference_and_by_time(#[values("embedded", "server
         ids(&client, &format!("created_from={later}")).await,
         newest_first(&[5, 4])
     );
+    // Times that say more than the database keeps.
+    let between = (exact + Duration::nanoseconds(1)).format(&Rfc3339).expect("written");
+    assert_eq!(
+        ids(&client, &format!("created_from={between}")).await,
+        newest_first(&[5, 4]),
+        "it was made before"
+    );
+    assert_eq!(
+        ids(&client, &format!("created_to={between}&limit=1")).await,
+        newest_first(&[3]),
+        "it was made before"
+    );
     assert_eq!(ids(&client, "created_from=9999-12-31T23:59:59Z").await, [""; 0]);
     assert_eq!(ids(&client, "created_to=0000-01-01T00:00:00Z").await, [""; 0]);
     assert_eq!(ids(&client, "created_from=1600-01-01T00:00:00Z").await.len(), 6);

@@ -210,3 +210,22 @@ async fn the_instance_of_a_problem_is_a_uri_reference() {
         );
     }
 }
+
+/// Of a client that asks first, the body is never sent; one that sends nothing is told the same.
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent() {
+    let (_backend, _shop, address) = shop_with_stock(&[]).await;
+    for expect in ["Expect: 100-continue\r\n", ""] {
+        let head = format!(
+            "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{expect}Content-Length: 70000\r\n\r\n"
+        );
+        let answers = closing(&address, head.as_bytes()).await;
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!(answers[0].status, 413, "{answers:?}");
+        assert!(
+            answers[0].json()["type"]
+                .as_str()
+                .is_some_and(|kind| kind.ends_with("payload-too-large"))
+        );
+    }
+}
