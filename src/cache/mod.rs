@@ -107,7 +107,7 @@ impl Cache {
     /// # Errors
     /// Why the URL is not understood, without the URL, which may hold a password.
     pub fn new(url: &str, prefix: &str, ttl: Duration) -> Result<Self, String> {
-        let shared = if url.starts_with("memory:") {
+        let shared = if url == "memory:" {
             SharedTier::None
         } else {
             // A page that is read there in its last moment lives on in the local tier.

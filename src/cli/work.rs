@@ -17,7 +17,7 @@ use crate::{
 pub(super) const MANAGEMENT_PORT: u16 = 8082;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
-    if config.queue.url.starts_with("memory:") {
+    if config.queue.url == "memory:" {
         let problem = "is memory:, a queue inside `shop serve`, which settles its orders by itself; `shop work` needs \
                        a queue that other processes can reach, such as \
                        SHOP_QUEUE_URL=amqp://guest:guest@127.0.0.1:5672/%2f";

@@ -36,6 +36,8 @@ pub(super) struct Sources(BTreeMap<String, Source>);
 
 /// The values in force.
 pub(super) struct Layers {
+    /// They show which kind of value each key takes.
+    defaults: Map<String, Value>,
     values: Map<String, Value>,
     sources: Sources,
 }
@@ -44,13 +46,15 @@ impl Layers {
     /// Begins with the built-in defaults, which name every key that there is.
     pub(super) fn new(defaults: &str) -> Result<Self, ConfigError> {
         let mut layers = Self {
+            defaults: Map::new(),
             values: Map::new(),
             sources: Sources(BTreeMap::new()),
         };
         for (key, value) in parse(Path::new("config/default.toml"), defaults)? {
             layers.sources.0.insert(key.get_ref().clone(), Source::Default);
-            layers.values.insert(key.into_inner(), value);
+            layers.defaults.insert(key.into_inner(), value);
         }
+        layers.values.clone_from(&layers.defaults);
         Ok(layers)
     }
 
@@ -75,16 +79,36 @@ impl Layers {
     pub(super) fn add_environment(&mut self, variables: Vec<(String, String)>) -> Result<(), ConfigError> {
         for (name, value) in variables {
             let key = environment::key_of(&name);
-            self.set(&key, value.into(), Source::Environment(name))?;
+            let is_exact = environment::variable_of(&key) == name;
+            let source = Source::Environment(name);
+            if !is_exact {
+                return Err(self.unknown(&key, &source));
+            }
+            self.set(&key, self.read(&key, value), source)?;
         }
         Ok(())
     }
 
     pub(super) fn add_flags(&mut self, flags: &[(&'static str, String)]) -> Result<(), ConfigError> {
         for (key, value) in flags {
-            self.set(key, value.as_str().into(), Source::Flag)?;
+            self.set(key, self.read(key, value.clone()), Source::Flag)?;
         }
         Ok(())
+    }
+
+    /// The value of a source that has nothing but text, as the file would spell it. What is not spelled so stays a
+    /// text, which the bounds of the key refuse.
+    fn read(&self, key: &str, text: String) -> Value {
+        match self.defaults.get(key).map(|default| &default.kind) {
+            Some(ValueKind::Boolean(_)) if text == "true" => true.into(),
+            Some(ValueKind::Boolean(_)) if text == "false" => false.into(),
+            Some(ValueKind::I64(_)) => match text.parse::<i128>() {
+                // Neither a plus nor zeros in front: some read those as octal, and TOML refuses them.
+                Ok(number) if number.to_string() == text => number.into(),
+                _ => text.into(),
+            },
+            _ => text.into(),
+        }
     }
 
     fn set(&mut self, key: &str, value: Value, source: Source) -> Result<(), ConfigError> {
@@ -126,15 +150,6 @@ impl Layers {
     pub(super) fn section<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let all = Value::new(None, ValueKind::Table(self.values.clone()));
         all.try_deserialize().map_err(|error| match error {
-            // The value itself, which the error also holds, may be a secret.
-            config::ConfigError::Type {
-                key: Some(key),
-                expected,
-                ..
-            } => {
-                let problem = format!("has the wrong kind of value: {expected} is expected");
-                self.sources.invalid(&key, problem)
-            }
             config::ConfigError::At {
                 key: Some(key), error, ..
             } => self.sources.invalid(&key, error),

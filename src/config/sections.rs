@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    bounds::{currency, list, log_filter, prefix, seconds, url, whole},
+    bounds::{boolean, currency, list, log_filter, prefix, seconds, text, url, whole, word},
     networks::Network,
     origins::origin,
 };
@@ -89,10 +89,12 @@ fn cache_url<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
 #[derive(Clone, Deserialize)]
 pub struct Server {
     /// Address and port of the API. It is resolved when the API starts: see [`super::Config::api_bind`].
+    #[serde(deserialize_with = "text")]
     pub bind: String,
 
     /// Address and port of the management server, `off`, or empty for the role's default port on loopback. It is
     /// resolved when the server starts: see [`super::Config::management_bind`].
+    #[serde(deserialize_with = "text")]
     pub management_bind: String,
 
     /// Web origins (RFC 6454) whose pages may call the API, as browsers write them; in the variable separated by commas.
@@ -120,12 +122,11 @@ pub struct Log {
     pub filter: String,
 
     /// `text`, `json`, or empty for text on a terminal and JSON elsewhere.
-    #[serde(rename = "log_format")]
+    #[serde(rename = "log_format", deserialize_with = "word")]
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
     Json,
@@ -162,30 +163,35 @@ pub struct Catalog {
 #[derive(Clone, Deserialize)]
 pub struct Auth {
     /// `none` or `jwt`.
-    #[serde(rename = "auth")]
+    #[serde(rename = "auth", deserialize_with = "word")]
     pub mode: AuthMode,
 
     /// Whether the API may listen on an address that others can reach while `auth` is `none`.
+    #[serde(deserialize_with = "boolean")]
     pub allow_anonymous: bool,
 
     /// The secret of HS256, [`Auth::MIN_SECRET`] bytes or more; empty for none.
+    #[serde(deserialize_with = "text")]
     pub jwt_secret: String,
 
     /// A PEM file with the public key of RS256, ES256 or Ed25519; empty for none.
+    #[serde(deserialize_with = "text")]
     pub jwt_public_key_file: String,
 
     /// What the claim `aud` must contain; empty for anything.
+    #[serde(deserialize_with = "text")]
     pub jwt_audience: String,
 
     /// What the claim `iss` must be; empty for anything.
+    #[serde(deserialize_with = "text")]
     pub jwt_issuer: String,
 
     /// Whether products can be read without a token while `auth` is `jwt`.
+    #[serde(deserialize_with = "boolean")]
     pub catalogue_public: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
     /// Everybody is trusted.
     None,

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use super::*;
 
+mod kinds;
+
 fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     load_with(None, flags, environment)
 }

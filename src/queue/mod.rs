@@ -30,7 +30,7 @@ impl Queue {
     /// # Errors
     /// Why the URL is not understood, without the URL, which may hold a password.
     pub fn new(url: &str, prefix: &str, prefetch: u16) -> Result<Self, QueueError> {
-        let backend = if url.starts_with("memory:") {
+        let backend = if url == "memory:" {
             Backend::Memory(memory::Queue::new())
         } else {
             Backend::RabbitMq(rabbitmq::Queue::new(url, prefix, prefetch)?)

@@ -64,6 +64,13 @@ fn every_command_has_help_with_an_example() {
 #[case(&["seed", "--products", "0", "--orders", "5"], &[], 1, "--products")]
 #[case(&["health"], &[("SHOP_MANAGEMENT_BIND", "127.0.0.1:1")], 1, "127.0.0.1:1")]
 #[case(&["verify", "--max-age", "5"], &[], 2, "5m")]
+#[case(&["token", "--user", "1", "--ttl", "0s"], &[], 2, "1s to 365d")]
+#[case(&["token", "--user", "1", "--ttl", "366d"], &[], 2, "1s to 365d")]
+#[case(&["serve"], &[("SHOP_CART_TTL_SECONDS", "true")], 2, "(`cart_ttl_seconds`) must be a whole number")]
+#[case(&["serve"], &[("SHOP_LOW_STOCK_AT", "5.7")], 2, "(`low_stock_at`) must be a whole number")]
+#[case(&["serve", "--bind", "0.0.0.0:0"], &[("SHOP_ALLOW_ANONYMOUS", "yes")], 2, "(`allow_anonymous`) must be `true` or `false`")]
+#[case(&["serve", "--queue-url", "memory:foo"], &[], 2, "--queue-url (`queue_url`) must be `memory:`")]
+#[case(&["serve"], &[("SHOP_CACHE_URL", "memory:foo")], 2, "SHOP_CACHE_URL (`cache_url`) must be `memory:`")]
 fn a_wrong_command_is_answered_in_one_sentence(
     #[case] arguments: &[&str],
     #[case] environment: &[(&str, &str)],
