@@ -171,10 +171,10 @@ fn inexactness(number: &Number) -> Option<&'static str> {
 
     // What was written with a point or an exponent, and can be told exactly, is a whole number by now.
     let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
-    if !(-END..END).contains(&float) {
-        Some("the value does not fit 64 bits")
-    } else {
+    if (-END..END).contains(&float) {
         Some("a value as large as this must be written without a point or an exponent")
+    } else {
+        Some("the value does not fit 64 bits")
     }
 }
 
