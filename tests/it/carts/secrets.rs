@@ -10,7 +10,7 @@ use shop::app::App;
 use super::{cart_of, check_out, checkout_request, find, new_cart, put};
 use crate::{
     servers::Redis,
-    support::{Answer, Backend, Shop},
+    support::{Answer, Backend, Shop, eventually},
 };
 
 /// Every row of every table of the database, as text, but for the migrations.
@@ -100,13 +100,15 @@ async fn the_id_of_a_cart_is_in_no_log_and_no_metric(#[values("embedded", "serve
         new_cart(&client).await;
     }
 
-    let log = shop.log();
+    // A line is written after its answer.
+    let log = eventually("the requests are in the log", || async {
+        let log = shop.log();
+        let is_whole = log.contains("\"/carts/{id}/checkout\"") && log.contains("\"/carts/\"");
+        is_whole.then_some(log)
+    })
+    .await;
     let metrics = shop.management().get("/metrics").await.body;
     let metrics = metrics.as_str().expect("text");
-    assert!(
-        log.contains("\"/carts/{id}/checkout\"") && log.contains("\"/carts/\""),
-        "{log}"
-    );
     assert!(metrics.contains("/carts/{id}/items/{product_id}"), "{metrics}");
     assert!(metrics.contains("shop_carts_checked_out_total 1"), "{metrics}");
     assert!(!log.contains(id), "{log}");
