@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use shop::app::App;
 
-use crate::support::{Answer, Backend, Client, Shop, all_settled, count, ledger_report};
+use crate::support::{Answer, Backend, Client, Shop, all_settled, count, ledger_report, unless_busy};
 
 const CUSTOMERS: usize = 1_000;
 const LINES: i64 = 100;
@@ -33,7 +33,8 @@ async fn large_baskets_of_many_customers_are_stored_or_refused_at_once(#[values(
     }
 
     let ids = created.iter().filter_map(|answer| answer.body["order_id"].as_str());
-    let paid = all_at_once(ids, |id| client.pay(id)).await;
+    // On a busy machine a payment may be refused as well; then it is made again.
+    let paid = all_at_once(ids, |id| unless_busy(|| client.pay(id))).await;
     let statuses = count_by(&paid, |answer| answer.status);
     eprintln!("paid: {statuses:?}");
     let accepted = paid.iter().filter(|answer| matches!(answer.status, 200 | 202)).count();
