@@ -16,7 +16,7 @@ use shop::{
         Caller, Error, OrderId, idempotency,
         ids::first_id_at,
         ledger::Checked,
-        orders::{self, Labels, Line, NewOrder, OldOrders},
+        orders::{self, NewOrder, OldOrders},
         settlement,
     },
     entities::Timestamp,
@@ -24,7 +24,9 @@ use shop::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::support::{Backend, Client, Shop, all_settled, count, ledger_report, level_of, run_to_end, unless_busy};
+use crate::support::{
+    Backend, Client, Shop, all_settled, count, ledger_report, level_of, new_order, run_to_end, unless_busy,
+};
 
 const STOCK: i64 = 1_000;
 /// Processes know the database's time no better than this, since its answers take a while.
@@ -203,16 +205,8 @@ async fn orders_are_deleted_while_others_are_paid_and_no_payment_is_lost(
 async fn settled_at(app: &App, at: Timestamp, count: u128) -> Vec<OrderId> {
     let new = |number: u128| NewOrder {
         id: uuid::Uuid::from_u128(first_id_at(at).as_u128() + number),
-        user_id: 7,
-        lines: vec![Line {
-            product_id: 1,
-            quantity: 1,
-        }],
-        currency: "USD".to_owned(),
-        idempotency_key: None,
-        hold: None,
-        labels: Labels::default(),
         created_at: at,
+        ..new_order(&[(1, 1)])
     };
 
     let new: Vec<NewOrder> = (0..count).map(new).collect();

@@ -6,33 +6,14 @@ use shop::{
     app::App,
     domain::{
         Caller, Error, OrderId,
-        orders::{self, Labels, Line, NewOrder, Payment},
+        orders::{self, NewOrder, Payment},
         settlement::{self, Settlement},
     },
     entities::{Timestamp, order::OrderStatus},
 };
 use uuid::Uuid;
 
-use crate::support::Backend;
-
-fn new_order(lines: &[(i64, i64)]) -> NewOrder {
-    NewOrder {
-        id: Uuid::now_v7(),
-        user_id: 1,
-        lines: lines
-            .iter()
-            .map(|(product_id, quantity)| Line {
-                product_id: *product_id,
-                quantity: *quantity,
-            })
-            .collect(),
-        currency: "USD".to_owned(),
-        idempotency_key: None,
-        hold: None,
-        labels: Labels::default(),
-        created_at: Timestamp::now(),
-    }
-}
+use crate::support::{Backend, new_order};
 
 async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created, Error>> {
     let orders = &orders;

@@ -144,22 +144,28 @@ pub fn identity(name: &str) -> DatabaseIdentity {
     }
 }
 
+/// A new order of these products and quantities, without a hold or a key.
+pub fn new_order(lines: &[(i64, i64)]) -> NewOrder {
+    let line = |(product_id, quantity): &(i64, i64)| Line {
+        product_id: *product_id,
+        quantity: *quantity,
+    };
+    NewOrder {
+        id: Uuid::now_v7(),
+        user_id: 7,
+        lines: lines.iter().map(line).collect(),
+        currency: "USD".to_owned(),
+        idempotency_key: None,
+        hold: None,
+        labels: Labels::default(),
+        created_at: Timestamp::now(),
+    }
+}
+
 /// Orders of `lines` whose payment has been accepted, with no settle request published yet.
 pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64, i64)>) -> Vec<OrderId> {
     const AT_ONCE: usize = 500;
-    let line = |(product_id, quantity)| Line { product_id, quantity };
-    let new: Vec<NewOrder> = (0..count)
-        .map(|number| NewOrder {
-            id: Uuid::now_v7(),
-            user_id: 7,
-            lines: lines(number).into_iter().map(line).collect(),
-            currency: "USD".to_owned(),
-            idempotency_key: None,
-            hold: None,
-            labels: Labels::default(),
-            created_at: Timestamp::now(),
-        })
-        .collect();
+    let new: Vec<NewOrder> = (0..count).map(|number| new_order(&lines(number))).collect();
 
     for batch in new.chunks(AT_ONCE) {
         let ids: Vec<Payment> = batch.iter().map(|order| (Caller::Admin, order.id).into()).collect();
@@ -180,17 +186,8 @@ pub async fn accepted(app: &App, count: usize, lines: impl Fn(usize) -> Vec<(i64
 /// database is away.
 pub async fn with_hold(app: &App, hold: Duration) -> Option<OrderId> {
     let order = NewOrder {
-        id: Uuid::now_v7(),
-        user_id: 7,
-        lines: vec![Line {
-            product_id: 1,
-            quantity: 1,
-        }],
-        currency: "USD".to_owned(),
-        idempotency_key: None,
         hold: Some(hold),
-        labels: Labels::default(),
-        created_at: Timestamp::now(),
+        ..new_order(&[(1, 1)])
     };
     let id = order.id;
     let made = app

@@ -9,8 +9,8 @@ mod shop;
 use std::time::{Duration, Instant};
 
 pub use backend::{
-    Backend, a_minute_ago, accepted, all_settled, count, end_holds, identity, ledger_report, level_of, publish,
-    with_hold,
+    Backend, a_minute_ago, accepted, all_settled, count, end_holds, identity, ledger_report, level_of, new_order,
+    publish, with_hold,
 };
 pub use broker::{EventListener, channel};
 pub use client::{Answer, Client};
