@@ -35,9 +35,9 @@
 //! - [`cli`] → [`server`] → [`http`]
 //!
 //! A module may import what stands to its right. [`http`] and [`domain`] do not import each other: only
-//! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the shop but [`config`]. Beside this order
-//! stand [`batch`], which imports [`domain`], [`seed`], which imports [`app`], and [`failpoints`] and
-//! [`gathering`], which import nothing.
+//! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the
+//! shop but [`config`]; [`queue`] and [`cache`] import it as well. Beside this order stand [`batch`], which imports
+//! [`domain`], [`seed`], which imports [`app`], and [`failpoints`] and [`gathering`], which import nothing.
 
 pub mod api;
 pub mod app;

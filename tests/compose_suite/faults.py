@@ -1,4 +1,4 @@
-"""What befalls the parts: killed, cut off from everybody, or cut off from one other part, by refusing or by silence."""
+"""What is done to the parts: killed, cut off from everybody, or cut off from one other part, by refusing or by silence."""
 
 from .engine import docker, run
 
