@@ -132,7 +132,9 @@ async fn create(app: App, batch: Arc<[NewOrder]>) -> Answers<Created> {
     if let Ok(answers) = &answers {
         let created = answers.iter().flatten().filter(|created| !created.replayed).count();
         counter!(ORDERS_CREATED).increment(created as u64);
-        note_released_or_held(&app, answers.iter().flatten().map(|created| &created.order));
+        note_availability(&app, answers.iter().flatten().map(|created| &created.order));
+    } else if batch.iter().any(|order| order.hold.is_some()) {
+        app.cache.invalidate_pages_soon();
     }
     answers
 }
@@ -146,8 +148,9 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Traced]>) -> Answers<O
     let written = app
         .db
         .transaction(|txn| async move { orders::accept_payments(&txn, now, payments).await });
-    let answers: Vec<Result<Order, Error>> = app.db.timeout(BATCH_TIMEOUT, written).await?;
+    let answers = app.db.timeout(BATCH_TIMEOUT, written).await;
     failpoints::hit(Failpoint::Accepted);
+    let answers: Vec<Result<Order, Error>> = answers.inspect_err(|_| app.cache.invalidate_pages_soon())?;
 
     // A client that pays twice at once may have both requests in one batch.
     let mut seen = HashSet::new();
@@ -171,7 +174,7 @@ async fn accept(app: App, notifier: Notifier, batch: Arc<[Traced]>) -> Answers<O
     };
     let expired: HashMap<OrderId, &Order> = by_id(answers.iter().flatten().filter(expired));
     count_failed(FailureReason::Expired, expired.len());
-    note_released_or_held(&app, expired.into_values());
+    note_availability(&app, expired.into_values());
     Ok(answers)
 }
 
@@ -183,13 +186,14 @@ async fn cancel(app: App, batch: Arc<[(Caller, OrderId)]>) -> Answers<Cancelled>
     let written = app
         .db
         .transaction(|txn| async move { orders::cancel(&txn, now, asked).await });
-    let answers: Vec<Result<Cancelled, Error>> = app.db.timeout(BATCH_TIMEOUT, written).await?;
+    let answers = app.db.timeout(BATCH_TIMEOUT, written).await;
     failpoints::hit(Failpoint::Cancelled);
+    let answers: Vec<Result<Cancelled, Error>> = answers.inspect_err(|_| app.cache.invalidate_pages_soon())?;
 
     let cancelled = answers.iter().flatten().filter(|cancelled| cancelled.newly_cancelled);
     let cancelled = by_id(cancelled.map(|cancelled| &cancelled.order));
     count_failed(FailureReason::Cancelled, cancelled.len());
-    note_released_or_held(&app, cancelled.into_values());
+    note_availability(&app, cancelled.into_values());
     Ok(answers)
 }
 
@@ -202,8 +206,9 @@ fn count_failed(reason: FailureReason, orders: usize) {
     counter!(ORDERS_FAILED, "reason" => reason.as_str()).increment(orders as u64);
 }
 
-/// The pages show how many units are available, which these orders have changed if they have a hold.
-fn note_released_or_held<'a>(app: &App, mut orders: impl Iterator<Item = &'a Order>) {
+/// The pages show how many units are available, which these orders have changed if they have a hold. A batch of which it is
+/// not known what came of it, because the answer to its commit is late or lost, may have changed that as well.
+fn note_availability<'a>(app: &App, mut orders: impl Iterator<Item = &'a Order>) {
     if orders.any(|order| order.row.expires_at.is_some()) {
         app.cache.invalidate_pages_soon();
     }

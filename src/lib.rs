@@ -11,7 +11,8 @@
 //!    under the same ids. Cancelling and expiry have no message; their events are stored with the fact in the
 //!    [outbox](domain::outbox), and the [relay](tasks::relay) publishes them.
 //! 2. **Orders are written in batches.** A [`Batcher`](batch::Batcher) passes the requests that gathered while the last
-//!    batch ran to one function over one transaction, without a timer. A batch of one is the quiet case.
+//!    batch ran to one function over one transaction. It waits for others for a millisecond at most. A batch of one is the
+//!    quiet case.
 //! 3. **One code path, three URLs.** [`db`], [`queue`] and [`cache`] choose their back end by a URL and hide it. Hardly any
 //!    other code depends on which product it is.
 //!
@@ -37,7 +38,8 @@
 //! A module may import what stands to its right. [`http`] and [`domain`] do not import each other: only
 //! [`api`] imports both, and `api::errors` turns errors of the domain into answers. [`telemetry`] imports nothing of the
 //! shop but [`config`]; [`queue`] and [`cache`] import it as well. Beside this order stand [`batch`], which imports
-//! [`domain`], [`seed`], which imports [`app`], and [`failpoints`] and [`gathering`], which import nothing.
+//! [`domain`] and [`gathering`]; [`seed`], which imports [`app`]; and [`failpoints`] and [`gathering`], which import
+//! nothing. [`queue`] imports [`gathering`] too.
 
 pub mod api;
 pub mod app;

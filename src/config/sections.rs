@@ -97,11 +97,11 @@ pub struct Server {
     #[serde(deserialize_with = "text")]
     pub management_bind: String,
 
-    /// Web origins (RFC 6454) whose pages may call the API, as browsers write them; in the variable separated by commas.
+    /// Web origins (RFC 6454) whose pages may call the API, as browsers write them; separated by commas.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
 
-    /// Proxies that are believed when they say whose request they hand on; in the variable separated by commas.
+    /// Proxies that are believed when they say whose request they hand on; separated by commas.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<Network>,
 }

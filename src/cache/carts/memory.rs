@@ -25,7 +25,7 @@ pub(super) const CAPACITY: u64 = 64 << 20;
 
 #[derive(Clone)]
 pub(super) struct Memory {
-    /// Those of a database that is not read any more, by its number, are never found again.
+    /// The key has the number of the database, so that carts of a database that is not read any more are not found.
     carts: Cache<(u64, CartKey), Entry>,
 }
 
@@ -90,13 +90,15 @@ fn open_entry(found: Option<Entry>, access: &Access) -> Result<Entry, Error> {
 
 /// The entry after `operation`.
 fn apply(found: Option<Entry>, access: &Access, operation: Operation) -> Result<Entry, Error> {
-    if let Operation::Create = operation {
-        return Ok(Entry::new(access));
-    }
+    let mut entry = match operation {
+        Operation::Create => Entry::new(access),
+        _ => open_entry(found, access)?,
+    };
 
-    let mut entry = open_entry(found, access)?;
     match operation {
-        Operation::Create | Operation::Find => {}
+        Operation::Create => {}
+        // Looking at a cart does not keep it.
+        Operation::Find => return Ok(entry),
         Operation::Put(line) => entry.put(line)?,
         Operation::BeginCheckout(user_id) => entry.begin_checkout(user_id)?,
         Operation::ReleaseCheckout => entry.release_checkout(),

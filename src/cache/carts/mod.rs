@@ -168,7 +168,8 @@ impl CartRequest<'_> {
 /// What `answer` gives within `max_wait`. A process that is busy sees late what has come in time: when the time is up,
 /// whatever has arrived by then is read first.
 async fn with_timeout<T>(max_wait: Duration, answer: impl Future<Output = T>) -> Option<T> {
-    /// A task needs one turn to read the connection, and another one to hand the answer over.
+    /// The task of the connection needs one turn to read it and one to hand the answer over; the third is to spare, since
+    /// it may have to wait for its turn.
     const READY_ROUNDS: usize = 3;
 
     let mut answer = pin!(answer);

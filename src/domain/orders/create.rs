@@ -8,7 +8,8 @@ use sea_orm::DatabaseTransaction;
 use serde_json::Value;
 
 use super::{
-    Created, Line, NewOrder, Order, hold,
+    Created, Line, NewOrder, Order,
+    hold::{self, Reserved},
     replay::{find_earlier, replay},
 };
 use crate::{
@@ -29,12 +30,12 @@ use crate::{
 pub async fn create(txn: &DatabaseTransaction, orders: &[NewOrder]) -> Result<Vec<Result<Created, Error>>, Error> {
     let (prices, levels) = read_products(txn, orders).await?;
     let mut candidates: Vec<Result<Order, Error>> = orders.iter().map(|order| price(order, &prices)).collect();
-    let mut earlier = match &levels {
+    let Reserved { mut earlier, repeated } = match &levels {
         Some(levels) => hold::reserve(txn, orders, &mut candidates, levels).await?,
-        None => Vec::new(),
+        None => Reserved::default(),
     };
 
-    let written = insert_orders(txn, &candidates).await?;
+    let written = insert_orders(txn, &candidates, &repeated).await?;
     insert_items(txn, &mut candidates, &written).await?;
     hold::write(txn, &candidates, &written).await?;
 
@@ -105,24 +106,15 @@ async fn lock_products(txn: &DatabaseTransaction, ids: Vec<ProductId>) -> Result
     .tuples(txn)
     .await?;
 
-    let price = |(id, price, _, _): &_| (*id, *price);
-    let level = |(id, _, stock, held): &_| {
-        (
-            *id,
-            StockLevel {
-                stock: *stock,
-                held: *held,
-            },
-        )
-    };
-    Ok((
-        products.iter().map(price).collect(),
-        products.iter().map(level).collect(),
-    ))
+    let prices = products.iter().map(|&(id, price, _, _)| (id, price));
+    let levels = products
+        .iter()
+        .map(|&(id, _, stock, held)| (id, StockLevel { stock, held }));
+    Ok((prices.collect(), levels.collect()))
 }
 
 /// The order as it will be stored, or why it cannot be.
-fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Error> {
+fn price(new: &NewOrder, prices: &Prices) -> Result<Order, Error> {
     let is_unknown = |line: &Line| !prices.contains_key(&line.product_id);
     let unknown: Vec<(usize, ProductId)> = new
         .lines
@@ -168,13 +160,15 @@ fn price(new: &NewOrder, prices: &HashMap<ProductId, i64>) -> Result<Order, Erro
     Ok(Order { row, items })
 }
 
-/// Inserts those that can be, and returns the ids that are new. What is missing from the answer has a row already, or its
-/// reference belongs to another order.
+/// Inserts those that can be, but for `repeated`, and returns the ids that are new. What is missing from the answer has a row
+/// already, or its reference belongs to another order.
 async fn insert_orders(
     txn: &DatabaseTransaction,
     candidates: &[Result<Order, Error>],
+    repeated: &HashSet<OrderId>,
 ) -> Result<HashSet<OrderId>, Error> {
-    let mut orders: Vec<&order::Model> = candidates.iter().flatten().map(|order| &order.row).collect();
+    let orders = candidates.iter().flatten().map(|order| &order.row);
+    let mut orders: Vec<&order::Model> = orders.filter(|row| !repeated.contains(&row.id)).collect();
     if orders.is_empty() {
         return Ok(HashSet::new());
     }
@@ -191,8 +185,8 @@ async fn insert_orders(
     };
     let metadata = |order: &&order::Model| order.metadata.as_ref().map_or("null".to_owned(), Value::to_string);
 
-    // Where there is no text, it is empty; no key and no reference is. Without a hold, `expires_at` is that of an order without
-    // time to pay it. SQLite needs `WHERE true` to tell ON CONFLICT from the ON of a join.
+    // A key or a reference that is missing is sent as '', which no real one is, and a hold that is missing as `created_at`,
+    // since none lasts for no time. SQLite needs `WHERE true` to tell ON CONFLICT from the ON of a join.
     let inserted = sql("
         INSERT INTO orders (id, user_id, status, total_price, currency, idempotency_key, expires_at, reference, metadata,
                             created_at, updated_at)
@@ -228,7 +222,7 @@ async fn insert_orders(
     Ok(new.into_iter().collect())
 }
 
-/// Some were there already, or their reference was. Those of earlier transactions have their lines; those inserted just now do not yet.
+/// Those of `ids` that were inserted just now: orders of earlier transactions have lines already.
 async fn without_lines(txn: &DatabaseTransaction, ids: Vec<OrderId>) -> Result<Vec<OrderId>, Error> {
     let new = sql("
         SELECT o.id

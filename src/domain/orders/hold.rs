@@ -17,74 +17,93 @@ use crate::{
     entities::order::ShortLine,
 };
 
-/// Goes through the orders with a hold, first come first served, and refuses those that are short: their candidate becomes
-/// [`Error::InsufficientStock`]. Returns the orders that were made before, which set nothing aside again. The products are
-/// locked, and `levels` are theirs.
+/// What is known of a batch before it is written.
+#[derive(Default)]
+pub(super) struct Reserved {
+    /// The orders with a hold that were made before, and set nothing aside again.
+    pub earlier: Vec<Order>,
+    /// The orders whose key or reference an order before them in this batch has taken. They must not be written: only one
+    /// of the two can be, and it is the first whose units were counted.
+    pub repeated: HashSet<OrderId>,
+}
+
+/// Goes through the orders of a batch, first come first served, and refuses those with a hold that are short: their candidate
+/// becomes [`Error::InsufficientStock`]. The products are locked, and `levels` are theirs.
 pub(super) async fn reserve(
     txn: &DatabaseTransaction,
     orders: &[NewOrder],
     candidates: &mut [Result<Order, Error>],
     levels: &HashMap<ProductId, StockLevel>,
-) -> Result<Vec<Order>, Error> {
+) -> Result<Reserved, Error> {
     let with_hold: Vec<&NewOrder> = orders.iter().filter(|new| new.hold.is_some()).collect();
-    let any_named = with_hold.iter().any(|new| names_of(new).next().is_some());
+    let any_has_key = with_hold.iter().any(|new| unique_keys_of(new).next().is_some());
 
     // Under the lock: of two requests with one key, the second sees what the first has made.
-    let mut earlier = if any_named {
+    let mut earlier = if any_has_key {
         find_earlier(txn, with_hold.clone()).await?
     } else {
         Vec::new()
     };
-    let mut short = find_short(orders, candidates, levels.clone(), &earlier);
-    // Orders without names were made before only if this transaction runs again, because the answer to its commit was lost.
+    let (mut short, mut repeated) = find_short(orders, candidates, levels.clone(), &earlier);
+    // Orders without a key were made before only if this transaction runs again, because the answer to its commit was lost.
     // Then their own units are missing from what is available.
-    if !short.is_empty() && !any_named {
+    if !short.is_empty() && !any_has_key {
         earlier = find_earlier(txn, with_hold).await?;
-        short = find_short(orders, candidates, levels.clone(), &earlier);
+        (short, repeated) = find_short(orders, candidates, levels.clone(), &earlier);
     }
 
     for (index, lines) in short {
         candidates[index] = Err(Error::InsufficientStock(lines));
     }
-    Ok(earlier)
+    Ok(Reserved { earlier, repeated })
 }
 
-/// The orders with a hold that are short, by their index. `earlier` are those that exist already.
+type Short = Vec<(usize, Vec<ShortLine>)>;
+
+/// The orders with a hold that are short, by their index, and the orders that repeat one before them. `earlier` are those
+/// that exist already.
 fn find_short(
     orders: &[NewOrder],
     candidates: &[Result<Order, Error>],
     mut levels: HashMap<ProductId, StockLevel>,
     earlier: &[Order],
-) -> Vec<(usize, Vec<ShortLine>)> {
-    let (mut made, mut short) = (HashSet::new(), Vec::new());
+) -> (Short, HashSet<OrderId>) {
+    let (mut taken, mut short, mut repeated) = (HashSet::new(), Vec::new(), HashSet::new());
     for (index, (new, candidate)) in orders.iter().zip(candidates).enumerate() {
         let Ok(order) = candidate else { continue };
         // It will not be written: it was made before, or its reference is taken.
-        let is_known = |earlier: &Order| is_made_by(earlier, new) || has_reference_of(earlier, new);
-        let is_repeated = earlier.iter().any(is_known) || names_of(new).any(|name| made.contains(&name));
-        if !has_hold(order) || is_repeated {
+        let is_known = |existing: &Order| is_made_by(existing, new) || has_reference_of(existing, new);
+        if earlier.iter().any(is_known) {
+            continue;
+        }
+        if unique_keys_of(new).any(|key| taken.contains(&key)) {
+            repeated.insert(new.id);
             continue;
         }
 
-        match stock_level::set_aside(&units_of([order].into_iter()), &mut levels) {
-            Ok(()) => made.extend(names_of(new)),
-            Err(lines) => short.push((index, lines)),
+        if has_hold(order)
+            && let Err(lines) = stock_level::set_aside(&units_of([order].into_iter()), &mut levels)
+        {
+            short.push((index, lines));
+            continue;
         }
+        taken.extend(unique_keys_of(new));
     }
-    short
+    (short, repeated)
 }
 
 /// What only one order of a user can have.
 #[derive(PartialEq, Eq, Hash)]
-enum Name<'a> {
-    Key(UserId, &'a str),
+enum UniqueKey<'a> {
+    Idempotency(UserId, &'a str),
     Reference(UserId, &'a str),
 }
 
-fn names_of(new: &NewOrder) -> impl Iterator<Item = Name<'_>> {
-    let key = new.idempotency_key.as_deref().map(|key| Name::Key(new.user_id, key));
+fn unique_keys_of(new: &NewOrder) -> impl Iterator<Item = UniqueKey<'_>> {
+    let key = new.idempotency_key.as_deref();
+    let key = key.map(|key| UniqueKey::Idempotency(new.user_id, key));
     let reference = new.labels.reference.as_deref();
-    let reference = reference.map(|reference| Name::Reference(new.user_id, reference));
+    let reference = reference.map(|reference| UniqueKey::Reference(new.user_id, reference));
     key.into_iter().chain(reference)
 }
 

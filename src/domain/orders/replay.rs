@@ -18,19 +18,19 @@ pub(super) async fn find_earlier(txn: &DatabaseTransaction, orders: Vec<&NewOrde
         return Ok(Vec::new());
     }
 
-    let mut ids = ids_of_names(txn, &orders).await?;
+    let mut ids = ids_of_unique_keys(txn, &orders).await?;
     ids.extend(orders.iter().map(|order| order.id));
     Ok(find_all(txn, &ids).await?.into_values().collect())
 }
 
 /// The orders that have the idempotency keys or the references of these requests.
-async fn ids_of_names(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<Vec<OrderId>, Error> {
-    let is_unnamed = |order: &&NewOrder| order.idempotency_key.is_none() && order.labels.reference.is_none();
-    if orders.iter().all(is_unnamed) {
+async fn ids_of_unique_keys(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result<Vec<OrderId>, Error> {
+    let has_no_key = |order: &&NewOrder| order.idempotency_key.is_none() && order.labels.reference.is_none();
+    if orders.iter().all(has_no_key) {
         return Ok(Vec::new());
     }
 
-    // No key and no reference is empty.
+    // A missing key or reference is sent as '', which no real one is.
     let texts = |text: fn(&NewOrder) -> &Option<String>| {
         Column::Text(
             orders
@@ -39,7 +39,7 @@ async fn ids_of_names(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result
                 .collect(),
         )
     };
-    let named: Vec<(Option<OrderId>, Option<OrderId>)> = sql("
+    let found: Vec<(Option<OrderId>, Option<OrderId>)> = sql("
         SELECT (SELECT o.id FROM orders o WHERE o.user_id = asked.user_id AND o.idempotency_key = asked.key),
                (SELECT o.id FROM orders o WHERE o.reference = asked.reference AND o.user_id = asked.user_id)
           FROM :asked")
@@ -57,7 +57,7 @@ async fn ids_of_names(txn: &DatabaseTransaction, orders: &[&NewOrder]) -> Result
     .tuples(txn)
     .await?;
 
-    let ids = named
+    let ids = found
         .into_iter()
         .flat_map(|(with_key, with_reference)| [with_key, with_reference]);
     Ok(ids.flatten().collect())
