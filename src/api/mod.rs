@@ -138,7 +138,23 @@ pub fn openapi_document() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::routes::Route;
+    use crate::http::{query, routes::Route, schema};
+
+    #[test]
+    fn every_schema_of_a_parameter_is_valid_with_the_components_it_names() {
+        let document = openapi_document();
+        let operations = document["paths"].as_object().expect("paths").values();
+        let operations = operations.flat_map(|path| path.as_object().expect("operations").values());
+        let parameters = operations.flat_map(|operation| operation["parameters"].as_array().into_iter().flatten());
+        let mut made = 0;
+        for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
+            let schema = schema::with_components(&parameter["schema"], &document["components"]["schemas"]);
+            query::validator(&schema);
+            assert!(schema.to_string().len() < 4_096, "{schema}");
+            made += 1;
+        }
+        assert!(made > 10, "{made}");
+    }
 
     #[test]
     fn every_path_has_one_template_and_what_is_open_is_open() {

@@ -69,14 +69,18 @@ struct Made {
 
 /// The pages of the API.
 pub fn api(document: &Value, auth: AuthMode) -> Pages {
-    let json = Bytes::from(document.to_string());
-    let yaml = Bytes::from(openapi::to_yaml(document));
+    // The only form that is kept; the others are made of it when somebody asks for them.
+    let json = Bytes::from(document.to_string().into_boxed_str().into_boxed_bytes());
+    let yaml = {
+        let json = json.clone();
+        move || openapi::to_yaml(&serde_json::from_slice(&json).unwrap_or_default()).into()
+    };
 
     Pages(vec![
         Page::fixed("/", HTML, || Bytes::from_static(FRONT_PAGE.as_bytes())),
         Page::fixed("/docs", HTML, move || openapi::swagger_ui(auth).into()),
         Page::fixed("/openapi.json", "application/json", move || json.clone()),
-        Page::fixed("/openapi.yaml", "application/yaml", move || yaml.clone()),
+        Page::fixed("/openapi.yaml", "application/yaml", yaml),
     ])
 }
 

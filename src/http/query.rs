@@ -5,18 +5,19 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use jsonschema::{Draft, ValidationError, Validator, error::ValidationErrorKind};
 use poem::{Endpoint, Request, Response, http::Method};
 use poem_openapi::error::ParseParamError;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
     problem::{FieldError, Problem, pointer::escaped},
     routes::{Access, Routes},
+    schema,
     validation::VISIBLE,
 };
 
@@ -37,18 +38,19 @@ struct Parameter {
     kind: Kind,
     /// The most characters of a value.
     max_length: Option<usize>,
-    schema: Validator,
+    /// Made when a value is refused for the first time.
+    validator: LazyLock<Validator, Box<dyn FnOnce() -> Validator + Send>>,
 }
 
 impl<E> CheckedQuery<E> {
     /// `document` describes what `inner` answers.
     pub fn new(inner: E, routes: Arc<Routes>, document: &Value) -> Self {
-        let components = &document["components"];
+        let schemas = &document["components"]["schemas"];
         let parameters = |operations: &Value| -> Vec<(Method, Parameters)> {
             let operations = operations.as_object().into_iter().flatten();
             let of_method = operations.filter_map(|(method, operation)| {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).ok()?;
-                Some((method, Parameters::of(operation, components)))
+                Some((method, Parameters::of(operation, schemas)))
             });
             of_method.collect()
         };
@@ -105,14 +107,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for CheckedQuery<E> {
 }
 
 impl Parameters {
-    fn of(operation: &Value, components: &Value) -> Self {
+    fn of(operation: &Value, schemas: &Value) -> Self {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let in_query = parameters.filter(|parameter| parameter["in"] == "query");
-        Self(
-            in_query
-                .map(|parameter| Parameter::new(parameter, components))
-                .collect(),
-        )
+        Self(in_query.map(|parameter| Parameter::new(parameter, schemas)).collect())
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -166,18 +164,10 @@ enum Kind {
 }
 
 impl Parameter {
-    fn new(parameter: &Value, components: &Value) -> Self {
-        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
-        let schema = json!({ "allOf": [parameter["schema"]], "components": components });
-        let schema = jsonschema::options()
-            .with_draft(Draft::Draft4)
-            .with_format("uuid", |text: &str| Uuid::try_parse(text).is_ok())
-            .should_validate_formats(true)
-            .build(&schema)
-            .unwrap_or_else(|error| panic!("the schema of the parameter {name} is not valid: {error}"));
-
+    fn new(parameter: &Value, schemas: &Value) -> Self {
+        let schema = schema::with_components(&parameter["schema"], schemas);
         Self {
-            name,
+            name: parameter["name"].as_str().unwrap_or_default().to_owned(),
             kind: match parameter["schema"]["type"].as_str() {
                 Some("integer") => Kind::Integer,
                 Some("boolean") => Kind::Boolean,
@@ -186,7 +176,7 @@ impl Parameter {
             max_length: parameter["schema"]["maxLength"]
                 .as_u64()
                 .and_then(|length| length.try_into().ok()),
-            schema,
+            validator: LazyLock::new(Box::new(move || validator(&schema))),
         }
     }
 
@@ -203,7 +193,7 @@ impl Parameter {
         };
         let value = parsed.unwrap_or_else(|| Value::from(value));
 
-        let found = self.schema.iter_errors(&value);
+        let found = self.validator.iter_errors(&value);
         found
             .map(|error| field_error(&self.name, self.detail(&error)))
             .collect()
@@ -219,6 +209,19 @@ impl Parameter {
             _ => error.masked_with("the value").to_string(),
         }
     }
+}
+
+/// What validates the values of a parameter.
+///
+/// # Panics
+/// If the schema is not valid. A test makes the validators of the whole document.
+pub fn validator(schema: &Value) -> Validator {
+    jsonschema::options()
+        .with_draft(Draft::Draft4)
+        .with_format("uuid", |text: &str| Uuid::try_parse(text).is_ok())
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap_or_else(|error| panic!("the schema of a parameter is not valid: {error}: {schema}"))
 }
 
 fn field_error(name: &str, detail: impl Into<String>) -> FieldError {

@@ -21,6 +21,30 @@ pub fn correct(schemas: &mut Value) {
 /// Adds `additionalProperties: false` to the schemas of objects that requests send: those of `roots`, and all that they
 /// refer to.
 pub fn deny_unknown_fields(schemas: &mut Map<String, Value>, roots: BTreeSet<String>) {
+    for name in reachable(schemas, roots) {
+        if let Some(Value::Object(schema)) = schemas.get_mut(&name)
+            && schema.get("type").is_some_and(|kind| kind == "object")
+        {
+            schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+        }
+    }
+}
+
+/// `schema` as a document of its own, which has those components out of `schemas` that it refers to, and no others: a
+/// validator keeps copies of what it is made from.
+pub fn with_components(schema: &Value, schemas: &Value) -> Value {
+    let none = Map::new();
+    let schemas = schemas.as_object().unwrap_or(&none);
+    let needed = reachable(schemas, references(schema));
+    let needed: Map<String, Value> = needed
+        .into_iter()
+        .map(|name| (name.clone(), schemas[&name].clone()))
+        .collect();
+    json!({ "allOf": [schema], "components": { "schemas": needed } })
+}
+
+/// The names of those `schemas` that `roots` name, directly or not.
+fn reachable(schemas: &Map<String, Value>, roots: BTreeSet<String>) -> BTreeSet<String> {
     let mut reachable = BTreeSet::new();
     let mut open: Vec<String> = roots.into_iter().collect();
     while let Some(name) = open.pop() {
@@ -30,14 +54,7 @@ pub fn deny_unknown_fields(schemas: &mut Map<String, Value>, roots: BTreeSet<Str
             open.extend(references(schema));
         }
     }
-
-    for name in reachable {
-        if let Some(Value::Object(schema)) = schemas.get_mut(&name)
-            && schema.get("type").is_some_and(|kind| kind == "object")
-        {
-            schema.insert("additionalProperties".to_owned(), Value::Bool(false));
-        }
-    }
+    reachable
 }
 
 /// The names of the schemas that `value` refers to anywhere in it.
