@@ -1,11 +1,12 @@
 //! Lets requests wait until an order is settled, by whichever process. The watch listens to the queue's events, and only
-//! while a request waits. An event says no more than that the order's row is worth reading again; the watch reads the rows of
-//! all orders that were settled together at once, and hands each to those who wait for it. While no events can be received,
-//! the watch polls the database instead: one query a second for all orders that are waited for. While events are received it
-//! still polls every ten seconds, for orders that were settled between two listeners.
+//! while a request waits. An event says no more than that the order's row is worth reading again, and what the row does not
+//! bear out changes nothing. The watch reads the rows of all orders that were settled together at once, and hands each to
+//! those who wait for it. While no events can be received, the watch polls the database instead: one query a second for all
+//! orders that are waited for. While events are received it still polls every ten seconds, for orders that were settled
+//! between two listeners.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -50,8 +51,10 @@ pub enum Progress {
 #[derive(Clone, Debug, Default)]
 struct State {
     progress: Progress,
-    /// The row of the settled order, if it could be read.
+    /// The row of the settled order, if the watch has read it.
     settled: Option<Arc<order::Model>>,
+    /// How often the watch could not read the row that an event names.
+    unread: u32,
 }
 
 /// Knows which orders are waited for. Clones share it.
@@ -76,8 +79,22 @@ pub struct Subscription {
     id: OrderId,
     /// `None` only while it is dropped.
     state: Option<watch::Receiver<State>>,
+    /// As in the state when its owner looked last.
+    unread: u32,
     shared: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What ends the waiting for an order to be settled.
+pub enum Awaited {
+    /// It is, and this is its row.
+    Settled(Arc<order::Model>),
+    /// It is, and the row has to be read.
+    SettledUnread,
+    /// It may be: there was an event, and the watch could not read the row.
+    Unknown,
+    /// The process stops.
+    Stopped,
 }
 
 impl OrderWatch {
@@ -101,9 +118,11 @@ impl OrderWatch {
         let state = self.shared.orders().entry(id).or_default().subscribe();
         self.shared.subscribed.notify_one();
 
+        let unread = state.borrow().unread;
         Some(Subscription {
             id,
             state: Some(state),
+            unread,
             shared: Arc::clone(&self.shared),
             _permit: permit,
         })
@@ -119,34 +138,47 @@ impl OrderWatch {
             order.send_if_modified(|known| {
                 let is_news = known.progress < progress;
                 if is_news {
-                    *known = State { progress, settled };
+                    known.progress = progress;
+                    known.settled = settled;
                 }
                 is_news
             });
         }
     }
 
-    /// Reads those of the settled orders that are waited for, all at once, and wakes who waits for them.
-    async fn hand_out(&self, app: &App, settled: Vec<OrderId>) {
-        let awaited: Vec<OrderId> = {
+    /// Lets the subscriptions to this order read the row themselves.
+    fn note_unread(&self, id: OrderId) {
+        if let Some(order) = self.shared.orders().get(&id) {
+            order.send_modify(|known| known.unread = known.unread.wrapping_add(1));
+        }
+    }
+
+    /// Reads those of the `named` orders that are waited for, all at once, and wakes who waits for one that is settled. That a
+    /// named order is settled is only said: anybody may have published the event.
+    async fn hand_out(&self, app: &App, named: Vec<OrderId>) {
+        let mut awaited: HashSet<OrderId> = {
             let orders = self.shared.orders();
-            settled.into_iter().filter(|id| orders.contains_key(id)).collect()
+            named.into_iter().filter(|id| orders.contains_key(id)).collect()
         };
         if awaited.is_empty() {
             return;
         }
 
-        let read = orders::find_rows(app.db.read(), &awaited);
+        let ids: Vec<OrderId> = awaited.iter().copied().collect();
+        let read = orders::find_rows(app.db.read(), &ids);
         let rows = app.db.timeout(READ_TIMEOUT, read).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "could not read settled orders; each request reads its own");
             Vec::new()
         });
 
-        for row in rows.into_iter().filter(|row| row.status != OrderStatus::Pending) {
-            self.update(row.id, Progress::Settled, Some(Arc::new(row)));
+        for row in rows {
+            awaited.remove(&row.id);
+            if row.status != OrderStatus::Pending {
+                self.update(row.id, Progress::Settled, Some(Arc::new(row)));
+            }
         }
         for id in awaited {
-            self.notify(id, Progress::Settled);
+            self.note_unread(id);
         }
     }
 
@@ -253,12 +285,28 @@ impl Subscription {
         }
     }
 
-    /// Waits until the order is settled, and answers with its row. `None` when that has to be read, or when the process stops.
-    pub async fn until_settled(&mut self) -> Option<Arc<order::Model>> {
-        let state = self.state.as_mut()?;
-        tokio::select! {
-            () = self.shared.stop.cancelled() => None,
-            settled = state.wait_for(|state| state.progress == Progress::Settled) => settled.ok()?.settled.clone(),
+    /// Waits until the order is settled, or may be.
+    pub async fn until_settled(&mut self) -> Awaited {
+        let Some(state) = self.state.as_mut() else {
+            return Awaited::Stopped;
+        };
+        let seen = self.unread;
+        let is_worth_reading = |state: &State| state.progress == Progress::Settled || state.unread != seen;
+        let state = tokio::select! {
+            () = self.shared.stop.cancelled() => return Awaited::Stopped,
+            state = state.wait_for(is_worth_reading) => state,
+        };
+
+        match state {
+            Ok(state) if state.progress == Progress::Settled => {
+                let row = state.settled.clone();
+                row.map_or(Awaited::SettledUnread, Awaited::Settled)
+            }
+            Ok(state) => {
+                self.unread = state.unread;
+                Awaited::Unknown
+            }
+            Err(_) => Awaited::Stopped,
         }
     }
 }

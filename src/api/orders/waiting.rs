@@ -18,7 +18,7 @@ use crate::{
         event_stream::EventStream,
         prefer::{Prefer, wait_applied},
     },
-    tasks::order_watch::{OrderWatch, Subscription},
+    tasks::order_watch::{Awaited, OrderWatch, Subscription},
 };
 
 /// A stream ends after this; a browser then opens another one by itself.
@@ -55,15 +55,22 @@ impl Wait {
     /// # Errors
     /// As [`load`].
     pub async fn until_settled(mut self, app: &App, caller: Caller, pending: Order) -> Result<Order, Error> {
-        let settled = timeout(self.max_wait, self.subscription.until_settled()).await;
-        match settled {
-            // The lines of an order never change.
-            Ok(Some(row)) => Ok(Order {
-                row: order::Model::clone(&row),
-                items: pending.items,
-            }),
-            // It could not be read there, the time is up, or the process stops.
-            _ => load(app, caller, self.subscription.id()).await,
+        let deadline = Instant::now() + self.max_wait;
+        loop {
+            let awaited = timeout_at(deadline, self.subscription.until_settled()).await;
+            if let Ok(Awaited::Settled(row)) = awaited {
+                // The lines of an order never change.
+                let row = order::Model::clone(&row);
+                return Ok(Order {
+                    row,
+                    items: pending.items,
+                });
+            }
+
+            let order = load(app, caller, self.subscription.id()).await?;
+            if !matches!(awaited, Ok(Awaited::Unknown)) || order.row.status != OrderStatus::Pending {
+                return Ok(order);
+            }
         }
     }
 }
@@ -148,6 +155,7 @@ impl Following {
             timeout_at(self.deadline, self.subscription.changed()).await.ok()??;
         }
     }
+
     /// The order's row, once it can be read: a browser whose stream ended now would be answered 503, and would give up.
     async fn load(&mut self) -> Option<Order> {
         while Instant::now() < self.deadline {
