@@ -29,15 +29,28 @@ enum Statistics {
 pub async fn statistics(table: &mut Table) {
     for stored in STORED {
         let (mut none, mut empty): ([Vec<Round>; 5], [Vec<Round>; 5]) = Default::default();
-        for _ in 0..rounds() {
-            let fresh = rates(stored, Statistics::Fresh).await;
+        for round in 0..rounds() {
+            // What one state has written is still being written to the disk while the next one is measured: no state is
+            // always the first.
+            let mut states = [Statistics::Fresh, Statistics::None, Statistics::OfEmptyTables];
+            states.rotate_left(round % 3);
+            let mut measured = Vec::new();
+            for state in states {
+                measured.push((state, rates(stored, state).await));
+            }
+
+            let of = |wanted| {
+                measured
+                    .iter()
+                    .find(|(state, _)| *state == wanted)
+                    .map(|(_, rates)| *rates)
+            };
+            let floors = of(Statistics::Fresh).unwrap_or_default();
             for (state, measured) in [(Statistics::None, &mut none), (Statistics::OfEmptyTables, &mut empty)] {
-                let rates = rates(stored, state).await;
-                for (index, rate) in rates.into_iter().enumerate() {
-                    let floor = fresh[index];
+                for (index, rate) in of(state).unwrap_or_default().into_iter().enumerate() {
                     measured[index].push(Round {
                         rate,
-                        floor,
+                        floor: floors[index],
                         ..Round::default()
                     });
                 }
