@@ -1,7 +1,8 @@
 //! The loop of a task that works in rounds: one after another until the process stops, with one policy for their errors.
 //!
-//! The auditor and the watch of orders have loops of their own: a check that takes too long is no outage, and a poll for those
-//! who wait may fail in silence, because they read by themselves in the end.
+//! Three tasks that poll have loops of their own. For the auditor, a check that takes too long is no outage. The watch of
+//! orders may fail in silence, because those who wait read by themselves in the end. The probes of the dependencies end
+//! outages themselves.
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ use crate::{
 const BATCH: i64 = 1_000;
 
 /// What is old: orders that were settled and made before `:cutoff`, unless they were refunded since, and orders that were made
-/// before it and that nobody has paid. An order whose payment was accepted, or with an open hold, is never old.
+/// before it and that nobody has paid. An order that was accepted and is not settled, or that has an open hold, is
+/// never old.
 macro_rules! is_old {
     () => {
         "id < :cutoff_id
