@@ -34,9 +34,6 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 /// Expires the orders whose hold has ended, 1,000 at most, and returns how many.
-///
-/// # Errors
-/// The database's.
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
 pub async fn expire(app: &App) -> Result<usize, Error> {
     let any_expired = orders::is_any_expired(app.db.read(), app.db.time());

@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shop::{
     app::App,
-    cli::prune::{self, Old},
+    cli::prune::{self, OldRows},
     db,
     domain::{
         Caller, Error, OrderId, idempotency,
@@ -89,7 +89,7 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
     let level = level_of(&app, 1).await;
     assert_eq!(level, (STOCK - 10 - 19 - 39 - 80, 3));
 
-    let old = Old {
+    let old = OldRows {
         orders: OldOrders {
             paid: 2,
             failed: 1,
@@ -97,12 +97,12 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
         },
         keys: 1,
     };
-    let counted = Old {
+    let counted = OldRows {
         orders: orders::count_old(app.db.read(), cutoff).await.expect("counted"),
         keys: idempotency::count_old(app.db.read(), cutoff).await.expect("counted"),
     };
     assert_eq!(counted, old);
-    for expected in [old, Old::default()] {
+    for expected in [old, OldRows::default()] {
         let now = Timestamp::now();
         assert_eq!(prune::delete(&app.db, now, cutoff).await.expect("deleted"), expected);
     }

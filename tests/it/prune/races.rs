@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::json;
 use shop::{
     app::App,
-    cli::prune::{self, Old},
+    cli::prune::{self, OldRows},
     db,
     domain::{
         OrderId,
@@ -50,7 +50,7 @@ async fn while_all_is_deleted<T>(
     backend: &Backend,
     table: &str,
     request: impl Future<Output = T>,
-) -> (Old, T) {
+) -> (OldRows, T) {
     psql(
         backend,
         &format!(
