@@ -74,7 +74,7 @@ const UNPAID: &str = "
     INSERT INTO order_items (order_id, product_id, quantity, unit_price) SELECT id, 1, 1, 100 FROM new";
 
 /// Statements that must be seen, or the test has looked at nothing.
-const SEEN: [&str; 24] = [
+const SEEN: [&str; 26] = [
     "INSERT INTO orders",
     "INSERT INTO order_items",
     "SELECT id, price",
@@ -85,6 +85,8 @@ const SEEN: [&str; 24] = [
     "SELECT o.id, o.user_id, o.status",
     "WITH payable AS",
     "WITH due AS",
+    "WITH released AS",
+    "WITH accepted AS",
     "SELECT id, user_id, status, total_price, currency, expires_at, accepted_at, settled_at, failure",
     "SELECT order_id, product_id, quantity, unit_price",
     "SELECT id, stock, held",
