@@ -1,6 +1,6 @@
 //! Checks the ledger at regular intervals, in one process at a time, and shows the last result as gauges in every process, so
-//! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right, or when
-//! there is none, it reads everything.
+//! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right or cannot be
+//! read in time, or when there is none, it reads everything.
 
 use std::{
     sync::atomic::{AtomicI32, Ordering},
@@ -75,12 +75,8 @@ pub async fn run(app: App, stop: CancellationToken) {
 }
 
 async fn check_and_set_gauges(app: &App, every: Duration) -> Result<(), Error> {
-    // Also when this process cannot check, another one may have.
     let checked = check_if_due(app, every).await;
-    let last = ledger::last_check(app.db.read());
-    set_gauges(&app.db.timeout(STEP_TIMEOUT, last).await?);
-
-    if let Some(Checked { report, .. }) = checked?
+    if let Ok(Some(Checked { report, .. })) = &checked
         && !report.is_clean()
     {
         tracing::error!(
@@ -91,7 +87,11 @@ async fn check_and_set_gauges(app: &App, every: Duration) -> Result<(), Error> {
             "the ledger check found discrepancies: run `shop verify`"
         );
     }
-    Ok(())
+
+    // Also when this process could not check: another one may have.
+    let last = ledger::last_check(app.db.read());
+    set_gauges(&app.db.timeout(STEP_TIMEOUT, last).await?);
+    checked.map(drop)
 }
 
 /// Checks the ledger if the last check of any process is `every` ago, and no other process is checking.
@@ -138,9 +138,15 @@ async fn check(app: &App, lease: &Lease, session: &ReadingSession) -> Result<Che
     });
     let since = app.db.timeout(CHECK_TIMEOUT, since).await;
     session.end();
-    let checked = match since? {
-        Some(clean) if clean.report.adds_up() => clean,
-        since => check_everything(app, since, session).await?,
+    let checked = match since {
+        Ok(Some(clean)) if clean.report.adds_up() => clean,
+        Ok(since) => check_everything(app, since, session).await?,
+        // What has changed may be too much to read it in time, and would be more the next time.
+        Err(error) if error.is_outage() => {
+            tracing::debug!(%error, "could not check what has changed; checking the whole ledger");
+            check_everything(app, None, session).await?
+        }
+        Err(error) => return Err(error),
     };
     failpoints::hit(Failpoint::LedgerRead);
 
