@@ -3,6 +3,7 @@
 //! read in time, or when there is none, it reads everything.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicI32, Ordering},
     time::Duration,
 };
@@ -54,9 +55,11 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 
     loop {
+        // Recorded before the check is dropped, or closing the pool would wait for the statement that it has left running.
+        let mut checking = pin!(check_and_set_gauges(&app, every));
         let checked = tokio::select! {
-            () = stop.cancelled() => return,
-            checked = check_and_set_gauges(&app, every) => checked,
+            () = stop.cancelled() => return app.db.record_abandoned(),
+            checked = &mut checking => checked,
         };
         let pause = match checked {
             Ok(()) => every.min(POLL),
@@ -105,11 +108,15 @@ pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>,
     };
 
     let (started, session) = (Instant::now(), ReadingSession::default());
-    let checked = tokio::select! {
-        checked = check(app, &lease, &session) => checked,
-        lost = renew_until_lost(app, &lease, &session) => {
-            app.db.record_abandoned();
-            Err(lost)
+    let checked = {
+        let mut checking = pin!(check(app, &lease, &session));
+        tokio::select! {
+            checked = &mut checking => checked,
+            lost = renew_until_lost(app, &lease, &session) => {
+                // Before the check is dropped, so that its connection is cleaned up.
+                app.db.record_abandoned();
+                Err(lost)
+            }
         }
     };
     match checked {
