@@ -74,14 +74,14 @@ pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids:
 }
 
 /// Makes every order that was accepted and is still PENDING due at `now`; returns how many there are. Locks them in id order, as
-/// everywhere.
+/// everywhere. Without `COALESCE` SQLite would read all orders there are, because the index of their ids has that order.
 pub async fn make_all_due(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
     let due = sql("
         WITH accepted AS (
             SELECT id
               FROM orders
              WHERE settled_at IS NULL AND accepted_at IS NOT NULL
-             ORDER BY id
+             ORDER BY COALESCE(id, id)
                FOR NO KEY UPDATE
         )
         UPDATE orders
