@@ -24,9 +24,9 @@ use crate::{
 /// Younger orders are never deleted: clients may still send their requests again.
 const MIN_AGE: Duration = Duration::from_hours(24);
 
-/// What there is to delete, or was.
+/// Counts of what is older than the cutoff.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Old {
+pub struct OldRows {
     pub orders: OldOrders,
     /// Idempotency keys of administrators.
     pub keys: u64,
@@ -59,7 +59,7 @@ impl Prune {
             .report(None, |txn| async move {
                 let orders = orders::count_old(&*txn, cutoff).await?;
                 let keys = idempotency::count_old(&*txn, cutoff).await?;
-                Ok::<_, Error>(Old { orders, keys })
+                Ok::<_, Error>(OldRows { orders, keys })
             })
             .await
             .context("the orders could not be read")?;
@@ -85,8 +85,8 @@ impl Prune {
 ///
 /// # Errors
 /// The database's. What was deleted before stays so.
-pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, Error> {
-    let mut deleted = Old::default();
+pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<OldRows, Error> {
+    let mut deleted = OldRows::default();
     let mut after = OrderId::nil();
 
     loop {
@@ -108,8 +108,8 @@ pub async fn delete(db: &Db, now: Timestamp, cutoff: Timestamp) -> Result<Old, E
     }
 }
 
-fn described(old: &Old) -> String {
-    let Old { orders, keys } = old;
+fn described(old: &OldRows) -> String {
+    let OldRows { orders, keys } = old;
     let OldOrders { paid, failed, unpaid } = orders;
     format!("{paid} PAID, {failed} FAILED and {unpaid} unpaid orders, and {keys} idempotency keys of administrators")
 }

@@ -40,9 +40,6 @@ pub fn options_are_refused(error: &DbErr) -> bool {
 }
 
 /// The id of the session in which this transaction runs, at the server. SQLite has no server: `None`.
-///
-/// # Errors
-/// The database's.
 pub async fn session_id(txn: &DatabaseTransaction) -> Result<Option<i32>, DbErr> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(None);
@@ -53,9 +50,6 @@ pub async fn session_id(txn: &DatabaseTransaction) -> Result<Option<i32>, DbErr>
 
 /// Whether the server, asked through another connection, still has the session. It has none any more after a restart or a
 /// failover, and once it has noticed that nobody is at the other end.
-///
-/// # Errors
-/// The database's.
 pub async fn session_exists(connection: &impl ConnectionTrait, id: i32) -> Result<bool, DbErr> {
     let ids: Vec<i32> = sql("SELECT pid FROM pg_stat_get_activity(:id)")
         .bind("id", id)
@@ -66,9 +60,6 @@ pub async fn session_exists(connection: &impl ConnectionTrait, id: i32) -> Resul
 
 impl Db {
     /// The options that are not in force. `None` if all are, and on SQLite.
-    ///
-    /// # Errors
-    /// The database's.
     pub async fn missing_options(&self) -> Result<Option<MissingOptions>, DbErr> {
         if self.is_sqlite() {
             return Ok(None);

@@ -16,7 +16,8 @@ use crate::{
     entities::Timestamp,
 };
 
-/// How long a claimed event is left to whoever claimed it. Publishing a full claim is given up before that.
+/// How long a claimed event is left to whoever claimed it. Publishing usually ends before that; if not,
+/// another process publishes the same ids.
 const CLAIM: Duration = Duration::from_secs(20);
 
 /// An event of the outbox.

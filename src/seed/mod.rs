@@ -128,7 +128,7 @@ async fn add_chunk(app: &App, chunk: Vec<(NewOrder, Outcome)>) -> Result<usize, 
             orders::accept_payments(&txn, now, &payments).await?;
             settlement::settle(&txn, now, paid, low_stock_at).await?;
             orders::cancel(&txn, now, cancellations).await?;
-            orders::expire_due(&txn, now, i64::try_from(CHUNK).unwrap_or(i64::MAX)).await?;
+            orders::expire_due(&txn, now, i64::try_from(CHUNK).unwrap_or(i64::MAX), &[]).await?;
             Ok(new.len() - known)
         })
         .await

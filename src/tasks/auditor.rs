@@ -1,8 +1,9 @@
 //! Checks the ledger at regular intervals, in one process at a time, and shows the last result as gauges in every process, so
-//! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right, or when
-//! there is none, it reads everything.
+//! that an alert can watch them. A check reads what has changed since the last clean one. When that is not right or cannot be
+//! read in time, or when there is none, it reads everything.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicI32, Ordering},
     time::Duration,
 };
@@ -54,9 +55,11 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 
     loop {
+        // Recorded before the check is dropped, or closing the pool would wait for the statement that it has left running.
+        let mut checking = pin!(check_and_set_gauges(&app, every));
         let checked = tokio::select! {
-            () = stop.cancelled() => return,
-            checked = check_and_show(&app, every) => checked,
+            () = stop.cancelled() => return app.db.record_abandoned(),
+            checked = &mut checking => checked,
         };
         let pause = match checked {
             Ok(()) => every.min(POLL),
@@ -74,13 +77,9 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
-    // Also when this process cannot check, another one may have.
+async fn check_and_set_gauges(app: &App, every: Duration) -> Result<(), Error> {
     let checked = check_if_due(app, every).await;
-    let last = ledger::last_check(app.db.read());
-    show(&app.db.timeout(STEP_TIMEOUT, last).await?);
-
-    if let Some(Checked { report, .. }) = checked?
+    if let Ok(Some(Checked { report, .. })) = &checked
         && !report.is_clean()
     {
         tracing::error!(
@@ -91,7 +90,11 @@ async fn check_and_show(app: &App, every: Duration) -> Result<(), Error> {
             "the ledger check found discrepancies: run `shop verify`"
         );
     }
-    Ok(())
+
+    // Also when this process could not check: another one may have.
+    let last = ledger::last_check(app.db.read());
+    set_gauges(&app.db.timeout(STEP_TIMEOUT, last).await?);
+    checked.map(drop)
 }
 
 /// Checks the ledger if the last check of any process is `every` ago, and no other process is checking.
@@ -104,12 +107,16 @@ pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>,
         return Ok(None);
     };
 
-    let (started, reader) = (Instant::now(), Reader::default());
-    let checked = tokio::select! {
-        checked = check(app, &lease, &reader) => checked,
-        lost = keep(app, &lease, &reader) => {
-            app.db.record_abandoned();
-            Err(lost)
+    let (started, session) = (Instant::now(), ReadingSession::default());
+    let checked = {
+        let mut checking = pin!(check(app, &lease, &session));
+        tokio::select! {
+            checked = &mut checking => checked,
+            lost = renew_until_lost(app, &lease, &session) => {
+                // Before the check is dropped, so that its connection is cleaned up.
+                app.db.record_abandoned();
+                Err(lost)
+            }
         }
     };
     match checked {
@@ -126,21 +133,27 @@ pub async fn check_if_due(app: &App, every: Duration) -> Result<Option<Checked>,
     }
 }
 
-async fn check(app: &App, lease: &Lease, reader: &Reader) -> Result<Checked, Error> {
+async fn check(app: &App, lease: &Lease, session: &ReadingSession) -> Result<Checked, Error> {
     let open = ledger::open_period(app.db.write(), lease);
     app.db.timeout(STEP_TIMEOUT, open).await?;
     wait_until_closed(app).await?;
 
     let now = app.db.time();
     let since = app.db.snapshot(Some(CHECK_TIMEOUT), |txn| async move {
-        reader.begin(&txn).await?;
+        session.begin(&txn).await?;
         ledger::check_since_clean(&txn, now, MAX_AGE).await
     });
     let since = app.db.timeout(CHECK_TIMEOUT, since).await;
-    reader.end();
-    let checked = match since? {
-        Some(clean) if clean.report.adds_up() => clean,
-        since => check_everything(app, since, reader).await?,
+    session.end();
+    let checked = match since {
+        Ok(Some(clean)) if clean.report.adds_up() => clean,
+        Ok(since) => check_everything(app, since, session).await?,
+        // What has changed may be too much to read it in time, and would be more the next time.
+        Err(error) if error.is_outage() => {
+            tracing::debug!(%error, "could not check what has changed; checking the whole ledger");
+            check_everything(app, None, session).await?
+        }
+        Err(error) => return Err(error),
     };
     failpoints::hit(Failpoint::LedgerRead);
 
@@ -153,14 +166,14 @@ async fn check(app: &App, lease: &Lease, reader: &Reader) -> Result<Checked, Err
 }
 
 /// A full check, which has the last word. If it fails, what is known is `since`.
-async fn check_everything(app: &App, since: Option<Checked>, reader: &Reader) -> Result<Checked, Error> {
+async fn check_everything(app: &App, since: Option<Checked>, session: &ReadingSession) -> Result<Checked, Error> {
     let now = app.db.time();
     let full = app.db.report(Some(FULL_CHECK_TIMEOUT), |txn| async move {
-        reader.begin(&txn).await?;
+        session.begin(&txn).await?;
         ledger::check_and_add_up(&txn, now, MAX_AGE).await
     });
     let full = app.db.timeout(FULL_CHECK_TIMEOUT, full).await;
-    reader.end();
+    session.end();
 
     match (full, since) {
         (Ok(full), _) => Ok(full),
@@ -187,15 +200,15 @@ async fn wait_until_closed(app: &App) -> Result<(), Error> {
 
 /// The session that reads the ledger, while it does.
 #[derive(Default)]
-struct Reader(AtomicI32);
+struct ReadingSession(AtomicI32);
 
-impl Reader {
+impl ReadingSession {
     /// No session of PostgreSQL has it.
     const NONE: i32 = 0;
 
     async fn begin(&self, txn: &Txn) -> Result<(), Error> {
-        let session = db::session_id(txn).await?;
-        self.0.store(session.unwrap_or(Self::NONE), Ordering::Relaxed);
+        let id = db::session_id(txn).await?;
+        self.0.store(id.unwrap_or(Self::NONE), Ordering::Relaxed);
         Ok(())
     }
 
@@ -205,15 +218,15 @@ impl Reader {
 
     /// Whether the server has it no more, so that no answer will come.
     async fn is_lost(&self, app: &App) -> Result<bool, Error> {
-        let session = self.0.load(Ordering::Relaxed);
-        let is_there = session == Self::NONE || db::session_exists(app.db.read(), session).await?;
+        let id = self.0.load(Ordering::Relaxed);
+        let is_there = id == Self::NONE || db::session_exists(app.db.read(), id).await?;
         // It may have ended meanwhile.
-        Ok(!is_there && self.0.load(Ordering::Relaxed) == session)
+        Ok(!is_there && self.0.load(Ordering::Relaxed) == id)
     }
 }
 
-/// Renews the lease until it is lost, or until the session is that reads.
-async fn keep(app: &App, lease: &Lease, reader: &Reader) -> Error {
+/// Renews the lease until it is lost, or until the session that reads is gone.
+async fn renew_until_lost(app: &App, lease: &Lease, session: &ReadingSession) -> Error {
     loop {
         sleep(LEASE / 3).await;
 
@@ -222,7 +235,7 @@ async fn keep(app: &App, lease: &Lease, reader: &Reader) -> Error {
         if let Ok(false) = app.db.timeout(STEP_TIMEOUT, renew).await {
             return taken_over();
         }
-        if let Ok(true) = app.db.timeout(STEP_TIMEOUT, reader.is_lost(app)).await {
+        if let Ok(true) = app.db.timeout(STEP_TIMEOUT, session.is_lost(app)).await {
             return Error::Reconnect("the session that reads the ledger is gone".to_owned());
         }
     }
@@ -240,7 +253,7 @@ fn taken_over() -> Error {
 }
 
 /// The same in every process, whichever made the check.
-fn show(last: &LastCheck) {
+fn set_gauges(last: &LastCheck) {
     let Some(checked_at) = last.checked_at else { return };
     let count = |discrepancies: i64| f64::from(u32::try_from(discrepancies).unwrap_or(u32::MAX));
 

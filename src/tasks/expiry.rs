@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::poll::{Round, Task, poll_until_stopped};
 use crate::{
     app::App,
-    domain::{Error, orders},
+    domain::{
+        Error, OrderId,
+        orders::{self, Expired},
+    },
     entities::{Timestamp, order::FailureReason},
     failpoints::{self, Failpoint},
     telemetry::metrics::{BATCH_SIZE, HOLD_EXPIRY_LAG, ORDERS_FAILED},
@@ -30,40 +33,65 @@ pub async fn run(app: App, stop: CancellationToken) {
         interval: POLL_INTERVAL,
         interval_while_full: Duration::ZERO,
     };
-    poll_until_stopped(&stop, task, || async { Ok(Round::of(expire(&app).await?, LIMIT)) }).await;
+    poll_until_stopped(&stop, task, || async {
+        let is_full = expire(&app, LIMIT).await?;
+        Ok(if is_full { Round::Full } else { Round::Done })
+    })
+    .await;
 }
 
-/// Expires the orders whose hold has ended, 1,000 at most, and returns how many.
+/// Expires the orders whose hold has ended, up to `limit` of them. Returns whether more may have ended.
 ///
-/// # Errors
-/// The database's.
-#[expect(clippy::cast_precision_loss, reason = "batches are small")]
-pub async fn expire(app: &App) -> Result<usize, Error> {
+/// Those that cannot be expired stay the first for ever. When they are most of what a transaction has read, the next one passes
+/// them over.
+pub async fn expire(app: &App, limit: usize) -> Result<bool, Error> {
     let any_expired = orders::is_any_expired(app.db.read(), app.db.time());
     if !app.db.timeout(EXPIRE_TIMEOUT, any_expired).await? {
-        return Ok(0);
+        return Ok(false);
     }
 
-    let limit = i64::try_from(LIMIT).unwrap_or(i64::MAX);
+    let mut passed_over = Vec::new();
+    loop {
+        let Expired { ended, left_alone } = expire_once(app, limit, &passed_over).await?;
+        record_expired(app, &ended);
+
+        let is_full = ended.len() + left_alone.len() >= limit;
+        if !is_full || ended.len() >= left_alone.len() {
+            return Ok(is_full);
+        }
+        passed_over.extend(left_alone);
+    }
+}
+
+async fn expire_once(app: &App, limit: usize, passed_over: &[OrderId]) -> Result<Expired, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let expire = app
         .db
-        .transaction(|txn| async move { orders::expire_due(&txn, app.db.time(), limit).await });
-    let expired = app.db.timeout(EXPIRE_TIMEOUT, expire).await;
+        .transaction(|txn| async move { orders::expire_due(&txn, app.db.time(), limit, passed_over).await });
+    let expired: Result<Expired, Error> = app.db.timeout(EXPIRE_TIMEOUT, expire).await;
     failpoints::hit(Failpoint::Expired);
-    // Before it is known what came of it: a commit whose answer is late or lost has released units too.
-    app.cache.invalidate_pages_soon();
-    let expired: Vec<Timestamp> = expired?;
-    if expired.is_empty() {
-        return Ok(0);
+
+    // Also when nothing was found or it is not known what came of it: a commit whose answer is late or lost has released
+    // units too.
+    let has_released = |expired: &Expired| !expired.ended.is_empty() || expired.left_alone.is_empty();
+    if expired.as_ref().map_or(true, has_released) {
+        app.cache.invalidate_pages_soon();
+    }
+    expired
+}
+
+#[expect(clippy::cast_precision_loss, reason = "batches are small")]
+fn record_expired(app: &App, ended: &[Timestamp]) {
+    if ended.is_empty() {
+        return;
     }
 
     let now = app.db.time();
     let lag = histogram!(HOLD_EXPIRY_LAG);
-    for ended in &expired {
+    for ended in ended {
         lag.record(ended.age_at(now));
     }
-    histogram!(BATCH_SIZE, "batch" => "expire").record(expired.len() as f64);
-    counter!(ORDERS_FAILED, "reason" => FailureReason::Expired.as_str()).increment(expired.len() as u64);
-    tracing::debug!(orders = expired.len(), "expired orders");
-    Ok(expired.len())
+    histogram!(BATCH_SIZE, "batch" => "expire").record(ended.len() as f64);
+    counter!(ORDERS_FAILED, "reason" => FailureReason::Expired.as_str()).increment(ended.len() as u64);
+    tracing::debug!(orders = ended.len(), "expired orders");
 }

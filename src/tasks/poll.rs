@@ -1,7 +1,8 @@
 //! The loop of a task that works in rounds: one after another until the process stops, with one policy for their errors.
 //!
-//! The auditor and the watch of orders have loops of their own: a check that takes too long is no outage, and a poll for those
-//! who wait may fail in silence, because they read by themselves in the end.
+//! Three tasks that poll have loops of their own. For the auditor, a check that takes too long is no outage. The watch of
+//! orders may fail in silence, because those who wait read by themselves in the end. The probes of the dependencies end
+//! outages themselves.
 
 use std::time::Duration;
 
@@ -100,8 +101,9 @@ fn record_success(task: &Task) {
 /// What has failed since the last success.
 #[derive(Default)]
 struct Failures {
-    /// Keeps the outage from being over.
-    outage: Option<Unrecovered>,
+    /// Keep the outages of the database and of the queue from being over.
+    database: Option<Unrecovered>,
+    queue: Option<Unrecovered>,
     /// How much has failed for other reasons.
     others: u64,
 }
@@ -109,8 +111,8 @@ struct Failures {
 impl Failures {
     fn record(&mut self, action: &str, error: &RoundError) {
         match error {
-            RoundError::Queue(error) => self.outage = Some(QUEUE.record_unrecovered(error)),
-            RoundError::Shop(error) if error.is_outage() => self.outage = Some(DATABASE.record_unrecovered(error)),
+            RoundError::Queue(error) => self.queue = Some(QUEUE.record_unrecovered(error)),
+            RoundError::Shop(error) if error.is_outage() => self.database = Some(DATABASE.record_unrecovered(error)),
             RoundError::Shop(error) => {
                 self.others += 1;
                 if self.others == 1 {
@@ -128,5 +130,30 @@ impl Failures {
             tracing::info!(failures, "could {action} again");
         }
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Queue;
+
+    #[test]
+    fn an_outage_of_the_queue_does_not_end_that_of_the_database() {
+        let probes = || {
+            for _ in 0..10 {
+                DATABASE.record_probe(Ok::<(), &str>(()));
+            }
+        };
+        let mut failures = Failures::default();
+        failures.record("try", &Error::Unavailable("away".to_owned()).into());
+        let unreachable = Queue::new("not a URL", "test", 1).err().expect("an error");
+        failures.record("try", &unreachable.into());
+
+        probes();
+        assert!(DATABASE.count_failure(), "the task has not succeeded yet");
+        failures.end("try");
+        probes();
+        assert!(!DATABASE.count_failure());
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two rounds while more orders are due.
 const MORE_DUE_INTERVAL: Duration = Duration::from_millis(50);
-/// The most orders claimed in one round.
+/// The most orders claimed in one round because they are due, and as many again whose time is missing or too far ahead.
 const CLAIM_LIMIT: usize = 2_000;
 /// How long claiming them, or releasing them, may take.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,9 +63,9 @@ pub async fn run(app: App, stop: CancellationToken) {
     .await;
 }
 
-/// Claims the orders that are due, 2,000 at most, and publishes their settle requests. Claims none while the
-/// queue is unreachable, and releases those that could not be published, so that only a published request delays the
-/// next one.
+/// Claims up to 2,000 orders that are due, and as many again whose time is missing or too far ahead, and publishes their
+/// settle requests. Claims none while the queue is unreachable, and releases those that could not be published, so that
+/// only a published request delays the next one.
 ///
 /// # Errors
 /// The queue's, or the error of the claim.

@@ -213,6 +213,31 @@ async fn what_a_periodic_check_cannot_explain_is_decided_by_a_full_one(#[values(
     assert!(!next.is_full && next.report.is_clean(), "{next:?}");
 }
 
+/// As when so much has changed that reading it takes too long: the next time it would be more.
+#[tokio::test]
+async fn when_what_has_changed_cannot_be_read_in_time_everything_is() {
+    let app = Backend::servers().stock(&[(100, 1_000)]).await;
+    settled(&app, 3).await;
+    check(&app).await;
+
+    for statement in [
+        "CREATE FUNCTION takes_too_long() RETURNS boolean LANGUAGE plpgsql AS $$
+         BEGIN
+             IF current_setting('transaction_read_only')::boolean THEN RAISE query_canceled; END IF;
+             RETURN false;
+         END $$",
+        "ALTER TABLE ledger_totals RENAME TO stored_totals",
+        "CREATE VIEW ledger_totals AS SELECT * FROM stored_totals WHERE NOT takes_too_long()",
+    ] {
+        run(&app, statement).await;
+    }
+    settled(&app, 2).await;
+
+    let checked = check(&app).await;
+    assert!(checked.is_full && checked.report.is_clean(), "{checked:?}");
+    assert_eq!(checked.report.orders, 5);
+}
+
 /// Transactions that have written and not committed, while checks go on and later transactions commit.
 #[tokio::test]
 async fn what_commits_late_is_neither_missed_nor_an_alarm() {

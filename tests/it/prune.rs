@@ -10,8 +10,11 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shop::{
     app::App,
-    cli::prune::{self, Old},
-    db,
+    cli::prune::{self, OldRows},
+    db::{
+        self,
+        sql::{Column, sql},
+    },
     domain::{
         Caller, Error, OrderId, idempotency,
         ids::first_id_at,
@@ -29,6 +32,7 @@ use crate::support::{
 };
 
 const STOCK: i64 = 1_000;
+const HOUR: Duration = Duration::from_hours(1);
 /// Processes know the database's time no better than this, since its answers take a while.
 const CLOCK_ERROR: Duration = Duration::from_millis(250);
 
@@ -89,7 +93,7 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
     let level = level_of(&app, 1).await;
     assert_eq!(level, (STOCK - 10 - 19 - 39 - 80, 3));
 
-    let old = Old {
+    let old = OldRows {
         orders: OldOrders {
             paid: 2,
             failed: 1,
@@ -97,12 +101,12 @@ async fn old_orders_are_deleted_and_every_unit_stays_accounted_for(#[values("emb
         },
         keys: 1,
     };
-    let counted = Old {
+    let counted = OldRows {
         orders: orders::count_old(app.db.read(), cutoff).await.expect("counted"),
         keys: idempotency::count_old(app.db.read(), cutoff).await.expect("counted"),
     };
     assert_eq!(counted, old);
-    for expected in [old, Old::default()] {
+    for expected in [old, OldRows::default()] {
         let now = Timestamp::now();
         assert_eq!(prune::delete(&app.db, now, cutoff).await.expect("deleted"), expected);
     }
@@ -221,6 +225,66 @@ async fn settled_at(app: &App, at: Timestamp, count: u128) -> Vec<OrderId> {
     let settled: Result<_, Error> = settled.await;
     assert_eq!(settled.expect("settled").settled.len(), ids.len());
     ids
+}
+
+/// A newer version that runs beside this one has written it, and knows whether it is settled.
+#[rstest]
+#[tokio::test]
+async fn an_order_whose_status_this_version_does_not_know_is_never_old(#[values("embedded", "servers")] backend: &str) {
+    let backend = Backend::named(backend);
+    let app = backend.stock(&[(100, STOCK)]).await;
+    let now = Timestamp::now();
+    let [settled, unpaid, _] = settled_at(&app, now.minus(HOUR * 2), 3).await[..] else {
+        panic!("three orders");
+    };
+    let lifted = if backend.is_embedded() {
+        "PRAGMA ignore_check_constraints = ON"
+    } else {
+        "ALTER TABLE orders DROP CONSTRAINT orders_status_is_known, DROP CONSTRAINT orders_status_fits_the_rest"
+    };
+    app.db.write().execute_unprepared(lifted).await.expect(lifted);
+    for (change, order) in [
+        ("UPDATE orders SET status = 'ON_HOLD' WHERE id = ANY(:ids)", settled),
+        (
+            "UPDATE orders SET status = 'ON_HOLD', settled_at = NULL, accepted_at = NULL WHERE id = ANY(:ids)",
+            unpaid,
+        ),
+    ] {
+        let change = sql(change).list("ids", Column::Uuid(vec![order]));
+        assert_eq!(change.execute(app.db.write()).await.expect("changed"), 1);
+    }
+
+    let old = OldOrders {
+        paid: 1,
+        ..OldOrders::default()
+    };
+    let cutoff = now.minus(HOUR);
+    assert_eq!(orders::count_old(app.db.read(), cutoff).await.expect("counted"), old);
+    let deleted = prune::delete(&app.db, now, cutoff).await.expect("deleted");
+    assert_eq!(deleted.orders, old);
+    let left: Vec<OrderId> = sql("SELECT id FROM orders ORDER BY id")
+        .scalars(app.db.read())
+        .await
+        .expect("read");
+    assert_eq!(left, [settled, unpaid]);
+}
+
+/// Nothing that was sold is deleted, so the totals are what they were.
+#[rstest]
+#[tokio::test]
+async fn deleting_orders_that_have_sold_nothing_leaves_a_check_to_go_on_from(
+    #[values("embedded", "servers")] backend: &str,
+) {
+    let app = Backend::named(backend).stock(&[(100, 0)]).await;
+    let now = Timestamp::now();
+    settled_at(&app, now.minus(HOUR * 2), 3).await;
+    assert!(check(&app).await.report.is_clean());
+
+    let deleted = prune::delete(&app.db, now, now.minus(HOUR)).await.expect("deleted");
+    assert_eq!(deleted.orders.failed, 3, "{deleted:?}");
+
+    let next = check(&app).await;
+    assert!(!next.is_full && next.report.is_clean(), "{next:?}");
 }
 
 #[rstest]

@@ -2,8 +2,10 @@
 //! late, or for an order that was not paid.
 
 use rstest::rstest;
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, TransactionTrait as _};
 use shop::{
     app::App,
+    db::sql::sql,
     domain::{
         Caller, Error, OrderId,
         orders::{self, NewOrder, Payment},
@@ -13,7 +15,7 @@ use shop::{
 };
 use uuid::Uuid;
 
-use crate::support::{Backend, new_order};
+use crate::support::{Backend, eventually, new_order};
 
 async fn create(app: &App, orders: Vec<NewOrder>) -> Vec<Result<orders::Created, Error>> {
     let orders = &orders;
@@ -217,6 +219,69 @@ async fn an_order_whose_settle_request_was_not_published_stays_due(#[values("emb
         .await
         .expect("released");
     assert!(!claim(9_999).await.expect("answered").contains(&id), "it is settled");
+}
+
+/// Whoever holds the lock is settling the order. On SQLite there is one writer.
+#[tokio::test]
+async fn releasing_claimed_orders_waits_for_nobody() {
+    let app = Backend::servers().stock(&[(100, 2)]).await;
+    let ids = [created(&app, &[(1, 1)]).await, created(&app, &[(1, 1)]).await];
+    accept(&app, 0, &ids).await;
+    let at = Timestamp(5_000_000);
+    let claim = || orders::claim_due(app.db.write(), at, 100);
+    assert_eq!(claim().await.expect("answered").len(), 2);
+
+    let settling = app.db.write().begin().await.expect("begun");
+    lock(&settling, ids[0]).await;
+    let releasing = app.db.write().begin().await.expect("begun");
+    let wait_for_nobody = "SET LOCAL lock_timeout = 1";
+    releasing.execute_unprepared(wait_for_nobody).await.expect("set");
+    let released = orders::release_due(&releasing, at, &ids).await;
+    released.expect("released");
+    releasing.commit().await.expect("committed");
+    settling.rollback().await.expect("unlocked");
+
+    assert_eq!(claim().await.expect("answered"), ids[1..]);
+}
+
+/// Others who lock several orders do so in that order too, so nobody waits in a circle. On SQLite there is one writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_made_due_in_the_order_of_their_ids() {
+    let app = Backend::servers().stock(&[(100, 2)]).await;
+    let mut ids = [created(&app, &[(1, 1)]).await, created(&app, &[(1, 1)]).await];
+    ids.sort_unstable();
+    let [first, second] = ids;
+    // The table and its index have them the other way round.
+    accept(&app, 0, &[second]).await;
+    accept(&app, 1, &[first]).await;
+
+    let settling = app.db.write().begin().await.expect("begun");
+    lock(&settling, first).await;
+    let making = tokio::spawn({
+        let app = app.clone();
+        async move { orders::make_all_due(app.db.write(), Timestamp::now()).await }
+    });
+    eventually("it waits for the first", || async {
+        let waiting = sql("
+            SELECT 1
+              FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'");
+        let waiting: Vec<i32> = waiting.scalars(app.db.read()).await.ok()?;
+        (!waiting.is_empty()).then_some(())
+    })
+    .await;
+
+    let free = sql("SELECT id FROM orders WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED").bind("id", second);
+    let free: Vec<OrderId> = free.scalars(&settling).await.expect("answered");
+    assert_eq!(free, [second], "it has not locked the second before the first");
+    settling.commit().await.expect("committed");
+    assert_eq!(making.await.expect("it ends").expect("written"), 2);
+}
+
+async fn lock(txn: &DatabaseTransaction, id: OrderId) {
+    let locked = sql("SELECT id FROM orders WHERE id = :id FOR NO KEY UPDATE").bind("id", id);
+    let locked: Vec<OrderId> = locked.scalars(txn).await.expect("locked");
+    assert_eq!(locked, [id]);
 }
 
 #[rstest]

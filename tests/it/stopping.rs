@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use reqwest::Method;
 use rstest::rstest;
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+use shop::db::sql::sql;
 
 use crate::{
     outages::under_load,
@@ -77,6 +79,33 @@ async fn both_roles_stop_within_their_deadline_whatever_is_in_progress() {
     let _workers = (Shop::serve(&backend), Shop::work(&backend));
     all_settled(&app).await;
     assert!(ledger_report(&app).await.is_clean());
+}
+
+/// As when the ledger is large: the statement that reads it goes on for longer than a process may take to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_stops_in_the_middle_of_a_ledger_check() {
+    let backend = Backend::servers();
+    let app = backend.stock(&[(100, 10)]).await;
+    let locked = app.db.write().begin().await.expect("begun");
+    let lock = "LOCK TABLE order_items IN ACCESS EXCLUSIVE MODE";
+    locked.execute_unprepared(lock).await.expect(lock);
+
+    let mut work = Shop::start(&backend, &["work"], &[("SHOP_BOOKS_EVERY_SECONDS", "3600")]);
+    let waiting = "
+        SELECT 1
+          FROM pg_locks
+         WHERE NOT granted
+           AND relation = 'order_items'::regclass
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("the check waits for the lines", || async {
+        let waiting: Vec<i32> = sql(waiting).scalars(app.db.read()).await.ok()?;
+        (!waiting.is_empty()).then_some(())
+    })
+    .await;
+
+    assert!(work.terminate().success());
+    work.wait_for("stopped");
+    locked.rollback().await.expect("unlocked");
 }
 
 /// The first interrupt waits for what is in progress; who is impatient interrupts again.

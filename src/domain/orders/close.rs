@@ -2,9 +2,12 @@
 //! its units are available again, and its event is stored. Pay, cancel and expiry race for the row: whoever locks it first
 //! and finds it open wins, and the others answer what they then see.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use super::{
     Order,
@@ -24,12 +27,24 @@ use crate::{
     },
 };
 
+/// The most orders that are logged because they cannot be read.
+const MAX_LOGGED: usize = 1_000;
+
 /// The answer to a request to cancel an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cancelled {
     pub order: Order,
     /// Cancelled by this request, not by an earlier one.
     pub newly_cancelled: bool,
+}
+
+/// What became of orders whose hold has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// When the hold of each order ended that is expired now.
+    pub ended: Vec<Timestamp>,
+    /// Orders that cannot be expired.
+    pub left_alone: Vec<OrderId>,
 }
 
 /// Cancels those orders that no payment was accepted for and that their caller may see. Returns results in the order of `asked`.
@@ -101,27 +116,61 @@ pub async fn count_open_holds(connection: &impl ConnectionTrait) -> Result<i64, 
     Ok(counted.first().copied().unwrap_or_default())
 }
 
-/// Expires up to `limit` orders whose hold has ended at `now` without a payment, and returns when each hold ended. Orders
-/// that another transaction has locked are left to the next call. What cannot be read, or has a status that this version does
-/// not know, is left alone, so that it keeps nobody else's units on hold.
-pub async fn expire_due(txn: &DatabaseTransaction, now: Timestamp, limit: i64) -> Result<Vec<Timestamp>, Error> {
-    let mut rows = sql("
+/// Expires up to `limit` orders whose hold has ended at `now` without a payment. Orders that another transaction has locked are
+/// left to the next call. What cannot be read, or has a status that this version does not know, is left alone, so that it keeps
+/// nobody else's units on hold. It stays among the first whose hold has ended: `passed_over` are such orders of earlier calls.
+pub async fn expire_due(
+    txn: &DatabaseTransaction,
+    now: Timestamp,
+    limit: i64,
+    passed_over: &[OrderId],
+) -> Result<Expired, Error> {
+    let due = sql("
         SELECT id, user_id, status, total_price, currency, idempotency_key, expires_at, accepted_at, notify_after,
                CAST(notify_attempts AS bigint), settled_at, failure, reference, metadata, payment_reference,
                created_at, updated_at
           FROM orders
-         WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at <= :now
+         WHERE settled_at IS NULL AND accepted_at IS NULL AND expires_at <= :now AND NOT id = ANY(:passed_over)
          ORDER BY expires_at
          LIMIT :limit
            FOR NO KEY UPDATE SKIP LOCKED")
     .timestamp("now", now)
     .bind("limit", limit)
-    .readable_rows(txn, "orders", |row| read_order(row, 0))
+    .list("passed_over", Column::Uuid(passed_over.to_vec()))
+    .rows(txn, |row| Ok((row.try_get_by_index(0)?, read_order(row, 0))))
     .await?;
 
-    rows.retain(|row| transition(&row.into(), Action::Expire, now) == Ok(Change::Close(FailureReason::Expired)));
+    let (mut rows, mut left_alone) = (Vec::with_capacity(due.len()), Vec::new());
+    for (id, read) in due {
+        match read {
+            Ok(row) if transition(&(&row).into(), Action::Expire, now) == Ok(Change::Close(FailureReason::Expired)) => {
+                rows.push(row);
+            }
+            Ok(_) => left_alone.push(id),
+            Err(error) => {
+                log_unreadable(id, &error);
+                left_alone.push(id);
+            }
+        }
+    }
+
     close(txn, now, rows.iter_mut().collect(), FailureReason::Expired).await?;
-    Ok(rows.iter().filter_map(|row| row.expires_at).collect())
+    Ok(Expired {
+        ended: rows.iter().filter_map(|row| row.expires_at).collect(),
+        left_alone,
+    })
+}
+
+/// Logs an order that cannot be read, once: the expiry finds it twice a second.
+fn log_unreadable(id: OrderId, error: &DbErr) {
+    static LOGGED: Mutex<BTreeSet<OrderId>> = Mutex::new(BTreeSet::new());
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+
+    if logged.len() < MAX_LOGGED && logged.insert(id) {
+        tracing::error!(%error, what = "orders", order_id = %id, "left out a row that cannot be read");
+    } else {
+        tracing::debug!(%error, what = "orders", order_id = %id, "still left out a row that cannot be read");
+    }
 }
 
 /// Expires those of `ids` whose hold has ended at `now` without a payment. Locks all of `ids`, which may hold further orders

@@ -23,7 +23,7 @@ mod replay;
 mod resend;
 
 pub use accept::accept_payments;
-pub use close::{Cancelled, cancel, count_open_holds, expire_due, is_any_expired};
+pub use close::{Cancelled, Expired, cancel, count_open_holds, expire_due, is_any_expired};
 pub use create::create;
 pub use find::{count_known, find, find_rows, list, progress};
 pub use prune::{OldOrders, PrunedBatch, count_old, delete_old};

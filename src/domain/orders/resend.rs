@@ -53,12 +53,19 @@ pub async fn claim_due(connection: &impl ConnectionTrait, now: Timestamp, limit:
 }
 
 /// Undoes [`claim_due`] for orders whose settle requests could not be published: they are due at `now`, and the attempt
-/// does not count.
+/// does not count. An order that another transaction has locked is being settled, or is due again by itself.
 pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids: &[OrderId]) -> Result<(), Error> {
     sql("
+        WITH released AS (
+            SELECT id
+              FROM orders
+             WHERE id = ANY(:ids) AND status = 'PENDING' AND notify_attempts > 0
+             ORDER BY id
+               FOR NO KEY UPDATE SKIP LOCKED
+        )
         UPDATE orders
            SET notify_attempts = notify_attempts - 1, notify_after = :now, updated_at = :now
-         WHERE id = ANY(:ids) AND status = 'PENDING' AND notify_attempts > 0")
+         WHERE id IN (SELECT id FROM released)")
     .timestamp("now", now)
     .list("ids", Column::Uuid(ids.to_vec()))
     .execute(connection)
@@ -66,12 +73,20 @@ pub async fn release_due(connection: &impl ConnectionTrait, now: Timestamp, ids:
     Ok(())
 }
 
-/// Makes every order that was accepted and is still PENDING due at `now`; returns how many there are.
+/// Makes every order that was accepted and is still PENDING due at `now`; returns how many there are. Locks them in id order, as
+/// everywhere. Without `COALESCE` SQLite would read all orders there are, because the index of their ids has that order.
 pub async fn make_all_due(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
     let due = sql("
+        WITH accepted AS (
+            SELECT id
+              FROM orders
+             WHERE settled_at IS NULL AND accepted_at IS NOT NULL
+             ORDER BY COALESCE(id, id)
+               FOR NO KEY UPDATE
+        )
         UPDATE orders
            SET notify_after = :now, updated_at = :now
-         WHERE settled_at IS NULL AND accepted_at IS NOT NULL")
+         WHERE id IN (SELECT id FROM accepted)")
     .timestamp("now", now)
     .execute(connection)
     .await?;

@@ -39,6 +39,19 @@ async fn of_two_workers_one_checks_and_both_export_the_same() {
     assert_eq!(number(&app, "SELECT period - 1 FROM ledger").await, 2, "checks");
 }
 
+/// Here the stored result is gone before it can be shown, so the log is all that an operator has.
+#[tokio::test(flavor = "multi_thread")]
+async fn discrepancies_are_logged_although_the_gauges_cannot_be_set() {
+    let backend = Backend::embedded();
+    let app = backend.stock(&[(100, 1_000)]).await;
+    run(&app, "UPDATE products SET stock = stock + 1").await;
+    let lose_the_result = "CREATE TRIGGER lose AFTER UPDATE OF checked_at ON ledger BEGIN DELETE FROM ledger; END";
+    run(&app, lose_the_result).await;
+
+    let shop = Shop::start(&backend, &["serve"], &[ONE_CHECK]);
+    shop.wait_for("the ledger check found discrepancies: run `shop verify`");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_that_want_to_check_at_once_one_does() {
     let postgres = Postgres::start();

@@ -50,7 +50,7 @@ async fn whatever_is_deleted_is_in_the_archive_and_nothing_else() {
     assert_eq!((orders.paid, orders.failed, orders.unpaid), (2, 1, 1));
     // The next one finds nothing, and so archives nothing.
     let again = prune::delete(&app.db, Timestamp::now(), cutoff).await;
-    assert_eq!(again.expect("deleted"), prune::Old::default());
+    assert_eq!(again.expect("deleted"), prune::OldRows::default());
 
     let archived = shared()
         .postgres

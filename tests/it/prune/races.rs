@@ -1,12 +1,12 @@
 //! Whoever comes to an old order, or to an old key, while it is being deleted. On SQLite nobody does: it has one writer.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::json;
 use shop::{
     app::App,
-    cli::prune::{self, Old},
+    cli::prune::{self, OldRows},
     db,
     domain::{
         OrderId,
@@ -17,13 +17,12 @@ use shop::{
 };
 use uuid::Uuid;
 
-use super::{STOCK, settled_at};
+use super::{HOUR, STOCK, settled_at};
 use crate::{
     servers::shared,
     support::{Backend, Shop, eventually, ledger_report, level_of, unless_busy},
 };
 
-const HOUR: Duration = Duration::from_hours(1);
 /// The advisory lock that a test holds where others are to wait.
 const GATE: i64 = 4_711;
 
@@ -50,7 +49,7 @@ async fn while_all_is_deleted<T>(
     backend: &Backend,
     table: &str,
     request: impl Future<Output = T>,
-) -> (Old, T) {
+) -> (OldRows, T) {
     psql(
         backend,
         &format!(
