@@ -21,36 +21,44 @@ const KEYS: u64 = 1_000;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Statistics {
+    Fresh,
     None,
     OfEmptyTables,
-    Fresh,
 }
 
+/// A shop whose database has statistics of one kind.
+struct Shop {
+    backend: Backend,
+    serve: Process,
+}
+
+/// All three shops stand side by side and are measured by turns, each work for a few seconds: the machine and its disk change
+/// more from one minute to the next than the statistics do.
 pub async fn statistics(table: &mut Table) {
     for stored in STORED {
+        let mut shops = Vec::new();
+        for state in [Statistics::Fresh, Statistics::None, Statistics::OfEmptyTables] {
+            let backend = filled(stored, state);
+            let serve = Process::serve(&backend);
+            make_with_keys(&serve.address).await;
+            shops.push(Shop { backend, serve });
+        }
+
+        // By work, and by round within it.
         let (mut none, mut empty): ([Vec<Round>; 5], [Vec<Round>; 5]) = Default::default();
         for round in 0..rounds() {
-            // What one state has written is still being written to the disk while the next one is measured: no state is
-            // always the first.
-            let mut states = [Statistics::Fresh, Statistics::None, Statistics::OfEmptyTables];
-            states.rotate_left(round % 3);
-            let mut measured = Vec::new();
-            for state in states {
-                measured.push((state, rates(stored, state).await));
-            }
-
-            let of = |wanted| {
-                measured
-                    .iter()
-                    .find(|(state, _)| *state == wanted)
-                    .map(|(_, rates)| *rates)
-            };
-            let floors = of(Statistics::Fresh).unwrap_or_default();
-            for (state, measured) in [(Statistics::None, &mut none), (Statistics::OfEmptyTables, &mut empty)] {
-                for (index, rate) in of(state).unwrap_or_default().into_iter().enumerate() {
+            let first_to_pay = stored * round as u64 / rounds() as u64;
+            for (index, work) in WORK.iter().enumerate() {
+                let mut rates = [0.0; 3];
+                for turn in 0..shops.len() {
+                    let number = (round + turn) % shops.len();
+                    rates[number] = shops[number].rate(work, first_to_pay).await;
+                }
+                let [floor, of_none, of_empty] = rates;
+                for (rate, measured) in [(of_none, &mut none), (of_empty, &mut empty)] {
                     measured[index].push(Round {
                         rate,
-                        floor: floors[index],
+                        floor,
                         ..Round::default()
                     });
                 }
@@ -69,27 +77,30 @@ pub async fn statistics(table: &mut Table) {
     }
 }
 
-/// The rates of [`WORK`] beside `stored` orders.
-async fn rates(stored: u64, state: Statistics) -> [f64; 5] {
-    let backend = filled(stored, state);
-    let serve = Process::serve(&backend);
-    let time = Duration::from_secs(seconds());
-    let at = &serve.address;
-
-    let create = load(at, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await;
-    make_with_keys(at).await;
-    let replay = load(at, CONNECTIONS, time, 201, |number| with_key(number % KEYS)).await;
-    let list = load(at, CONNECTIONS, time, 200, |number| {
-        get(&format!("/orders?limit=50&user_id={}", number % 1_000 + 1))
-    })
-    .await;
-    let pay = load(at, CONNECTIONS, time, 202, |number| {
-        post(&format!("/orders/{}/pay", order_id(number + 1)), "{}".to_owned())
-    })
-    .await;
-    let settle = settle(&backend).await;
-
-    [create.rate, replay.rate, list.rate, pay.rate, settle]
+impl Shop {
+    /// The rate of one of [`WORK`]. Orders are paid from the one with the number `first_to_pay` on.
+    async fn rate(&self, work: &str, first_to_pay: u64) -> f64 {
+        let (at, time) = (&self.serve.address, Duration::from_secs(seconds()));
+        let measured = match work {
+            "create" => load(at, CONNECTIONS, time, 201, |number| post("/orders", two_lines(number))).await,
+            "replay" => load(at, CONNECTIONS, time, 201, |number| with_key(number % KEYS)).await,
+            "list" => {
+                load(at, CONNECTIONS, time, 200, |number| {
+                    get(&format!("/orders?limit=50&user_id={}", number % 1_000 + 1))
+                })
+                .await
+            }
+            "pay" => {
+                load(at, CONNECTIONS, time, 202, move |number| {
+                    let id = order_id(first_to_pay + number + 1);
+                    post(&format!("/orders/{id}/pay"), "{}".to_owned())
+                })
+                .await
+            }
+            _ => return settle(&self.backend).await,
+        };
+        measured.rate
+    }
 }
 
 /// A database with `stored` orders that wait to be paid.
@@ -141,6 +152,7 @@ async fn settle(backend: &Backend) -> f64 {
     let accepted = "SELECT count(*) FROM orders WHERE settled_at IS NULL AND accepted_at IS NOT NULL";
     let count: f64 = sql(backend, accepted).parse().expect("a number");
 
+    let since = sql(backend, "SELECT now()");
     let started = Instant::now();
     let _work = Process::work(backend);
     while sql(backend, accepted) != "0" {
@@ -149,6 +161,10 @@ async fn settle(backend: &Backend) -> f64 {
     }
 
     // From the first commit to the last, as the start of the process is not what is measured.
-    let span = "SELECT extract(epoch FROM max(settled_at) - min(settled_at)) FROM orders";
-    count / sql(backend, span).parse::<f64>().expect("seconds").max(0.001)
+    let span = "SELECT extract(epoch FROM max(settled_at) - min(settled_at)) FROM orders WHERE settled_at >";
+    count
+        / sql(backend, &format!("{span} '{since}'"))
+            .parse::<f64>()
+            .expect("seconds")
+            .max(0.001)
 }
