@@ -39,7 +39,8 @@ async fn dead_letter(backend: &Backend, letters: &[(String, &str)]) {
             body.as_bytes(),
             properties,
         );
-        publish.await.expect("published");
+        // Until it is confirmed, it may be lost with the connection.
+        publish.await.expect("published").await.expect("confirmed");
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
-    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::Value;
@@ -22,6 +24,10 @@ pub async fn channel(url: &str) -> (Connection, Channel) {
         .await
         .expect("connects");
     let channel = connection.create_channel().await.expect("opens");
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .expect("confirms");
     (connection, channel)
 }
 
